@@ -1,0 +1,173 @@
+"""Resource: all the server knows of a kind, as one frozen value.
+
+A built-in kind and a CustomResourceDefinition both become this. A pack writes it down, `registry/crd.py`
+computes it, and nothing on the request path asks which of the two it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from clusterling.machinery.meta import GroupVersion, Object
+from clusterling.machinery.schema import Schema
+from clusterling.machinery.table import DEFAULT_COLUMNS, Column
+
+if TYPE_CHECKING:
+    from clusterling.registry.strategy import Context, Strategy
+
+ALL_VERBS: Final = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a kind is called. `plural` is the resource in the path, `kind` the type in the object."""
+
+    plural: str
+    singular: str
+    kind: str
+    list_kind: str
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where `scale` finds its numbers: dotted paths without a leading dot, such as `spec.replicas`.
+
+    `selector_path` is empty where the kind has no selector; it then names a string in serialized form.
+    `selector_is_object`: the path holds a LabelSelector (built-in workloads), not a string.
+    """
+
+    spec_replicas_path: str
+    status_replicas_path: str
+    selector_path: str = ""
+    selector_is_object: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SubresourceCall:
+    """One request to a subresource that computes its answer. `parent` is the object, None where it does not exist."""
+
+    verb: str
+    name: str
+    namespace: str
+    body: Object | None
+    parent: Object | None
+
+
+# Takes the Context of the request and the call; returns the document of the answer. Raises ApiError.
+SubresourceFunction = Callable[["Context", SubresourceCall], Awaitable[Object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subresource:
+    """A subresource with a function of its own (`kubeconfig`, `token`), as opposed to `status` and `scale`.
+
+    `group`, `version` and `kind` are those of its body and answer, as discovery tells them.
+    """
+
+    name: str
+    group: str
+    version: str
+    kind: str
+    verbs: tuple[str, ...]
+    function: SubresourceFunction
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a kind: its schema, what `kubectl get` shows of it, its subresources.
+
+    `status`: the kind has a status subresource, so that PUT of the object leaves `.status` alone and PUT of
+    `/status` changes nothing else. `selectable_fields`: dotted paths usable in field selectors besides metadata.name and metadata.namespace.
+    """
+
+    name: str
+    schema: Schema
+    served: bool = True
+    columns: tuple[Column, ...] = DEFAULT_COLUMNS
+    status: bool = False
+    scale: Scale | None = None
+    selectable_fields: tuple[str, ...] = ()
+    deprecation_warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind with all its versions. Compared by identity: a changed CRD becomes another Resource.
+
+    `schema_revision`: entries written at or before this store revision were written under another schema;
+    they are pruned and defaulted when read (decision 14). 0: the schema never changed.
+    `guard_key`: a key in the cluster's keyspace that changes when the schema does; a write depends on it at
+    `schema_revision`. Empty for built-ins.
+    `storage`: another Resource whose objects this one shows in its own form (events.k8s.io over core events):
+    keys are the other's; None for its own.
+    `parts`: subresources that replace a part of the object in the manner of `status`, by the strategy's
+    `prepare_for_update` (`finalize` of namespaces).
+    `builtin`: decoding errors follow upstream's typed kinds (400), strategic merge patch and protobuf are accepted.
+    """
+
+    group: str
+    names: Names
+    namespaced: bool
+    versions: tuple[Version, ...]
+    storage_version: str
+    strategy: Strategy
+    verbs: tuple[str, ...] = ALL_VERBS
+    subresources: Mapping[str, Subresource] = field(default_factory=lambda: MappingProxyType({}))
+    parts: tuple[str, ...] = ()
+    storage: Resource | None = None
+    builtin: bool = True
+    schema_revision: int = 0
+    guard_key: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def version(self, name: str) -> Version:
+        """The version of that name, served or not. Raises KeyError."""
+        for version in self.versions:
+            if version.name == name:
+                return version
+        raise KeyError(name)
+
+    @property
+    def served_versions(self) -> tuple[Version, ...]:
+        return tuple(version for version in self.versions if version.served)
+
+    @property
+    def collection(self) -> str:
+        """The key prefix of all its objects within a cluster: `<group or core>/<resource>/`."""
+        if self.storage is not None:
+            return self.storage.collection
+        return f"{self.group or 'core'}/{self.names.plural}/"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A Resource at the version that a request names. What dispatch finds and every verb works on."""
+
+    resource: Resource
+    version: Version
+
+    @property
+    def group_version(self) -> GroupVersion:
+        return GroupVersion(self.resource.group, self.version.name)
+
+    @property
+    def group(self) -> str:
+        return self.resource.group
+
+    @property
+    def plural(self) -> str:
+        return self.resource.names.plural
+
+    @property
+    def kind(self) -> str:
+        return self.resource.names.kind

@@ -1,0 +1,138 @@
+"""Strategy: what is special about a kind, as hooks whose defaults suit a custom resource.
+
+`prepare_*` change the object and are synchronous and pure; `validate*` return what is wrong; `admit` may wait
+for other objects. Each gets one frozen `Context`, so a hook needs no globals and a pack no imports from above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from clusterling.machinery.errors import FieldError
+from clusterling.machinery.meta import Object
+from clusterling.registry.ports import Ports
+from clusterling.storage.store import Guard, Op
+
+if TYPE_CHECKING:
+    from clusterling.registry.catalog import Catalog
+    from clusterling.registry.objects import ObjectStore
+    from clusterling.registry.resource import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who asks. `realm` is a cluster's id or `root`'s: set only by the authenticator that accepted the credential."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    realm: str = ""
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+ANONYMOUS: Final = User("system:anonymous", ("system:unauthenticated",))
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What one request brings along to a hook.
+
+    `objects` reaches the other objects of the same cluster (and of no other). `cluster` and `cluster_id` name it.
+    `warn` adds a Warning header to the answer.
+    """
+
+    user: User
+    cluster: str
+    cluster_id: str
+    objects: ObjectStore
+    catalog: Catalog
+    ports: Ports
+    dry_run: bool = False
+    warnings: list[str] = field(default_factory=list)
+    subresource: str = ""
+
+    def warn(self, text: str) -> None:
+        """One Warning header; a text already given is not repeated."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Companions:
+    """What else one write does and depends on, in the same transaction (fences: decision 4)."""
+
+    ops: tuple[Op, ...] = ()
+    guards: tuple[Guard, ...] = ()
+
+
+NO_COMPANIONS: Final = Companions()
+
+
+class Strategy:
+    """The behaviour of a kind. Override what is special; the defaults are those of a custom resource.
+
+    `ctx.subresource` says which part is being written (`""` the object, `"status"`, `"finalize"`, …).
+    """
+
+    # A PUT to a name that does not exist creates it (leases, events, …: upstream's AllowCreateOnUpdate).
+    allow_create_on_update: bool = False
+    # A PUT without resourceVersion overwrites. False for custom resources: 422 "must be specified for an update".
+    allow_unconditional_update: bool = True
+    # metadata.generation starts at 1 and rises with every change outside metadata (and status, if that is a subresource).
+    has_generation: bool = True
+    # How dependents go when a DELETE does not say: "background", or "orphan" (a few legacy kinds).
+    default_propagation: str = "background"
+    # Names are DNS subdomains unless a kind says otherwise: returns what is wrong, in upstream's words.
+    name_problems: Callable[[str], Sequence[str]] | None = None
+
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        """Changes an object about to be created, after defaulting and before validation."""
+
+    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+        """Changes an object about to replace `old`: restores what this part (ctx.subresource) may not change."""
+
+    def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
+        """What is wrong with an object being created, beyond its schema and metadata."""
+        return ()
+
+    def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
+        """What is wrong with a change, beyond schema and metadata. Validate `new` itself here too."""
+        return self.validate(ctx, new)
+
+    async def admit(self, ctx: Context, new: Object, old: Object | None) -> None:
+        """The kind's own admission, before validation; may read other objects. Raises ApiError to refuse."""
+
+    async def companions(self, ctx: Context, new: Object | None, old: Object | None) -> Companions:
+        """What goes into the same transaction. `new` None: the object is being removed for good."""
+        return NO_COMPANIONS
+
+    def may_delete(self, ctx: Context, old: Object) -> None:
+        """Raises ApiError where the object is protected (`default` namespace)."""
+
+    def begin_delete(self, ctx: Context, obj: Object) -> bool:
+        """Marks an object that stays for now (a namespace becomes Terminating); True where it must stay.
+
+        Called when a delete arrives; the object already has deletionTimestamp when True was returned before.
+        """
+        return False
+
+    def is_finished(self, obj: Object) -> bool:
+        """An object being deleted whose metadata.finalizers are empty may go now (namespaces also wait for spec.finalizers)."""
+        return True
+
+    def expires_at(self, ctx: Context, obj: Object) -> int | None:
+        """Whole seconds since the epoch when the object goes by itself (events); None never."""
+        return None
+
+    def field_values(self, obj: Object) -> dict[str, str]:
+        """Fields usable in field selectors, besides metadata.name and metadata.namespace."""
+        return {}
+
+    def warnings(self, ctx: Context, new: Object) -> Sequence[str]:
+        """Warning headers that a create or update of this object answers with."""
+        return ()
+
+    def after_write(self, ctx: Context, resource: Resource, new: Object | None, old: Object | None) -> None:
+        """Called once the write is durable; must not fail and must not wait."""
