@@ -1,0 +1,1 @@
+"""pytest plugin: a fresh logical cluster as a fixture."""
