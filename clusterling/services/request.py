@@ -1,0 +1,179 @@
+"""Request, Response and StreamingResponse: what filters and handlers work on, whoever brought the request.
+
+The adapter to a server (`services/http.py`) and the in-process client (`services/client.py`) each make
+Requests and write Responses; nothing in between knows a socket. All three are slotted and bare: a GET
+makes one of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from clusterling.registry.strategy import User
+    from clusterling.services.app import Cluster
+    from clusterling.services.requestinfo import RequestInfo
+
+JSON_TYPE: Final = "application/json"
+TEXT_TYPE: Final = "text/plain; charset=utf-8"
+
+Header = tuple[str, str]
+
+
+class Headers(dict[str, str]):
+    """Case-insensitive header fields for requests that came by no socket; the first of equal names wins."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        super().__init__()
+        for name, value in fields.items():
+            self.setdefault(name.lower(), value)
+
+    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        return super().get(name.lower(), default)
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(name.lower())
+
+
+class HeaderFields(Protocol):
+    """The little that is asked of header fields. Names are case-insensitive; the first of equal names is given."""
+
+    def get(self, name: str, default: str | None = None, /) -> str | None: ...
+
+    def __contains__(self, name: object, /) -> bool: ...
+
+
+class Peer:
+    """The other end of a connection. One value for all its requests.
+
+    `address` is the IP in text, "" in process. `certificate` is the client's verified certificate as DER,
+    or None. `server_name` is what TLS asked for (SNI), or "".
+    """
+
+    __slots__ = ("address", "certificate", "server_name")
+
+    def __init__(self, address: str, certificate: bytes | None = None, server_name: str = "") -> None:
+        self.address = address
+        self.certificate = certificate
+        self.server_name = server_name
+
+
+IN_PROCESS: Final = Peer("")
+
+
+class Request:
+    """One request. `path` and `query` are the raw target, still escaped, split at its first `?`.
+
+    `arrived_s` is monotonic seconds. `id` is what `Audit-Id` answers. `chunked`: a stream's body is written in
+    HTTP's chunked coding (False in process and for HTTP/1.0). `info`, `cluster` and `user` are filled in
+    by the filters of those names; who reads them stands behind those filters. `authenticated_as` is given
+    by the in-process client, whose caller needs no credential; a socket's request has None.
+    """
+
+    __slots__ = (
+        "_read",
+        "arrived_s",
+        "authenticated_as",
+        "chunked",
+        "cluster",
+        "headers",
+        "id",
+        "info",
+        "method",
+        "path",
+        "peer",
+        "query",
+        "user",
+        "warnings",
+    )
+
+    info: RequestInfo
+    cluster: Cluster
+    user: User
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: HeaderFields,
+        read: Callable[[int], Awaitable[bytes]],
+        *,
+        peer: Peer = IN_PROCESS,
+        arrived_s: float = 0.0,
+        chunked: bool = False,
+        authenticated_as: User | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self._read = read
+        self.peer = peer
+        self.arrived_s = arrived_s
+        self.chunked = chunked
+        self.authenticated_as = authenticated_as
+        self.id = ""
+        self.warnings: list[str] = []
+
+    def read(self, limit: int) -> Awaitable[bytes]:
+        """The whole body. Raises ApiError 413 as soon as it is known to be over `limit` bytes."""
+        return self._read(limit)
+
+
+class Response:
+    """A whole answer. `content_type` "" sends none; `headers` are those besides Content-Type and Content-Length."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self, status: int, body: bytes, content_type: str = JSON_TYPE, headers: tuple[Header, ...] = ()
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+
+
+class Sink(Protocol):
+    """Where a stream writes. Nothing here waits: who writes faster than the peer reads sees `buffered` grow."""
+
+    def write(self, data: bytes) -> None:
+        """Hands bytes to the transport, in one write. Ignored once the peer has gone."""
+
+    @property
+    def buffered(self) -> int:
+        """Bytes handed over that the peer has not taken yet."""
+
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        """Sets what is called whenever the transport has room again after it was full."""
+
+
+class Stream(Protocol):
+    """The body of a StreamingResponse."""
+
+    async def run(self, sink: Sink) -> None:
+        """Writes until the stream's own end. Cancelled when the peer goes away or the server's patience ends."""
+
+    def stop(self) -> None:
+        """Asks for a clean end soon (the server is shutting down). `run` returns. Safe at any time."""
+
+
+class StreamingResponse(Response):
+    """A head that is sent at once, and a body that its `stream` writes, already in the request's transfer coding."""
+
+    __slots__ = ("stream",)
+
+    def __init__(
+        self,
+        stream: Stream,
+        content_type: str = JSON_TYPE,
+        headers: tuple[Header, ...] = (),
+        status: int = 200,
+    ) -> None:
+        super().__init__(status, b"", content_type, headers)
+        self.stream = stream
