@@ -151,13 +151,17 @@ def immutable_field(path: str, value: object) -> FieldError:
 
 @dataclass(slots=True)
 class ApiError(Exception):
-    """What the client gets instead of an object. `details` is a `metav1.StatusDetails`, or None."""
+    """What the client gets instead of an object. `details` is a `metav1.StatusDetails`, or None.
+
+    `headers` go with the answer (Retry-After); `metadata` is the Status' ListMeta (`continue` of an expired list).
+    """
 
     code: int
     reason: str
     message: str
     details: Object | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    metadata: Object = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.code} {self.reason}: {self.message}"
@@ -167,7 +171,7 @@ class ApiError(Exception):
         status: Object = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": self.metadata,
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,

@@ -1,16 +1,79 @@
-"""ObjectStore: the verbs of the Kubernetes API over one logical cluster's keys. INTERFACE, being implemented."""
+"""ObjectStore: the verbs of the Kubernetes API over one logical cluster's keys.
+
+Every write is *read → compute → one transaction*. What is computed is pure (strategy, schema, selectors); what it
+was computed from is named in the transaction as an expected revision or a guard, so a write that commits was right
+at the moment it committed. A guard that fails means "look again", never "try harder".
+
+Rules of this file
+- Nothing is stored that was not defaulted, pruned and validated by the schema whose fence guards the write.
+- A write that changes nothing writes nothing (decision 13).
+- This is the only place where a StorageError becomes an ApiError.
+- Reads answer bytes; objects are decoded only for writes and selectors.
+
+Order of steps and texts: apiserver pkg/registry/generic/registry/store.go, pkg/registry/rest/{create,update,delete}.go,
+pkg/endpoints/handlers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Protocol
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final, NoReturn, TypeVar
 
-from clusterling.machinery.meta import Object
+import orjson
+
+from clusterling.machinery import errors
+from clusterling.machinery.codec import encode_stored, with_revision
+from clusterling.machinery.errors import ApiError, FieldError
+from clusterling.machinery.meta import Object, meta, name_of, rfc3339
+from clusterling.machinery.names import dns1123_subdomain_problems, generate_name
+from clusterling.machinery.objectmeta import (
+    coerce_object_meta,
+    validate_object_meta,
+    validate_object_meta_update,
+)
+from clusterling.registry import continuation, views
+from clusterling.registry.admission import Admission
 from clusterling.registry.options import DeleteOptions, ListOptions, WatchOptions, WriteOptions
-from clusterling.registry.resource import Served
-from clusterling.registry.strategy import Context
+from clusterling.registry.ports import Clock
+from clusterling.registry.resource import Resource, Served
+from clusterling.registry.strategy import Companions, Context, Strategy
+from clusterling.registry.views import Selection
+from clusterling.registry.watching import FrameCodec, ObjectWatch
+from clusterling.storage.cache import CachedStore
+from clusterling.storage.store import (
+    ABSENT,
+    Compacted,
+    Entry,
+    FutureRevision,
+    Guard,
+    GuardFailed,
+    KeyExists,
+    Op,
+    Page,
+    RevisionConflict,
+    StorageError,
+    TooLarge,
+    UnknownOutcome,
+)
+
+GENERATED_NAME_TRIES: Final = 8
+TRIES: Final = 5  # Of a write whose ground moved, unless the client tied it to a resourceVersion (upstream: MaxRetryWhenPatchConflicts).
+FUTURE_WAIT_S: Final = 3.0  # How long a read waits for a revision that has not happened (upstream: blockTimeout).
+SCAN_PAGE: Final = 1000  # Entries looked at between two chances for others to run, when a selector must see each.
+COLLECTION_DELETES: Final = 16  # In flight at once, of a deletecollection.
+
+ORPHAN: Final = "orphan"
+FOREGROUND: Final = "foregroundDeletion"
+
+NAMESPACE_FENCE: Final = "~fence/namespaces/-/"
+ACTIVE_FENCE: Final = b'{"phase":"Active"}'
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,53 +86,277 @@ class Listing:
     remaining: int | None = None
 
 
-class FrameCodec(Protocol):
-    """How watch events are written for one media type. Frames are made once and shared by all watchers with an equal `key`."""
+class _Again(Exception):
+    """The write was computed from something that has changed meanwhile: compute it again.
 
-    @property
-    def key(self) -> Hashable: ...
+    `conflict`: what the client is told if it was the object itself that changed, and trying again is not ours to do.
+    """
 
-    def frame(self, event_type: str, value: bytes) -> bytes:
-        """One event. `event_type` is ADDED, MODIFIED, DELETED or BOOKMARK; `value` the object's JSON document."""
-
-    def join(self, frames: Sequence[bytes]) -> bytes:
-        """What goes to the socket for one batch (transfer framing included)."""
+    def __init__(self, conflict: ApiError | None = None) -> None:
+        super().__init__()
+        self.conflict = conflict
 
 
-class ObjectWatch(Protocol):
-    """The events of one watch request; pulled by the response when `notify`'s callback says there may be some."""
-
-    def notify(self, callback: Callable[[], None]) -> None: ...
-
-    def take(self) -> bytes | None:
-        """Joined frames since the last take, ready for the socket, or None. Raises ApiError (410 Expired)."""
-
-    def bookmark(self) -> bytes | None:
-        """A bookmark frame at the watch's revision, or None where the client takes none or nothing moved."""
-
-
-class ObjectStore(Protocol):
-    """Reads answer JSON documents (bytes) at `served`'s version. Everything raises ApiError.
+class ObjectStore:
+    """The verbs of one logical cluster. Everything raises ApiError.
 
     `namespace` is "" for cluster-scoped resources and for a list over all namespaces.
     """
 
-    async def get(self, served: Served, namespace: str, name: str, *, resource_version: str = "") -> bytes: ...
+    def __init__(self, store: CachedStore, admission: Admission, clock: Clock) -> None:
+        self._store = store
+        self._admission = admission
+        self._clock = clock
+        self._random = random.Random()
 
-    async def list(self, served: Served, namespace: str, options: ListOptions) -> Listing: ...
+    # ------------------------------------------------------------------ reads
 
-    def watch(
+    async def get(self, served: Served, namespace: str, name: str, *, resource_version: str = "") -> bytes:
+        """The object's document. `resource_version`: "" is the most recent, "0" whatever is at hand, else not older."""
+        await self._not_older_than(resource_version)
+        entry = await self._entry(served.resource, namespace, name)
+        if entry is None:
+            raise errors.not_found(served.plural, served.group, name)
+        return views.document(entry, served)
+
+    async def read(self, served: Served, namespace: str, name: str) -> Object | None:
+        """The object decoded, None where it does not exist: for strategies and controllers."""
+        entry = await self._entry(served.resource, namespace, name)
+        return None if entry is None else orjson.loads(views.document(entry, served))
+
+    async def fence(self, key: str) -> int:
+        """The revision at which a fence stands now; 0 where it is absent."""
+        entry = await self._translated(self._store.get(key))
+        return 0 if entry is None else entry.revision
+
+    async def list(self, served: Served, namespace: str, options: ListOptions) -> Listing:
+        """One page, or all of it, as of one revision. Raises 410 for history that is gone, 504 for what is not there yet."""
+        selection = Selection(served, options.label_selector, options.field_selector)
+        prefix = _prefix(served.resource, namespace)
+        if options.continue_token:
+            last, revision = continuation.decode(options.continue_token)
+            after, at = prefix + last, max(revision, 0)
+        else:
+            after, at, last = "", await self._list_revision(options), ""
+        try:
+            values, page, more = await self._select(served, prefix, selection, after, at, options.limit)
+        except Compacted as error:
+            if options.continue_token:
+                raise continuation.too_old(last) from error
+            raise errors.expired(continuation.LIST_TOO_OLD) from error
+        except FutureRevision as error:
+            raise errors.resource_version_too_large(at, self._store.head()) from error
+        except StorageError as error:
+            _refuse(error)
+        # What a client is told is the collection's own last change, so that nobody reads others' write rate off it.
+        revision = page.revision if options.continue_token or more else page.last_change
+        if at and not more and not options.continue_token:
+            revision = at
+        if not options.continue_token and options.resource_version.isdigit():
+            revision = max(revision, int(options.resource_version))
+        token = continuation.encode(more.removeprefix(prefix), page.revision) if more else ""
+        remaining = page.remaining if more and selection.everything else None
+        return Listing(values, str(revision), token, remaining)
+
+    async def _list_revision(self, options: ListOptions) -> int:
+        """The exact revision to list at; 0 for "current", after waiting for it to be current enough."""
+        asked = options.resource_version
+        exact = options.resource_version_match == "Exact" or (
+            options.limit > 0 and not options.resource_version_match
+        )
+        if asked in ("", "0") or not exact:
+            await self._not_older_than(asked)
+            return 0
+        return _revision(asked)
+
+    async def _select(
+        self, served: Served, prefix: str, selection: Selection, after: str, at: int, limit: int
+    ) -> tuple[list[bytes], Page, str]:
+        """The matching documents, the page they came from, and the key to go on after ("" when that is all)."""
+        if selection.everything:
+            page = await self._store.list(prefix, after=after, limit=limit, revision=at)
+            entries = page.entries
+            values = [views.document(entry, served) for entry in entries]
+            more = entries[-1].key if limit and page.remaining and entries else ""
+            return values, page, more
+        values = []
+        while True:
+            page = await self._store.list(prefix, after=after, limit=SCAN_PAGE, revision=at)
+            for entry in page.entries:
+                if selection.matches(entry):
+                    values.append(views.document(entry, served))
+                    if limit and len(values) == limit:
+                        rest = page.remaining or entry is not page.entries[-1]
+                        return values, page, entry.key if rest else ""
+            if not page.remaining or not page.entries:
+                return values, page, ""
+            after, at = page.entries[-1].key, page.revision
+            await asyncio.sleep(0)
+
+    async def _not_older_than(self, asked: str) -> None:
+        """Waits until what this process knows is as new as the client asks. Raises 504 when that does not come."""
+        if asked == "0":
+            return
+        await self._translated(self._store.fresh())
+        if asked:
+            revision = _revision(asked)
+            try:
+                async with asyncio.timeout(FUTURE_WAIT_S):
+                    while self._store.head() < revision:
+                        await asyncio.sleep(0.05)
+            except TimeoutError as error:
+                raise errors.resource_version_too_large(revision, self._store.head()) from error
+
+    async def _entry(self, resource: Resource, namespace: str, name: str) -> Entry | None:
+        key = _key(resource, namespace, name)
+        found = self._store.peek(key)
+        if found is not None:
+            return found
+        return await self._translated(self._store.get(key))
+
+    # ------------------------------------------------------------------ watch
+
+    @asynccontextmanager
+    async def watch(
         self, served: Served, namespace: str, options: WatchOptions, codec: FrameCodec
-    ) -> AbstractAsyncContextManager[ObjectWatch]: ...
+    ) -> AsyncIterator[ObjectWatch]:
+        """The events from a revision on, or the present state first and then the events. Raises 410 where history is gone.
+
+        Upstream: the table at https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-watch
+        """
+        selection = Selection(served, options.label_selector, options.field_selector)
+        prefix = _prefix(served.resource, namespace)
+        asked = options.resource_version
+        initial = options.send_initial_events
+        if initial is None:
+            initial = asked in ("", "0")
+        entries: Sequence[Entry] = ()
+        try:
+            if initial or asked in ("", "0"):
+                await self._not_older_than(asked)
+                page = await self._store.list(prefix)
+                after = page.revision
+                entries = page.entries if initial else ()
+            else:
+                after = _revision(asked)
+            async with self._store.watch(prefix, after=after) as watch:
+                yield ObjectWatch(
+                    watch,
+                    served,
+                    selection,
+                    codec,
+                    initial=entries,
+                    marks_initial_end=bool(options.send_initial_events) and options.bookmarks,
+                    bookmarks=options.bookmarks,
+                    is_current=lambda: self._is_current(served.resource),
+                )
+        except Compacted as error:
+            raise errors.expired(f"too old resource version: {asked} ({error.args[-1]})") from error
+        except StorageError as error:
+            _refuse(error)
+
+    def _is_current(self, resource: Resource) -> bool:
+        """False once the kind's schema was replaced or its CRD is gone."""
+        if not resource.guard_key:
+            return True
+        fence = self._store.peek(resource.guard_key)
+        return fence is not None and fence.revision == resource.schema_revision
+
+    # ------------------------------------------------------------------ create
 
     async def create(
         self, ctx: Context, served: Served, namespace: str, obj: Object, options: WriteOptions
-    ) -> bytes: ...
+    ) -> bytes:
+        """Stores a new object and returns it as stored. Generates a name where only generateName is given."""
+        self._receive(ctx, served, obj, options)
+        metadata = meta(obj)
+        if metadata.get("resourceVersion"):
+            raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
+        self._place(served, namespace, metadata)
+        base = metadata.get("generateName") if not metadata.get("name") else None
+        for attempt in range(GENERATED_NAME_TRIES if base else 1):
+            if base:
+                metadata["name"] = generate_name(base, self._random.choice)
+            try:
+                return await self._retried(lambda: self._create(ctx, served, namespace, obj, options))
+            except ApiError as error:
+                if error.reason != "AlreadyExists" or not base:
+                    raise
+                if attempt == GENERATED_NAME_TRIES - 1:
+                    raise errors.generate_name_conflict(
+                        served.plural, served.group, metadata["name"]
+                    ) from error
+        raise AssertionError("the loop returns or raises")
+
+    async def _create(
+        self, ctx: Context, served: Served, namespace: str, given: Object, options: WriteOptions
+    ) -> bytes:
+        resource, strategy = served.resource, served.resource.strategy
+        obj = _copy(given)
+        metadata = meta(obj)
+        metadata.update(
+            uid=str(uuid.uuid4()),
+            creationTimestamp=rfc3339(self._clock.now()),
+        )
+        for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"):
+            metadata.pop(field, None)
+        if strategy.has_generation:
+            metadata["generation"] = 1
+        else:
+            metadata.pop("generation", None)
+        await self._admission.mutate(ctx, served, "CREATE", obj, None)
+        strategy.prepare_for_create(ctx, obj)
+        await strategy.admit(ctx, obj, None)
+        self._check(served, obj, self._validate(ctx, served, obj))
+        for text in strategy.warnings(ctx, obj):
+            ctx.warn(text)
+        guards = await self._guards(ctx, served, namespace, name_of(obj))
+        await self._admission.validate(ctx, served, "CREATE", obj, None)
+        companions = await strategy.companions(ctx, obj, None)
+        stored = encode_stored(views.to_storage(obj, served))
+        if ctx.dry_run:
+            if await self._entry(resource, namespace, name_of(obj)) is not None:
+                raise errors.already_exists(served.plural, served.group, name_of(obj))
+            return orjson.dumps(obj)
+        op = Op(_key(resource, namespace, name_of(obj)), stored, ABSENT, strategy.expires_at(ctx, obj))
+        revision = await self._write(served, name_of(obj), op, companions, guards)
+        strategy.after_write(ctx, resource, obj, None)
+        return _shown(obj, stored, revision, served)
+
+    # ------------------------------------------------------------------ update and patch
 
     async def update(
         self, ctx: Context, served: Served, namespace: str, name: str, obj: Object, options: WriteOptions
     ) -> tuple[bytes, bool]:
         """Replaces the object, or the part that ctx.subresource names. The bool: it was created."""
+        self._receive(ctx, served, obj, options)
+        self._place(served, namespace, meta(obj))
+        tied = bool(meta(obj).get("resourceVersion"))
+
+        async def attempt() -> tuple[bytes, bool]:
+            entry = await self._entry(served.resource, namespace, name)
+            if entry is None:
+                # A tenant may learn what is missing only once it is certain.
+                await self._not_older_than("")
+                entry = await self._entry(served.resource, namespace, name)
+            if entry is None:
+                if not served.resource.strategy.allow_create_on_update or ctx.subresource:
+                    raise errors.not_found(served.plural, served.group, name)
+                return await self._create_by_update(ctx, served, namespace, obj, options), True
+            return await self._replace(ctx, served, namespace, entry, _copy(obj)), False
+
+        return await self._retried(attempt, conflicts=not tied)
+
+    async def _create_by_update(
+        self, ctx: Context, served: Served, namespace: str, obj: Object, options: WriteOptions
+    ) -> bytes:
+        metadata = meta(obj)
+        if metadata.get("uid"):
+            raise _precondition_uid(served, name_of(obj), metadata["uid"], "")
+        if metadata.get("resourceVersion") not in (None, "", "0"):
+            raise errors.not_found(served.plural, served.group, name_of(obj))
+        metadata.pop("resourceVersion", None)
+        return await self._create(ctx, served, namespace, obj, options)
 
     async def patch(
         self,
@@ -80,16 +367,505 @@ class ObjectStore(Protocol):
         change: Callable[[Object], Object],
         options: WriteOptions,
     ) -> bytes:
-        """Reads, applies the pure `change`, writes; repeated on conflict when the change set no resourceVersion."""
+        """Reads, applies the pure `change`, writes; repeated on conflict unless the change named a resourceVersion."""
+        tied = False
+
+        async def attempt() -> bytes:
+            nonlocal tied
+            entry = await self._entry(served.resource, namespace, name)
+            if entry is None:
+                raise errors.not_found(served.plural, served.group, name)
+            current: Object = orjson.loads(views.document(entry, served))
+            seen = meta(current)["resourceVersion"]
+            obj = change(current)
+            if not isinstance(obj, dict) or not isinstance(obj.get("metadata", {}), dict):
+                raise errors.bad_request("the patched document is not an object")
+            given = meta(obj).get("resourceVersion")
+            tied = given not in (None, "", seen)
+            if not given:
+                meta(obj)["resourceVersion"] = seen
+            self._same_kind(served, current, obj)
+            self._receive(ctx, served, obj, options)
+            self._place(served, namespace, meta(obj))
+            if name_of(obj) != name:
+                raise errors.bad_request(
+                    f"the name of the object ({name_of(obj)}) does not match the name on the URL ({name})"
+                )
+            return await self._replace(ctx, served, namespace, entry, obj)
+
+        return await self._retried(attempt, conflicts=lambda: not tied)
+
+    def _same_kind(self, served: Served, before: Object, after: Object) -> None:
+        for field in ("apiVersion", "kind"):
+            if after.get(field) != before[field]:
+                raise errors.bad_request(
+                    f"the {'API version' if field == 'apiVersion' else 'kind'} in the data "
+                    f"({after.get(field, '')}) does not match the expected "
+                    f"{'API version' if field == 'apiVersion' else 'kind'} ({before[field]})"
+                )
+
+    async def _replace(
+        self, ctx: Context, served: Served, namespace: str, entry: Entry, obj: Object
+    ) -> bytes:
+        """The tail of every update: `obj` takes the place of `entry`, or of the part that ctx.subresource names."""
+        resource, strategy = served.resource, served.resource.strategy
+        shown = views.document(entry, served)
+        old: Object = orjson.loads(shown)
+        before, metadata = meta(old), meta(obj)
+        self._check_identity(served, entry, before, metadata)
+        _keep_system_fields(before, metadata)
+        await self._admission.mutate(ctx, served, "UPDATE", obj, old)
+        strategy.prepare_for_update(ctx, obj, old)
+        _keep_system_fields(before, metadata := meta(obj))
+        if strategy.has_generation and self._outgrew(served, obj, old):
+            metadata["generation"] = int(before.get("generation", 0)) + 1
+        await strategy.admit(ctx, obj, old)
+        self._check(served, obj, self._validate(ctx, served, obj, old))
+        for text in strategy.warnings(ctx, obj):
+            ctx.warn(text)
+        await self._admission.validate(ctx, served, "UPDATE", obj, old)
+        metadata["resourceVersion"] = before["resourceVersion"]
+        if obj == old:
+            return shown
+        if self._finishes(strategy, obj, before):
+            return (await self._remove(ctx, served, namespace, entry, obj))[0]
+        companions = await strategy.companions(ctx, obj, old)
+        guards = await self._guards(ctx, served, "", name_of(obj))
+        if ctx.dry_run:
+            return orjson.dumps(obj)
+        stored = encode_stored(views.to_storage(obj, served))
+        op = Op(entry.key, stored, entry.revision, strategy.expires_at(ctx, obj))
+        revision = await self._write(served, name_of(obj), op, companions, guards)
+        strategy.after_write(ctx, resource, obj, old)
+        return _shown(obj, stored, revision, served)
+
+    def _check_identity(self, served: Served, entry: Entry, before: Object, metadata: Object) -> None:
+        """Optimistic concurrency: uid and resourceVersion, where the client gave them."""
+        name = before["name"]
+        uid = metadata.get("uid")
+        if uid and uid != before["uid"]:
+            raise _precondition_uid(served, name, uid, before["uid"], entry.key)
+        given = metadata.get("resourceVersion")
+        if not given or given == "0":
+            if not served.resource.strategy.allow_unconditional_update:
+                wrong = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
+                raise errors.invalid(served.plural, served.group, name, [wrong])
+        elif given != str(entry.revision):
+            if not (isinstance(given, str) and given.isdigit()):
+                wrong = errors.invalid_value(
+                    "metadata.resourceVersion",
+                    given,
+                    f"strconv.ParseUint: parsing {errors.go_quote(str(given))}: invalid syntax",
+                )
+                raise errors.invalid(served.kind, served.group, name, [wrong])
+            raise errors.conflict(served.plural, served.group, name)
+
+    @staticmethod
+    def _outgrew(served: Served, obj: Object, old: Object) -> bool:
+        """Something changed that is neither metadata nor (where it is a subresource) status."""
+        apart = {"metadata", "status"} if served.version.status else {"metadata"}
+        fields = (obj.keys() | old.keys()) - apart
+        return any(obj.get(field) != old.get(field) for field in fields)
+
+    @staticmethod
+    def _finishes(strategy: Strategy, obj: Object, before: Object) -> bool:
+        """The update took the last finalizer of an object that is being deleted."""
+        if "deletionTimestamp" not in before or meta(obj).get("finalizers"):
+            return False
+        return strategy.is_finished(obj) and not before.get("deletionGracePeriodSeconds")
+
+    # ------------------------------------------------------------------ delete
 
     async def delete(
         self, ctx: Context, served: Served, namespace: str, name: str, options: DeleteOptions
     ) -> tuple[bytes, bool]:
-        """The object as it was, and whether it is gone (True: answer a Status; False: finalizers keep it, answer it)."""
+        """The object as it was last, and whether it is gone. False: finalizers keep it for now."""
+
+        async def attempt() -> tuple[bytes, bool]:
+            entry = await self._entry(served.resource, namespace, name)
+            if entry is None:
+                raise errors.not_found(served.plural, served.group, name)
+            return await self._delete(ctx, served, namespace, entry, options)
+
+        return await self._retried(attempt, conflicts=not options.resource_version)
+
+    async def _delete(
+        self, ctx: Context, served: Served, namespace: str, entry: Entry, options: DeleteOptions
+    ) -> tuple[bytes, bool]:
+        strategy = served.resource.strategy
+        shown = views.document(entry, served)
+        old: Object = orjson.loads(shown)
+        self._check_delete(served, old, options)
+        strategy.may_delete(ctx, old)
+        await self._admission.validate(ctx, served, "DELETE", None, old)
+        obj = _copy(old)
+        metadata = meta(obj)
+        began = "deletionTimestamp" in metadata
+        self._propagate(strategy.default_propagation, metadata, options)
+        stays = strategy.begin_delete(ctx, obj)
+        if not stays and not metadata.get("finalizers"):
+            return await self._remove(ctx, served, namespace, entry, old)
+        if not began:
+            metadata["deletionTimestamp"] = rfc3339(self._clock.now())
+            metadata["deletionGracePeriodSeconds"] = 0
+            if metadata.get("generation"):
+                metadata["generation"] += 1
+        if obj == old:
+            return shown, False
+        if ctx.dry_run:
+            return orjson.dumps(obj), False
+        companions = await strategy.companions(ctx, obj, old)
+        stored = encode_stored(views.to_storage(obj, served))
+        op = Op(entry.key, stored, entry.revision, strategy.expires_at(ctx, obj))
+        revision = await self._write(served, name_of(obj), op, companions, ())
+        strategy.after_write(ctx, served.resource, obj, old)
+        return _shown(obj, stored, revision, served), False
+
+    @staticmethod
+    def _check_delete(served: Served, old: Object, options: DeleteOptions) -> None:
+        """Preconditions, in the words of apiserver pkg/registry/rest/delete.go."""
+        metadata = old["metadata"]
+        if options.uid and options.uid != metadata["uid"]:
+            raise errors.conflict(
+                served.kind,
+                served.group,
+                metadata["name"],
+                f"the UID in the precondition ({options.uid}) does not match the UID in record ({metadata['uid']}). "
+                "The object might have been deleted and then recreated",
+            )
+        if options.resource_version and options.resource_version != metadata["resourceVersion"]:
+            raise errors.conflict(
+                served.kind,
+                served.group,
+                metadata["name"],
+                f"the ResourceVersion in the precondition ({options.resource_version}) does not match the "
+                f"ResourceVersion in record ({metadata['resourceVersion']}). The object might have been modified",
+            )
+
+    @staticmethod
+    def _propagate(default: str, metadata: Object, options: DeleteOptions) -> None:
+        """What shall happen to dependents, written down as a finalizer (upstream: deletionFinalizersForGarbageCollection)."""
+        finalizers: list[str] = list(metadata.get("finalizers") or [])
+        wanted = options.propagation
+        if not wanted:
+            if ORPHAN in finalizers:
+                wanted = "Orphan"
+            elif FOREGROUND in finalizers:
+                wanted = "Foreground"
+            else:
+                wanted = "Orphan" if default == "orphan" else "Background"
+        kept = [finalizer for finalizer in finalizers if finalizer not in (ORPHAN, FOREGROUND)]
+        if wanted == "Orphan":
+            kept.append(ORPHAN)
+        elif wanted == "Foreground":
+            kept.append(FOREGROUND)
+        if set(kept) != set(finalizers):
+            metadata["finalizers"] = kept
+        if not kept:
+            metadata.pop("finalizers", None)
+
+    async def _remove(
+        self, ctx: Context, served: Served, namespace: str, entry: Entry, last: Object
+    ) -> tuple[bytes, bool]:
+        """Takes the object out of the store. `last` is its last state, which the answer shows."""
+        strategy = served.resource.strategy
+        companions = await strategy.companions(ctx, None, last)
+        if ctx.dry_run:
+            return orjson.dumps(last), True
+        op = Op(entry.key, None, entry.revision)
+        revision = await self._write(served, name_of(last), op, companions, ())
+        strategy.after_write(ctx, served.resource, None, last)
+        last["metadata"]["resourceVersion"] = str(revision)
+        return orjson.dumps(last), True
 
     async def delete_collection(
         self, ctx: Context, served: Served, namespace: str, which: ListOptions, options: DeleteOptions
-    ) -> Listing: ...
+    ) -> Listing:
+        """Deletes what the list options pick, object by object, and returns what it found."""
+        listing = await self.list(served, namespace, which)
+        gate = asyncio.Semaphore(COLLECTION_DELETES)
 
-    async def read(self, served: Served, namespace: str, name: str) -> Object | None:
-        """The object decoded, None where it does not exist: for strategies and controllers."""
+        async def one(value: bytes) -> None:
+            metadata = orjson.loads(value)["metadata"]
+            # The one that was listed, not a namesake made since.
+            exactly = replace(options, uid=options.uid or metadata["uid"])
+            async with gate:
+                try:
+                    await self.delete(ctx, served, metadata.get("namespace", ""), metadata["name"], exactly)
+                except ApiError as error:
+                    if error.reason not in ("NotFound", "Conflict"):
+                        raise
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for value in listing.values:
+                    group.create_task(one(value))
+        except* ApiError as group_error:
+            raise group_error.exceptions[0] from None
+        return listing
+
+    # ------------------------------------------------------------------ the steps that writes share
+
+    def _receive(self, ctx: Context, served: Served, obj: Object, options: WriteOptions) -> None:
+        """What decoding into a type does upstream: shape of metadata, unknown fields, nulls, defaults.
+
+        Unknown and duplicate fields are refused, told or ignored, as `fieldValidation` says (KEP-2885).
+        """
+        schema = served.version.schema
+        if served.resource.builtin:
+            _drop_nulls(obj)
+        metadata, unknown = self._coerced_meta(served, obj)
+        obj["metadata"] = metadata
+        unknown = [*schema.prune(obj), *unknown]
+        strict = [*(f'unknown field "{path}"' for path in unknown), *options.duplicates]
+        if strict and options.field_validation == "Strict":
+            raise errors.bad_request(
+                f'{served.kind} in version "{served.version.name}" cannot be handled as a {served.kind}: '
+                f"strict decoding error: {', '.join(strict)}"
+            )
+        if options.field_validation == "Warn":
+            for text in strict:
+                ctx.warn(text)
+        if served.resource.builtin:
+            wrong = [
+                error for error in schema.validate(obj) if error.type is errors.FieldErrorType.TYPE_INVALID
+            ]
+            if wrong:
+                raise _undecodable(served, wrong[0])
+        schema.default(obj)
+
+    @staticmethod
+    def _coerced_meta(served: Served, obj: Object) -> tuple[Object, list[str]]:
+        given = obj.get("metadata")
+        if given is None:
+            given = {}
+        if not isinstance(given, dict):
+            raise errors.bad_request(
+                f'{served.kind} in version "{served.version.name}" cannot be handled as a {served.kind}: '
+                "json: cannot unmarshal metadata into Go struct field of type v1.ObjectMeta"
+            )
+        try:
+            return coerce_object_meta(given)
+        except ValueError as error:
+            raise errors.bad_request(
+                f'{served.kind} in version "{served.version.name}" cannot be handled as a {served.kind}: {error}'
+            ) from error
+
+    @staticmethod
+    def _place(served: Served, namespace: str, metadata: Object) -> None:
+        """The namespace in the object is the one in the path, or empty (upstream: EnsureObjectNamespaceMatchesRequestNamespace)."""
+        given = metadata.get("namespace") or ""
+        if given and given != namespace:
+            if not served.resource.namespaced:
+                raise errors.bad_request("namespace should not be set on cluster-scoped objects")
+            raise errors.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        if namespace:
+            metadata["namespace"] = namespace
+        else:
+            metadata.pop("namespace", None)
+
+    @staticmethod
+    def _validate(ctx: Context, served: Served, obj: Object, old: Object | None = None) -> list[FieldError]:
+        """Everything wrong with the object, in upstream's order: metadata, schema, the kind's own rules."""
+        resource, strategy = served.resource, served.resource.strategy
+        found: list[FieldError] = []
+        if old is None:
+            found += validate_object_meta(
+                obj["metadata"],
+                namespaced=resource.namespaced,
+                name_problems=strategy.name_problems or dns1123_subdomain_problems,
+            )
+        else:
+            found += validate_object_meta_update(obj["metadata"], old["metadata"])
+        if not resource.builtin:
+            found += served.version.schema.validate(obj, old)
+        found += strategy.validate(ctx, obj) if old is None else strategy.validate_update(ctx, obj, old)
+        return found
+
+    @staticmethod
+    def _check(served: Served, obj: Object, wrong: Sequence[FieldError]) -> None:
+        if wrong:
+            raise errors.invalid(served.kind, served.group, name_of(obj), wrong)
+
+    async def _guards(self, ctx: Context, served: Served, namespace: str, name: str) -> tuple[Guard, ...]:
+        """What the write depends on: the kind's schema and, for new content, its namespace (decision 4)."""
+        guards: tuple[Guard, ...] = ()
+        if served.resource.guard_key:
+            guards = (Guard(served.resource.guard_key, served.resource.schema_revision),)
+        if namespace and ctx.catalog.find("", "v1", "namespaces") is not None:
+            guards = (*guards, await self._namespace_guard(served, namespace, name))
+        return guards
+
+    async def _namespace_guard(self, served: Served, namespace: str, name: str) -> Guard:
+        """Upstream: apiserver pkg/admission/plugin/namespace/lifecycle."""
+        key = NAMESPACE_FENCE + namespace
+        fence = self._store.peek(key) or await self._translated(self._store.get(key))
+        if fence is None:
+            await self._not_older_than("")
+            fence = await self._translated(self._store.get(key))
+        if fence is None:
+            raise errors.not_found("namespaces", "", namespace)
+        if fence.value != ACTIVE_FENCE:
+            error = errors.forbidden(
+                served.plural,
+                served.group,
+                name,
+                f"unable to create new content in namespace {namespace} because it is being terminated",
+            )
+            assert error.details is not None, "forbidden names what it forbids"
+            error.details["causes"] = [
+                {
+                    "reason": "NamespaceTerminating",
+                    "message": f"namespace {namespace} is being terminated",
+                    "field": "metadata.namespace",
+                }
+            ]
+            raise error
+        return Guard(key, fence.revision)
+
+    async def _write(
+        self, served: Served, name: str, op: Op, companions: Companions, guards: Sequence[Guard]
+    ) -> int:
+        """Commits; the revision of `op`. Raises _Again where the write must be computed anew."""
+        try:
+            revisions = await self._store.write((op, *companions.ops), (*guards, *companions.guards))
+        except KeyExists as error:
+            if error.args[0] == op.key:
+                raise errors.already_exists(served.plural, served.group, name) from error
+            raise _Again from error
+        except RevisionConflict as error:
+            mine = error.args[0] == op.key
+            raise _Again(errors.conflict(served.plural, served.group, name) if mine else None) from error
+        except GuardFailed as error:
+            raise _Again from error
+        except StorageError as error:
+            _refuse(error)
+        return revisions[0]
+
+    async def _retried(
+        self, attempt: Callable[[], Awaitable[_T]], *, conflicts: bool | Callable[[], bool] = True
+    ) -> _T:
+        """Runs an attempt until it was computed from what was current when it committed.
+
+        `conflicts` False: a conflict on the object itself goes to the client, who named a resourceVersion.
+        """
+        for tried in range(1, TRIES + 1):
+            try:
+                return await attempt()
+            except _Again as again:
+                mine = conflicts() if callable(conflicts) else conflicts
+                if again.conflict is not None and (not mine or tried == TRIES):
+                    raise again.conflict from again
+                await self._translated(self._store.fresh())
+        raise errors.service_unavailable("what the write depends on keeps changing; try again")
+
+    @staticmethod
+    async def _translated(answer: Awaitable[_T]) -> _T:
+        try:
+            return await answer
+        except StorageError as error:
+            _refuse(error)
+
+
+def _refuse(error: StorageError) -> NoReturn:
+    """The one translation of what storage cannot do into what the client is told."""
+    match error:
+        case TooLarge():
+            raise errors.too_large(str(error)) from error
+        case UnknownOutcome():
+            raise errors.timeout("the store did not say whether the write was kept") from error
+        case _:
+            raise errors.service_unavailable(f"the store cannot serve this now: {error}") from error
+
+
+def _revision(text: str) -> int:
+    """A resourceVersion that the client sent. Upstream: storage/etcd3/api_object_versioner.go, ParseResourceVersion."""
+    if not text.isascii() or not text.isdigit() or len(text) > 20:
+        wrong = errors.invalid_value("resourceVersion", text, f"strconv.ParseUint: parsing {errors.go_quote(text)}: invalid syntax")
+        raise errors.invalid("", "", "", [wrong])
+    return int(text)
+
+
+def _prefix(resource: Resource, namespace: str) -> str:
+    return f"{resource.collection}{namespace}/" if namespace else resource.collection
+
+
+def _key(resource: Resource, namespace: str, name: str) -> str:
+    return f"{resource.collection}{namespace or '-'}/{name}"
+
+
+def _copy(obj: Object) -> Object:
+    """A deep copy; objects are JSON, so the codec is the fastest copier."""
+    copied: Object = orjson.loads(orjson.dumps(obj))
+    return copied
+
+
+def _shown(obj: Object, stored: bytes, revision: int, served: Served) -> bytes:
+    """The answer to a write: what was stored, as the version asked for shows it."""
+    if served.version.name == served.resource.storage_version and served.resource.converter is None:
+        return with_revision(stored, revision)
+    obj["metadata"]["resourceVersion"] = str(revision)
+    return orjson.dumps(obj)
+
+
+def _keep_system_fields(before: Object, metadata: Object) -> None:
+    """What no update can change, restored rather than refused (upstream: rest.BeforeUpdate)."""
+    for field in ("uid", "creationTimestamp", "generation", "deletionTimestamp"):
+        if field in before:
+            metadata[field] = before[field]
+        elif field == "generation":
+            metadata.pop(field, None)
+    if "deletionGracePeriodSeconds" in before:
+        metadata.setdefault("deletionGracePeriodSeconds", before["deletionGracePeriodSeconds"])
+    metadata.pop("selfLink", None)
+    metadata.pop("managedFields", None)
+
+
+def _precondition_uid(served: Served, name: str, wanted: str, found: str, key: str = "") -> ApiError:
+    return errors.conflict(
+        served.plural,
+        served.group,
+        name,
+        f"StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, AdditionalErrorMsg: "
+        f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}",
+    )
+
+
+def _drop_nulls(value: Object | list[object]) -> None:
+    """A null field of a built-in kind is an absent one, as decoding into its Go type makes it."""
+    if isinstance(value, dict):
+        for key in [key for key, item in value.items() if item is None]:
+            del value[key]
+        for item in value.values():
+            if isinstance(item, dict | list):
+                _drop_nulls(item)
+    else:
+        for item in value:
+            if isinstance(item, dict | list):
+                _drop_nulls(item)
+
+
+_GO_TYPES: Final = {"string": "string", "integer": "int64", "number": "float64", "boolean": "bool"}
+
+
+def _undecodable(served: Served, error: FieldError) -> ApiError:
+    """400 for a value that does not fit the kind's Go type, in the words of encoding/json."""
+    value = error.value
+    match value:
+        case bool():
+            got = "bool"
+        case str():
+            got = "string"
+        case int() | float():
+            got = "number"
+        case list():
+            got = "array"
+        case _:
+            got = "object"
+    wanted = next((go for name, go in _GO_TYPES.items() if f"must be of type {name}" in error.detail), "object")
+    return errors.bad_request(
+        f'{served.kind} in version "{served.version.name}" cannot be handled as a {served.kind}: '
+        f"json: cannot unmarshal {got} into Go struct field {served.kind}.{error.field} of type {wanted}"
+    )

@@ -58,6 +58,17 @@ class SubresourceCall:
     parent: Object | None
 
 
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """Pure conversion between the storage version and another one, for kinds that change more than `apiVersion`.
+
+    Both take the object and the name of the other version, and return a new object with its apiVersion and kind.
+    """
+
+    to_storage: Callable[[Object, str], Object]
+    from_storage: Callable[[Object, str], Object]
+
+
 # Takes the Context of the request and the call; returns the document of the answer. Raises ApiError.
 SubresourceFunction = Callable[["Context", SubresourceCall], Awaitable[Object]]
 
@@ -105,6 +116,7 @@ class Resource:
     `schema_revision`. Empty for built-ins.
     `storage`: another Resource whose objects this one shows in its own form (events.k8s.io over core events):
     keys are the other's; None for its own.
+    `converter`: None where versions differ in `apiVersion` alone (conversion strategy None).
     `parts`: subresources that replace a part of the object in the manner of `status`, by the strategy's
     `prepare_for_update` (`finalize` of namespaces).
     `builtin`: decoding errors follow upstream's typed kinds (400), strategic merge patch and protobuf are accepted.
@@ -120,6 +132,7 @@ class Resource:
     subresources: Mapping[str, Subresource] = field(default_factory=lambda: MappingProxyType({}))
     parts: tuple[str, ...] = ()
     storage: Resource | None = None
+    converter: Converter | None = None
     builtin: bool = True
     schema_revision: int = 0
     guard_key: str = ""

@@ -1,0 +1,141 @@
+"""ObjectWatch: a storage watch as the events of one kind, at one version, through one selection.
+
+Pulled by the response: `take` turns what came since into frames, joined and ready for the socket. Frames are made
+once per (batch, version, selection, codec) and kept on the batch, so a thousand equal watchers share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Final, Protocol
+
+import orjson
+
+from clusterling.machinery.errors import expired
+from clusterling.registry.resource import Served
+from clusterling.registry.views import Selection, at_revision, document
+from clusterling.storage.store import Batch, Compacted, Entry, Event, Watch
+
+INITIAL_CHUNK: Final = 500  # Entries a take may send of the initial state, so that a big one can drain between.
+
+INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
+
+
+class FrameCodec(Protocol):
+    """How watch events are written for one media type. Frames are shared by all watchers with an equal `key`."""
+
+    @property
+    def key(self) -> Hashable: ...
+
+    def frame(self, event_type: str, value: bytes) -> bytes:
+        """One event. `event_type` is ADDED, MODIFIED, DELETED or BOOKMARK; `value` the object's JSON document."""
+
+    def join(self, frames: Sequence[bytes]) -> bytes:
+        """What goes to the socket for one batch (transfer framing included)."""
+
+
+class WatchEnded(Exception):
+    """The watch is over without an error: its kind is gone or changed, or its cluster is. Clients watch again."""
+
+
+class ObjectWatch:
+    """The events of one watch request."""
+
+    def __init__(
+        self,
+        watch: Watch,
+        served: Served,
+        selection: Selection,
+        codec: FrameCodec,
+        *,
+        initial: Sequence[Entry],
+        marks_initial_end: bool,
+        bookmarks: bool,
+        is_current: Callable[[], bool],
+    ) -> None:
+        self._watch = watch
+        self._served = served
+        self._selection = selection
+        self._codec = codec
+        self._initial: Iterator[Entry] | None = iter(initial) if initial or marks_initial_end else None
+        self._marks_initial_end = marks_initial_end
+        self._bookmarks = bookmarks
+        self._is_current = is_current
+        self._bookmarked = watch.revision
+        self._key = (served.resource, served.version.name, selection.key, codec.key)
+
+    def notify(self, callback: Callable[[], None]) -> None:
+        """Sets what is called, synchronously, when `take` may have something."""
+        self._watch.notify(callback)
+
+    def take(self) -> bytes | None:
+        """Joined frames since the last take, or None. Raises ApiError (410 Expired), WatchEnded."""
+        if not self._is_current():
+            raise WatchEnded
+        if self._initial is not None:
+            return self._take_initial(self._initial)
+        try:
+            while (batch := self._watch.take()) is not None:
+                data = self._frames(batch)
+                if data:
+                    return data
+        except Compacted as error:
+            raise expired(f"too old resource version: {self._watch.revision} ({error.args[-1]})") from error
+        return None
+
+    def bookmark(self) -> bytes | None:
+        """A bookmark at the watch's revision, or None where the client takes none or nothing moved since the last."""
+        revision = self._watch.revision
+        if not self._bookmarks or self._initial is not None or revision <= self._bookmarked:
+            return None
+        self._bookmarked = revision
+        return self._codec.join([self._bookmark(revision, {})])
+
+    def _take_initial(self, entries: Iterator[Entry]) -> bytes | None:
+        frames: list[bytes] = []
+        for entry in entries:
+            if self._selection.matches(entry):
+                frames.append(self._codec.frame("ADDED", document(entry, self._served)))
+                if len(frames) == INITIAL_CHUNK:
+                    return self._codec.join(frames)
+        self._initial = None
+        if self._marks_initial_end:
+            frames.append(self._bookmark(self._watch.revision, {INITIAL_EVENTS_END: "true"}))
+            self._bookmarked = self._watch.revision
+        return self._codec.join(frames) if frames else self.take()
+
+    def _bookmark(self, revision: int, annotations: dict[str, str]) -> bytes:
+        """The object of a bookmark has a type and a revision, nothing else (semantics: C8)."""
+        metadata: dict[str, object] = {"resourceVersion": str(revision), "creationTimestamp": None}
+        if annotations:
+            metadata["annotations"] = annotations
+        value = orjson.dumps(
+            {"apiVersion": str(self._served.group_version), "kind": self._served.kind, "metadata": metadata}
+        )
+        return self._codec.frame("BOOKMARK", value)
+
+    def _frames(self, batch: Batch) -> bytes:
+        views = batch.views
+        if views is None:
+            views = batch.views = {}
+        known = views.get(self._key)
+        if known is None:
+            frames = [frame for event in batch.events for frame in self._event(event)]
+            known = views[self._key] = self._codec.join(frames) if frames else b""
+        assert isinstance(known, bytes), "joined frames are kept as bytes"
+        return known
+
+    def _event(self, event: Event) -> Iterator[bytes]:
+        """The frames of one write: none, or one (KEP-365: leaving a selection is DELETED, entering is ADDED)."""
+        if event.dropped:
+            raise WatchEnded
+        entry, previous = event.entry, event.previous()
+        now = entry is not None and self._selection.matches(entry)
+        before = previous is not None and self._selection.matches(previous)
+        if now:
+            assert entry is not None, "what matches now exists"
+            yield self._codec.frame("MODIFIED" if before else "ADDED", document(entry, self._served))
+        elif before:
+            assert previous is not None, "what matched before existed"
+            value = at_revision(document(previous, self._served), event.revision)
+            yield self._codec.frame("DELETED", value)
