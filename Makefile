@@ -1,0 +1,140 @@
+# Everything a checkout needs, from a machine with python3 (and its venv module), make and git; Go where the
+# tests are to drive kubectl and helm. Each target is idempotent and quiet when nothing has to be done.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# The first interpreter that is recent enough and can make environments; `make PYTHON=... ` takes another.
+PYTHON_OK := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do \
+	p=$$(command -v $$p) && $$p -c '$(PYTHON_OK)' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+CACHE := .cache
+GO := $(shell command -v go 2>/dev/null)
+
+KUBERNETES := $(shell sed -n 's/^KUBERNETES = "\(.*\)"/\1/p' clusterling/version.py)
+HELM := $(shell sed -n 's/^\thelm.sh\/helm\/v4 v//p' tests/clients/go.mod)
+KUBECTL_BIN := $(CACHE)/clients/kubectl-$(KUBERNETES)/kubectl
+HELM_BIN := $(CACHE)/clients/helm-$(HELM)/helm
+LOADGEN_BIN := $(CACHE)/loadgen/loadgen
+
+export GOFLAGS := -trimpath -buildvcs=false
+export GOWORK := off
+PYTEST ?= $(BIN)/python -m pytest
+ARGS ?=
+SCALE ?= 1
+
+.PHONY: help run test check format bench clients env dev-env data explain-data lock clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+# ---- environments: one .venv, filled from locks that name a hash for every file ----
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 with venv and ensurepip; name one with PYTHON=" >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
+	@echo "installing clusterling into $(VENV)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@echo "installing what tests and checks need into $(VENV)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+env: $(VENV)/.run ## The environment that serves
+
+dev-env: $(VENV)/.dev ## The environment that tests and checks
+
+# ---- clients: kubectl and helm from their Go modules, pinned in tests/clients/go.sum ----
+
+VERSION_PKG := k8s.io/component-base/version
+KUBE_LDFLAGS := -s -w -X $(VERSION_PKG).gitVersion=v$(KUBERNETES) -X $(VERSION_PKG).gitMajor=$(word 1,$(subst ., ,$(KUBERNETES))) \
+	-X $(VERSION_PKG).gitMinor=$(word 2,$(subst ., ,$(KUBERNETES))) -X k8s.io/client-go/pkg/version.gitVersion=v$(KUBERNETES)
+HELM_LDFLAGS := -s -w -X helm.sh/helm/v4/internal/version.version=v$(HELM)
+CLIENT_SOURCES := tests/clients/go.mod tests/clients/go.sum tests/clients/cmd/kubectl/main.go
+
+$(KUBECTL_BIN): $(CLIENT_SOURCES)
+	@echo "building kubectl v$(KUBERNETES) (minutes the first time)"
+	@mkdir -p $(@D)
+	@cd tests/clients && $(GO) build -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/$@ ./cmd/kubectl
+	@touch $@
+
+$(HELM_BIN): $(CLIENT_SOURCES)
+	@echo "building helm v$(HELM) (minutes the first time)"
+	@mkdir -p $(@D)
+	@cd tests/clients && $(GO) build -ldflags '$(HELM_LDFLAGS)' -o $(CURDIR)/$@ helm.sh/helm/v4/cmd/helm
+	@touch $@
+
+ifdef GO
+clients: $(KUBECTL_BIN) $(HELM_BIN) ## kubectl and helm for the tests, into .cache/clients
+else
+clients:
+	@echo "make: Go is not installed, so kubectl and helm are not built; the tests that drive them skip"
+endif
+
+# ---- the product ----
+
+ifeq ($(shell command -v kubectl 2>/dev/null),)
+run: $(if $(GO),$(KUBECTL_BIN))
+endif
+run: $(VENV)/.run ## A server on 127.0.0.1:6443 with a demo cluster, in the foreground
+	@KUBECTL_BUILT=$(KUBECTL_BIN) exec $(BIN)/python tools/run.py $(ARGS)
+
+# ---- checks ----
+
+test: $(VENV)/.dev clients ## All tests (ARGS= goes to pytest)
+	@$(PYTEST) $(ARGS)
+
+check: $(VENV)/.dev ## Lint, format, types, layers, dependencies
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/deptry .
+
+format: $(VENV)/.dev ## Formats the sources and repairs what lint can repair
+	@$(BIN)/ruff check --fix-only -q .
+	@$(BIN)/ruff format .
+
+$(LOADGEN_BIN): $(wildcard benchmarks/loadgen/*.go) benchmarks/loadgen/go.mod
+	@echo "building the load generator"
+	@mkdir -p $(@D)
+	@cd benchmarks/loadgen && $(GO) build -o $(CURDIR)/$@ .
+	@touch $@
+
+ifdef GO
+bench: $(VENV)/.run $(LOADGEN_BIN) ## Speed and size beside the targets, and beside kube-apiserver where it is built (SCALE=)
+	@$(BIN)/python -m benchmarks --loadgen $(LOADGEN_BIN) --scale $(SCALE) $(ARGS)
+else
+bench:
+	@echo "make: the load generator is written in Go, and Go is not installed" >&2; exit 1
+endif
+
+# ---- generated files ----
+
+data: $(VENV)/.dev ## Compiles clusterling/packs/data from the pinned Kubernetes modules
+	@$(BIN)/python -m tools.compile_data
+
+explain-data: $(VENV)/.dev ## The field descriptions that `kubectl explain` shows for built-in kinds
+	@$(BIN)/python -m tools.compile_data --descriptions
+
+PIP_COMPILE := env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --generate-hashes --no-emit-index-url \
+	--no-emit-trusted-host --no-emit-find-links --allow-unsafe --strip-extras --no-annotate
+
+lock: $(VENV)/.dev ## Renews requirements/*.txt from pyproject.toml and *.in, with Python 3.11 (ARGS=--upgrade)
+	@$(PIP_COMPILE) $(ARGS) -o requirements/run.txt pyproject.toml requirements/build.in
+	@$(PIP_COMPILE) $(ARGS) -o requirements/dev.txt requirements/dev.in
+
+clean: ## Removes what was built; ./.clusterling, where `make run` keeps its data, stays
+	@rm -rf $(VENV) $(CACHE) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/out

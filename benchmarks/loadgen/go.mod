@@ -1,0 +1,3 @@
+module clusterling/benchmarks/loadgen
+
+go 1.24
