@@ -36,7 +36,7 @@ from clusterling.machinery.objectmeta import (
     validate_object_meta,
     validate_object_meta_update,
 )
-from clusterling.registry import continuation, views
+from clusterling.registry import continuation, owners, views
 from clusterling.registry.admission import Admission
 from clusterling.registry.options import DeleteOptions, ListOptions, WatchOptions, WriteOptions
 from clusterling.registry.ports import Clock
@@ -108,6 +108,7 @@ class ObjectStore:
         self._admission = admission
         self._clock = clock
         self._random = random.Random()
+        self._watches: set[ObjectWatch] = set()
 
     # ------------------------------------------------------------------ reads
 
@@ -240,7 +241,7 @@ class ObjectStore:
             else:
                 after = _revision(asked)
             async with self._store.watch(prefix, after=after) as watch:
-                yield ObjectWatch(
+                events = ObjectWatch(
                     watch,
                     served,
                     selection,
@@ -250,10 +251,20 @@ class ObjectStore:
                     bookmarks=options.bookmarks,
                     is_current=lambda: self._is_current(served.resource),
                 )
+                self._watches.add(events)
+                try:
+                    yield events
+                finally:
+                    self._watches.discard(events)
         except Compacted as error:
             raise errors.expired(f"too old resource version: {asked} ({error.args[-1]})") from error
         except StorageError as error:
             _refuse(error)
+
+    def wake_watches(self) -> None:
+        """Has every open watch look at whether its kind is still what it was."""
+        for watch in list(self._watches):
+            watch.wake()
 
     def _is_current(self, resource: Resource) -> bool:
         """False once the kind's schema was replaced or its CRD is gone."""
@@ -312,7 +323,7 @@ class ObjectStore:
             ctx.warn(text)
         guards = await self._guards(ctx, served, namespace, name_of(obj))
         await self._admission.validate(ctx, served, "CREATE", obj, None)
-        companions = await strategy.companions(ctx, obj, None)
+        companions = await self._companions(ctx, served, obj, None)
         stored = encode_stored(views.to_storage(obj, served))
         if ctx.dry_run:
             if await self._entry(resource, namespace, name_of(obj)) is not None:
@@ -429,7 +440,7 @@ class ObjectStore:
             return shown
         if self._finishes(strategy, obj, before):
             return (await self._remove(ctx, served, namespace, entry, obj))[0]
-        companions = await strategy.companions(ctx, obj, old)
+        companions = await self._companions(ctx, served, obj, old)
         guards = await self._guards(ctx, served, "", name_of(obj))
         if ctx.dry_run:
             return orjson.dumps(obj)
@@ -514,7 +525,7 @@ class ObjectStore:
             return shown, False
         if ctx.dry_run:
             return orjson.dumps(obj), False
-        companions = await strategy.companions(ctx, obj, old)
+        companions = await self._companions(ctx, served, obj, old)
         stored = encode_stored(views.to_storage(obj, served))
         op = Op(entry.key, stored, entry.revision, strategy.expires_at(ctx, obj))
         revision = await self._write(served, name_of(obj), op, companions, ())
@@ -569,7 +580,7 @@ class ObjectStore:
     ) -> tuple[bytes, bool]:
         """Takes the object out of the store. `last` is its last state, which the answer shows."""
         strategy = served.resource.strategy
-        companions = await strategy.companions(ctx, None, last)
+        companions = await self._companions(ctx, served, None, last)
         if ctx.dry_run:
             return orjson.dumps(last), True
         op = Op(entry.key, None, entry.revision)
@@ -670,7 +681,7 @@ class ObjectStore:
     def _validate(ctx: Context, served: Served, obj: Object, old: Object | None = None) -> list[FieldError]:
         """Everything wrong with the object, in upstream's order: metadata, schema, the kind's own rules."""
         resource, strategy = served.resource, served.resource.strategy
-        found: list[FieldError] = []
+        found = owners.problems(obj)
         if old is None:
             found += validate_object_meta(
                 obj["metadata"],
@@ -724,6 +735,13 @@ class ObjectStore:
             ]
             raise error
         return Guard(key, fence.revision)
+
+    @staticmethod
+    async def _companions(ctx: Context, served: Served, new: Object | None, old: Object | None) -> Companions:
+        """What the kind adds to the transaction, and the index of dependents."""
+        companions = await served.resource.strategy.companions(ctx, new, old)
+        index = owners.changes(served.resource, new, old)
+        return replace(companions, ops=(*companions.ops, *index)) if index else companions
 
     async def _write(
         self, served: Served, name: str, op: Op, companions: Companions, guards: Sequence[Guard]

@@ -32,6 +32,9 @@ class KubeconfigMaker(Protocol):
     def kubeconfig(self, cluster: str, token: str) -> Object:
         """A kubeconfig document for the logical cluster, with the server's CA embedded."""
 
+    def url(self, cluster: str) -> str:
+        """Where clients reach the logical cluster, or "" where no socket serves it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:

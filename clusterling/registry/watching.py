@@ -38,6 +38,10 @@ class WatchEnded(Exception):
     """The watch is over without an error: its kind is gone or changed, or its cluster is. Clients watch again."""
 
 
+def _nobody() -> None:
+    """Stands for the callback until there is one."""
+
+
 class ObjectWatch:
     """The events of one watch request."""
 
@@ -61,11 +65,13 @@ class ObjectWatch:
         self._marks_initial_end = marks_initial_end
         self._bookmarks = bookmarks
         self._is_current = is_current
+        self.wake: Callable[[], None] = _nobody
         self._bookmarked = watch.revision
         self._key = (served.resource, served.version.name, selection.key, codec.key)
 
     def notify(self, callback: Callable[[], None]) -> None:
         """Sets what is called, synchronously, when `take` may have something."""
+        self.wake = callback
         self._watch.notify(callback)
 
     def take(self) -> bytes | None:

@@ -1,0 +1,149 @@
+"""Cluster: one logical cluster while it is being served: its cache, its catalog, its verbs.
+
+Built at a cluster's first request and dropped when it has been idle; nothing here outlives the process, and an
+idle cluster has none. The catalog follows the cluster's CustomResourceDefinitions: a watch on them marks it stale
+and the next request builds another, reusing the Resource of each CRD that did not change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Final
+
+import orjson
+
+from clusterling.machinery.errors import ApiError
+from clusterling.machinery.meta import Object
+from clusterling.registry.admission import Admission
+from clusterling.registry.catalog import Catalog
+from clusterling.registry.crd import CustomResourceStrategy, resource_of
+from clusterling.registry.objects import ObjectStore
+from clusterling.registry.ports import Ports
+from clusterling.registry.resource import Resource
+from clusterling.registry.strategy import Context, User
+from clusterling.storage.cache import CachedStore
+from clusterling.storage.store import Compacted, Entry, Watch
+
+logger = logging.getLogger(__name__)
+
+CRDS: Final = "apiextensions.k8s.io/customresourcedefinitions/"
+SCHEMA_FENCES: Final = "~fence/crd-schema/"
+
+TERMINATING_VERBS: Final = ("delete", "deletecollection", "get", "list", "watch")
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A CRD's Resource, and what it was made from: equal `source` means the same Resource still holds."""
+
+    source: tuple[int, bytes]
+    resource: Resource | None
+
+
+class Cluster:
+    """A served logical cluster. `ready()` before `catalog`, at each request: it is nearly free when nothing changed."""
+
+    def __init__(
+        self,
+        name: str,
+        cluster_id: str,
+        store: CachedStore,
+        *,
+        base: Catalog,
+        ports: Ports,
+        admission: Admission,
+    ) -> None:
+        self.name = name
+        self.id = cluster_id
+        self.ports = ports
+        self.objects = ObjectStore(store, admission, ports.clock)
+        self.store = store
+        self.catalog = base
+        self._base = base
+        self._has_crds = base.find("apiextensions.k8s.io", "v1", "customresourcedefinitions") is not None
+        self._stale = self._has_crds
+        self._building = asyncio.Lock()
+        self._compiled: dict[str, _Compiled] = {}
+        self._open = AsyncExitStack()
+        self._crds: Watch | None = None
+
+    def context(self, user: User, *, dry_run: bool = False, subresource: str = "") -> Context:
+        """What a hook gets to know of a request by `user`."""
+        return Context(
+            user, self.name, self.id, self.objects, self.catalog, self.ports, dry_run, [], subresource
+        )
+
+    async def ready(self) -> None:
+        """Brings the catalog up to the cluster's CRDs. Raises Unavailable."""
+        if not self._stale:
+            return
+        async with self._building:
+            while self._stale:
+                await self._build()
+
+    async def aclose(self) -> None:
+        """Lets go of the cluster's watch and cache. Open client watches end."""
+        self._has_crds = False
+        await self._open.aclose()
+        await self.store.aclose()
+
+    async def _build(self) -> None:
+        await self._follow()
+        page = await self.store.list(CRDS)
+        fences = (await self.store.list(SCHEMA_FENCES)).entries
+        revisions = {fence.key.rpartition("/")[2]: fence.revision for fence in fences}
+        compiled = {}
+        for entry in page.entries:
+            name = entry.key.rpartition("/")[2]
+            compiled[name] = self._compile(entry, name, revisions.get(name, 0))
+        self._compiled = compiled
+        resources = [one.resource for one in compiled.values() if one.resource is not None]
+        self.catalog = Catalog(resources, parent=self._base) if resources else self._base
+        self.objects.wake_watches()
+
+    async def _follow(self) -> None:
+        """Has the next change of a CRD mark the catalog stale; what came before is in the list that follows."""
+        self._stale = False
+        if self._crds is not None:
+            try:
+                while self._crds.take() is not None:
+                    pass
+                return
+            except Compacted:
+                await self._open.aclose()
+        page = await self.store.list(CRDS)
+        self._crds = await self._open.enter_async_context(self.store.watch(CRDS, after=page.revision))
+        self._crds.notify(self._changed)
+
+    def _compile(self, entry: Entry, name: str, schema_revision: int) -> _Compiled:
+        crd: Object = orjson.loads(entry.value)
+        status = crd.get("status", {})
+        conditions = {c["type"]: c["status"] for c in status.get("conditions") or []}
+        deciding = [status.get("acceptedNames"), conditions, "deletionTimestamp" in crd["metadata"]]
+        source = (schema_revision, orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS))
+        known = self._compiled.get(name)
+        if known is not None and known.source == source:
+            return known
+        if conditions.get("Established") != "True":
+            return _Compiled(source, None)
+        try:
+            resource = resource_of(
+                crd,
+                schema_revision=schema_revision,
+                guard_key=f"{SCHEMA_FENCES}-/{name}",
+                strategy=CustomResourceStrategy(),
+            )
+        except (ApiError, ValueError, KeyError, TypeError) as error:
+            # Stored CRDs were validated; one that an older release accepted must not take the others down.
+            logger.warning("crd-unusable cluster=%s crd=%s error=%s", self.name, name, error)
+            return _Compiled(source, None)
+        if conditions.get("Terminating") == "True":
+            resource = replace(resource, verbs=TERMINATING_VERBS)
+        return _Compiled(source, resource)
+
+    def _changed(self) -> None:
+        self._stale = self._has_crds
+        self.objects.wake_watches()
