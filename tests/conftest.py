@@ -1,0 +1,34 @@
+"""The command-line clients that tests drive: built by `make clients`, or named by KUBECTL and HELM."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from clusterling.version import KUBERNETES
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _built(variable: str, pattern: str) -> Path:
+    if named := os.environ.get(variable):
+        return Path(named)
+    for found in sorted((ROOT / ".cache" / "clients").glob(pattern)):
+        return found
+    pytest.skip(f"{variable.lower()} is not built: `make clients` builds it where Go is installed")
+
+
+@pytest.fixture(scope="session")
+def kubectl_binary() -> Path:
+    """kubectl of the version that the server speaks."""
+    return _built("KUBECTL", f"kubectl-{KUBERNETES}/kubectl")
+
+
+@pytest.fixture(scope="session")
+def helm_binary() -> Path:
+    wanted = re.search(r"helm\.sh/helm/v4 v(\S+)", (ROOT / "tests/clients/go.mod").read_text())
+    assert wanted, "tests/clients/go.mod pins helm"
+    return _built("HELM", f"helm-{wanted[1]}/helm")
