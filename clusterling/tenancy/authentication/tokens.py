@@ -1,0 +1,167 @@
+"""Tokens: bearer secrets that the server made, kept only as hashes, each good in one realm.
+
+A token is 256 random bits, so its SHA-256 is as unguessable as itself: it may be a key in the store and be
+looked up by equality, and how long that takes tells nobody anything they could use.
+
+Hashes live outside every logical cluster's keys, at `~tokens/<realm>/-/-/<hash>`: no cluster serves them, a fork or
+backup of a cluster does not carry its credentials, and one watch over `~tokens/` tells every replica what was revoked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+
+from clusterling.machinery.meta import rfc3339
+from clusterling.registry.ports import Clock
+from clusterling.registry.strategy import User
+from clusterling.storage.store import ABSENT, Compacted, Event, Op, Store, Unavailable, Watch
+
+PREFIX: Final = "~tokens/"
+
+# Scanners of repositories and logs find our tokens by this.
+MARK: Final = "clst_"
+
+# No credential of ours or of anybody's identity provider is longer; what is, is refused before it is hashed.
+TOKEN_CHARACTERS_MAX: Final = 16_384
+
+# Users kept in memory, over all realms: about 1 KB each.
+CACHED_USERS_MAX: Final = 20_000
+
+
+def new_token() -> str:
+    """A secret of 256 bits, in characters that a header and a shell take as they are."""
+    return MARK + secrets.token_urlsafe(32)
+
+
+def token_hash(token: str) -> str:
+    """What is kept of a token: its SHA-256, in hex."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class StaticTokens:
+    """Tokens given at start, as the administrator's of `root` is. Nothing of them is stored."""
+
+    def __init__(self, users: Mapping[str, User]) -> None:
+        """`users` by token; each user's realm is where the token is good."""
+        self._users = {(user.realm, token_hash(token)): user for token, user in users.items()}
+
+    async def find(self, realm: str, token: str) -> User | None:
+        """The user whose token this is in that realm."""
+        return self._users.get((realm, token_hash(token)))
+
+
+class IssuedTokens:
+    """Makes, finds and revokes tokens over the whole store. Implements `registry.ports.TokenIssuer`.
+
+    Finding asks the store once and then remembers; `run` forgets what other replicas revoked.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._cached: dict[str, OrderedDict[str, User]] = {}
+        self._cached_total = 0
+        self._watch: Watch | None = None
+        self._fallen_behind = asyncio.Event()
+        # Counts what was forgotten, so that a lookup under way does not put back what was just revoked.
+        self._forgotten = 0
+
+    async def issue(self, cluster_id: str, user: str, groups: tuple[str, ...]) -> str:
+        """A new token that authenticates as that user in that realm. Only the caller ever sees it."""
+        token = new_token()
+        value = orjson.dumps({"user": user, "groups": groups, "issued": rfc3339(self._clock.now())})
+        await self._store.write([Op(_key(cluster_id, token_hash(token)), value, expected=ABSENT)])
+        return token
+
+    async def find(self, realm: str, token: str) -> User | None:
+        """The user whose token this is in that realm; None: it was issued there never, or is revoked."""
+        if len(token) > TOKEN_CHARACTERS_MAX:
+            return None
+        digest = token_hash(token)
+        users = self._cached.get(realm)
+        if users is not None and (user := users.get(digest)) is not None:
+            return user
+        forgotten = self._forgotten
+        entry = await self._store.get(_key(realm, digest))
+        if entry is None:
+            return None
+        stored = orjson.loads(entry.value)
+        user = User(stored["user"], tuple(stored["groups"]), realm=realm)
+        if self._watch is not None and forgotten == self._forgotten:
+            self._remember(realm, digest, user)
+        return user
+
+    async def revoke_all(self, realm: str) -> None:
+        """Every token of that realm ends (its cluster is being deleted). Safe to repeat."""
+        self._forget(realm)
+        await self._store.drop(f"{PREFIX}{realm}/")
+        self._forget(realm)
+
+    async def run(self) -> None:
+        """Hears of revocations until cancelled; without it nothing is remembered, and each lookup asks the store."""
+        while True:
+            self._forget("")
+            self._fallen_behind.clear()
+            try:
+                async with self._store.watch(PREFIX, after=await self._store.fresh()) as watch:
+                    self._watch = watch
+                    watch.notify(self._drain)
+                    self._drain()
+                    await self._fallen_behind.wait()
+            except Compacted:
+                pass
+            finally:
+                self._watch = None
+
+    def _drain(self) -> None:
+        if self._watch is None:
+            return
+        try:
+            while (batch := self._watch.take()) is not None:
+                for event in batch.events:
+                    self._hear(event)
+        except (Compacted, Unavailable):
+            self._fallen_behind.set()
+
+    def _hear(self, event: Event) -> None:
+        if event.dropped:
+            realm, _, _ = event.key.removeprefix(PREFIX).partition("/")
+            self._forget(realm)
+        elif event.entry is None:
+            realm, _, rest = event.key.removeprefix(PREFIX).partition("/")
+            self._forget(realm, rest.rpartition("/")[2])
+
+    def _remember(self, realm: str, digest: str, user: User) -> None:
+        users = self._cached.setdefault(realm, OrderedDict())
+        users[digest] = user
+        self._cached_total += 1
+        if self._cached_total > CACHED_USERS_MAX:
+            # The realm whose cache was made first gives up its oldest: cheap, and good enough for a bound.
+            oldest = next(iter(self._cached))
+            self._cached[oldest].popitem(last=False)
+            self._cached_total -= 1
+            if not self._cached[oldest]:
+                del self._cached[oldest]
+
+    def _forget(self, realm: str, digest: str = "") -> None:
+        """Forgets one token, or all of a realm, or with no realm everything."""
+        self._forgotten += 1
+        if not realm:
+            self._cached.clear()
+            self._cached_total = 0
+        elif not digest:
+            self._cached_total -= len(self._cached.pop(realm, ()))
+        elif digest in self._cached.get(realm, ()):
+            del self._cached[realm][digest]
+            self._cached_total -= 1
+
+
+def _key(realm: str, digest: str) -> str:
+    return f"{PREFIX}{realm}/-/-/{digest}"

@@ -1,0 +1,292 @@
+"""LogicalCluster: a kind like any other, served in the logical cluster `root`; and the pack that `root` serves.
+
+The object in `root` is the record of truth. What requests need of it comes through `directory.py`; removing a
+deleted cluster's data is a controller's work, which this file's finalizer waits for.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Final
+
+from typing_extensions import override
+
+from clusterling.machinery.codec import encode_stored
+from clusterling.machinery.errors import (
+    FieldError,
+    bad_request,
+    conflict,
+    forbidden,
+    forbidden_field,
+    not_found,
+)
+from clusterling.machinery.meta import Object, meta, name_of, rfc3339
+from clusterling.machinery.schema import compile_schema
+from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, column_from_jsonpath
+from clusterling.registry.pack import Pack
+from clusterling.registry.ports import Clock
+from clusterling.registry.resource import Names, Resource, Subresource, SubresourceCall, Version
+from clusterling.registry.strategy import Context, Strategy, User
+from clusterling.storage.store import ABSENT, KeyExists, Op, Store
+from clusterling.tenancy.authorization import MASTERS
+from clusterling.tenancy.directory import key_of
+from clusterling.tenancy.names import ROOT, ROOT_ID, cluster_id, name_problems
+
+GROUP: Final = "tenancy.clusterling.io"
+VERSION: Final = "v1alpha1"
+KIND: Final = "LogicalCluster"
+PLURAL: Final = "logicalclusters"
+
+# Holds the object until the controller has removed the cluster's data. Only the controller takes it off.
+FINALIZER: Final = "tenancy.clusterling.io/cluster"
+
+# Whom the controller that removes data acts as.
+CONTROLLER: Final = User("system:clusterling:clusters", (MASTERS, "system:authenticated"), realm=ROOT_ID)
+
+READY: Final = "Ready"
+TERMINATING: Final = "Terminating"
+
+_LATER: Final = "not available in this version of Clusterling: leave it out"
+
+# Fields whose shape is settled and whose promise is not kept yet. To accept them would be to lie.
+_NOT_YET: Final = ("packs", "template", "ttl", "quota", "controllers")
+
+
+def _reserved(schema: Object, description: str) -> Object:
+    return {**schema, "description": f"{description} Refused in this version."}
+
+
+_SPEC: Final[Object] = {
+    "type": "object",
+    "description": "What the cluster should be.",
+    "properties": {
+        "displayName": {
+            "type": "string",
+            "maxLength": 256,
+            "description": "What people call the cluster. Shown, never interpreted.",
+        },
+        "suspended": {
+            "type": "boolean",
+            "description": "Whether requests to the cluster are refused. True is refused in this version.",
+        },
+        "ttl": _reserved({"type": "string", "maxLength": 32}, "How long the cluster lives, as in 2h."),
+        "packs": _reserved(
+            {"type": "array", "maxItems": 256, "items": {"type": "string", "maxLength": 512}},
+            "The built-in kinds the cluster serves, where not those of the server.",
+        ),
+        "template": _reserved(
+            {"type": "string", "maxLength": 253}, "The LogicalClusterTemplate the cluster begins with."
+        ),
+        "quota": _reserved(
+            {
+                "type": "object",
+                "maxProperties": 64,
+                "additionalProperties": {"x-kubernetes-int-or-string": True},
+            },
+            "The most the cluster may hold, by resource.",
+        ),
+        "controllers": _reserved(
+            {"type": "object", "maxProperties": 64, "additionalProperties": {"type": "boolean"}},
+            "Controllers switched on or off for this cluster, by name.",
+        ),
+    },
+}
+
+_CONDITION: Final[Object] = {
+    "type": "object",
+    "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+    "properties": {
+        "type": {"type": "string", "maxLength": 316},
+        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+        "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
+        "lastTransitionTime": {"type": "string", "format": "date-time"},
+        "reason": {"type": "string", "minLength": 1, "maxLength": 1024},
+        "message": {"type": "string", "maxLength": 32768},
+    },
+}
+
+_STATUS: Final[Object] = {
+    "type": "object",
+    "description": "What the cluster is.",
+    "properties": {
+        "id": {
+            "type": "string",
+            "description": "The cluster's identity in the store and in credentials. Never used again.",
+        },
+        "phase": {"type": "string", "description": "Ready, or Terminating while its data are removed."},
+        "url": {"type": "string", "description": "Where clients reach the cluster."},
+        "conditions": {
+            "type": "array",
+            "maxItems": 32,
+            "items": _CONDITION,
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["type"],
+        },
+    },
+}
+
+SCHEMA: Final[Object] = {
+    "type": "object",
+    "description": "LogicalCluster is a Kubernetes API of its own, isolated from all others on this server.",
+    "properties": {
+        "apiVersion": {"type": "string"},
+        "kind": {"type": "string"},
+        "metadata": {"type": "object"},
+        "spec": _SPEC,
+        "status": _STATUS,
+    },
+}
+
+
+def _condition(now: str, generation: int, *, ready: bool) -> Object:
+    return {
+        "type": READY,
+        "status": "True" if ready else "False",
+        "observedGeneration": generation,
+        "lastTransitionTime": now,
+        "reason": "Serving" if ready else TERMINATING,
+        "message": "the cluster is served" if ready else "the cluster's data are being removed",
+    }
+
+
+def initial_status(uid: str, *, url: str, now: str, generation: int = 1) -> Object:
+    """The status a cluster is born with: Ready at once. `url` is left out where no socket serves it."""
+    status: Object = {"id": cluster_id(uid), "phase": READY}
+    if url:
+        status["url"] = url
+    status["conditions"] = [_condition(now, generation, ready=True)]
+    return status
+
+
+class LogicalClusterStrategy(Strategy):
+    """Clusters are Ready when their POST returns; their id never changes; `root` stays."""
+
+    name_problems = staticmethod(name_problems)
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        metadata = meta(new)
+        metadata["finalizers"] = _with_ours(metadata.get("finalizers"))
+        new.setdefault("spec", {})
+        new["status"] = initial_status(
+            metadata["uid"],
+            url=ctx.ports.kubeconfigs.url(name_of(new)),
+            now=rfc3339(ctx.ports.clock.now()),
+        )
+
+    @override
+    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+        if ctx.subresource == "status":
+            new["metadata"], new["spec"] = dict(meta(old)), old.get("spec", {})
+            new["status"] = _guarded_status(new.get("status") or {}, old["status"])
+        else:
+            new.setdefault("spec", {})
+            new["status"] = old["status"]
+        if FINALIZER in (meta(old).get("finalizers") or ()) and ctx.user != CONTROLLER:
+            meta(new)["finalizers"] = _with_ours(meta(new).get("finalizers"))
+
+    @override
+    def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
+        spec = new.get("spec") or {}
+        wrong = [forbidden_field(f"spec.{field}", _LATER) for field in _NOT_YET if field in spec]
+        if spec.get("suspended"):
+            wrong.append(
+                forbidden_field("spec.suspended", "true is not available in this version of Clusterling")
+            )
+        return wrong
+
+    @override
+    def may_delete(self, ctx: Context, old: Object) -> None:
+        if name_of(old) == ROOT:
+            raise forbidden(PLURAL, GROUP, ROOT, "this logical cluster may not be deleted")
+
+    @override
+    def begin_delete(self, ctx: Context, obj: Object) -> bool:
+        stays = FINALIZER in (meta(obj).get("finalizers") or ())
+        status = obj["status"]
+        if stays and status.get("phase") != TERMINATING:
+            status["phase"] = TERMINATING
+            others = [one for one in status.get("conditions") or () if one["type"] != READY]
+            now = rfc3339(ctx.ports.clock.now())
+            status["conditions"] = [*others, _condition(now, meta(obj).get("generation", 1), ready=False)]
+        return stays
+
+
+def _with_ours(finalizers: list[str] | None) -> list[str]:
+    given = list(finalizers or ())
+    return given if FINALIZER in given else [*given, FINALIZER]
+
+
+def _guarded_status(new: Object, old: Object) -> Object:
+    """A new status that keeps what only the server decides."""
+    return {**new, "id": old["id"], "phase": old["phase"]}
+
+
+async def _kubeconfig(ctx: Context, call: SubresourceCall) -> Object:
+    """A kubeconfig with a token of its own, which no later call gives again (decision 31)."""
+    if call.parent is None:
+        raise not_found(PLURAL, GROUP, call.name)
+    if meta(call.parent).get("deletionTimestamp"):
+        raise conflict(PLURAL, GROUP, call.name, "the logical cluster is being deleted")
+    if ctx.dry_run:
+        raise bad_request("a kubeconfig cannot be had in a dry run: it carries a new credential")
+    # Asked first, so that no token is made where there is no address to put beside it.
+    ctx.ports.kubeconfigs.kubeconfig(call.name, "")
+    token = await ctx.ports.tokens.issue(
+        call.parent["status"]["id"], f"clusterling:admin:{call.name}", (MASTERS, "system:authenticated")
+    )
+    return ctx.ports.kubeconfigs.kubeconfig(call.name, token)
+
+
+LOGICAL_CLUSTERS: Final = Resource(
+    group=GROUP,
+    names=Names(PLURAL, "logicalcluster", KIND, f"{KIND}List", ("lc",), ("clusterling",)),
+    namespaced=False,
+    versions=(
+        Version(
+            VERSION,
+            compile_schema(SCHEMA),
+            columns=(
+                NAME_COLUMN,
+                column_from_jsonpath("Phase", "string", ".status.phase", description="Ready or Terminating."),
+                column_from_jsonpath("ID", "string", ".status.id", description="The cluster's identity."),
+                column_from_jsonpath("URL", "string", ".status.url", description="Where clients reach it."),
+                AGE_COLUMN,
+            ),
+            status=True,
+        ),
+    ),
+    storage_version=VERSION,
+    strategy=LogicalClusterStrategy(),
+    subresources=MappingProxyType(
+        {"kubeconfig": Subresource("kubeconfig", "", "v1", "Config", ("create",), _kubeconfig)}
+    ),
+    builtin=False,
+)
+
+# What the logical cluster `root` serves besides the packs of every cluster.
+ROOT_PACK: Final = Pack("tenancy", (LOGICAL_CLUSTERS,))
+
+
+def root_object(uid: str, now: str, url: str) -> Object:
+    """`root` as one of its own objects."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "metadata": {"name": ROOT, "uid": uid, "generation": 1, "creationTimestamp": now},
+        "spec": {"displayName": "The platform itself"},
+        "status": {**initial_status(uid, url=url, now=now), "id": ROOT_ID},
+    }
+
+
+async def ensure_root(store: Store, clock: Clock, url: str) -> None:
+    """Writes `root`'s own object where a new store has none. `store` is root's keyspace. Safe to repeat."""
+    if await store.get(key_of(ROOT)) is not None:
+        return
+    obj = root_object(str(uuid.uuid4()), rfc3339(clock.now()), url)
+    try:
+        await store.write([Op(key_of(ROOT), encode_stored(obj), expected=ABSENT)])
+    except KeyExists:
+        return

@@ -1,0 +1,194 @@
+"""Directory: which logical cluster a name means, current in every replica, fed by a watch of `root`'s objects.
+
+Rules of this file
+- The watch's callback applies events at once, so whoever's write returned finds the directory knowing it.
+- "There is none" is said only after the store was asked (decision 12): another replica may have just made it.
+- A cluster being deleted is gone from here the moment its object says so; its data go later (decision 1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+
+from clusterling.machinery.meta import Object
+from clusterling.machinery.names import ClusterName
+from clusterling.storage.store import Compacted, Entry, Store, Unavailable, Watch
+
+_log = logging.getLogger(__name__)
+
+COLLECTION: Final = "tenancy.clusterling.io/logicalclusters/"
+_PREFIX: Final = f"{COLLECTION}-/"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One logical cluster as requests need it. `revision` is that of its object in `root`."""
+
+    id: str
+    name: ClusterName
+    uid: str
+    phase: str
+    revision: int
+    spec: Object = field(hash=False, compare=False)
+
+
+# Called with the record before and after: (None, new) it appeared, (old, new) it changed, (old, None) it is gone.
+# Called on the event loop; it must not fail and must not wait.
+Listener = Callable[[Record | None, Record | None], None]
+
+
+def key_of(name: str) -> str:
+    """Where the object of that logical cluster lives in `root`'s keyspace."""
+    return f"{_PREFIX}{name}"
+
+
+def _record_of(entry: Entry) -> Record | None:
+    """The record of a stored LogicalCluster, None where it is being deleted or not yet a cluster."""
+    obj: Object = orjson.loads(entry.value)
+    metadata, status = obj["metadata"], obj.get("status") or {}
+    if metadata.get("deletionTimestamp") or not status.get("id"):
+        return None
+    return Record(
+        id=status["id"],
+        name=ClusterName.parse(metadata["name"]),
+        uid=metadata["uid"],
+        phase=status.get("phase", ""),
+        revision=entry.revision,
+        spec=obj.get("spec") or {},
+    )
+
+
+class Directory:
+    """ClusterName → Record. `find` is a request's question; `run` keeps the answers current.
+
+    `store` is `root`'s keyspace.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._by_name: dict[str, Record] = {}
+        self._by_id: dict[str, Record] = {}
+        self._listeners: list[Listener] = []
+        self._watch: Watch | None = None
+        self._revision = 0
+        self._fallen_behind = asyncio.Event()
+        self._ready = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def records(self) -> tuple[Record, ...]:
+        """All clusters that are served, in no particular order."""
+        return tuple(self._by_name.values())
+
+    def listen(self, listener: Listener) -> None:
+        """Tells `listener` of every change from now on."""
+        self._listeners.append(listener)
+
+    def known(self, name: str) -> Record | None:
+        """The record if it is at hand. None says nothing: ask `find`."""
+        return self._by_name.get(name)
+
+    def by_id(self, cluster_id: str) -> Record | None:
+        """The record of a cluster's id if it is at hand."""
+        return self._by_id.get(cluster_id)
+
+    async def find(self, name: ClusterName) -> Record | None:
+        """The cluster of that name; None: at some moment since the call there was none. Raises Unavailable."""
+        record = self._by_name.get(name)
+        if record is not None:
+            return record
+        entry = await self._store.get(key_of(name))
+        if entry is not None and entry.revision > self._revision:
+            # The watch has not come this far; what it brings later is newer still, or this very write.
+            self._apply(name, entry)
+        return self._by_name.get(name)
+
+    async def ready(self) -> None:
+        """Returns once the clusters there are have been read."""
+        await self._ready.wait()
+
+    async def run(self) -> None:
+        """Keeps the directory current until cancelled. Ends only with Unavailable, when the store closes."""
+        while True:
+            revision = await self._load()
+            try:
+                async with self._watching(revision) as watch:
+                    self._begin(watch)
+                    await self._fallen_behind.wait()
+            except Compacted:
+                pass
+            finally:
+                self._watch = None
+            _log.warning(
+                "the directory of logical clusters fell behind and reads them again revision=%d", revision
+            )
+
+    def _watching(self, revision: int) -> AbstractAsyncContextManager[Watch]:
+        return self._store.watch(_PREFIX, after=revision)
+
+    def _begin(self, watch: Watch) -> None:
+        self._watch = watch
+        self._fallen_behind.clear()
+        watch.notify(self._drain)
+        self._drain()
+        self._ready.set()
+
+    async def _load(self) -> int:
+        page = await self._store.list(_PREFIX)
+        gone = set(self._by_name)
+        for entry in page.entries:
+            name = entry.key.removeprefix(_PREFIX)
+            gone.discard(name)
+            known = self._by_name.get(name)
+            if known is None or known.revision < entry.revision:
+                self._apply(name, entry)
+        for name in gone:
+            if self._by_name[name].revision <= page.revision:
+                self._apply(name, None)
+        self._revision = page.revision
+        return page.revision
+
+    def _drain(self) -> None:
+        """Applies what the watch has. Called by the watch itself, between a commit and its answer."""
+        if self._watch is None:
+            return
+        try:
+            while (batch := self._watch.take()) is not None:
+                for event in batch.events:
+                    if event.dropped:
+                        for name in tuple(self._by_name):
+                            self._apply(name, None)
+                    else:
+                        self._apply(event.key.removeprefix(_PREFIX), event.entry)
+                self._revision = batch.revision
+        except (Compacted, Unavailable):
+            self._fallen_behind.set()
+
+    def _apply(self, name: str, entry: Entry | None) -> None:
+        old = self._by_name.get(name)
+        if old is not None and entry is not None and entry.revision <= old.revision:
+            return
+        new = None if entry is None else _record_of(entry)
+        if old is None and new is None:
+            return
+        if old is not None and (new is None or new.id != old.id):
+            del self._by_name[name], self._by_id[old.id]
+        if new is not None:
+            self._by_name[name] = self._by_id[new.id] = new
+        if old is not None and new is not None and old.id != new.id:
+            self._tell(old, None)
+            self._tell(None, new)
+        else:
+            self._tell(old, new)
+
+    def _tell(self, old: Record | None, new: Record | None) -> None:
+        for listener in self._listeners:
+            listener(old, new)

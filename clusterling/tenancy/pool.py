@@ -1,0 +1,180 @@
+"""ClusterPool: the logical clusters being served right now, built at first use and let go when idle.
+
+Only what a request touched is here; thousands of idle clusters are rows in the store and entries in the directory.
+This is where a cluster's isolation is put together: whatever serves it holds a `CachedStore` over an `Overlay` over
+a `Keyspace`, and so cannot name another cluster's keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from typing import Final
+
+from clusterling.storage.overlay import Overlay
+
+from clusterling.machinery.names import ClusterName
+from clusterling.registry import views
+from clusterling.registry.admission import Admission
+from clusterling.registry.catalog import Catalog
+from clusterling.registry.cluster import Cluster
+from clusterling.registry.ports import Ports
+from clusterling.storage.cache import CacheBudget, CachedStore
+from clusterling.storage.guarded import Guarded
+from clusterling.storage.keyspace import Keyspace
+from clusterling.storage.store import Guard, Store
+from clusterling.tenancy.directory import Directory, Record
+from clusterling.tenancy.names import ROOT_ID
+from clusterling.tenancy.underlay import derived
+
+logger = logging.getLogger(__name__)
+
+SERVED_MAX: Final = 2_000
+IDLE_S: Final = 300.0
+SWEEP_EVERY_S: Final = 30.0
+
+
+def fence_key(cluster_id: str) -> str:
+    """The fence that every write of a cluster depends on: it goes when the cluster is being deleted (decision 4).
+
+    Relative to `root`'s keyspace, where the LogicalCluster object writes it in its own transaction.
+    """
+    return f"~fence/clusters/-/{cluster_id}"
+
+
+class ClusterPool:
+    """Finds the served cluster of a name or id. `run` lets go of idle ones."""
+
+    def __init__(
+        self,
+        store: Store,
+        directory: Directory,
+        *,
+        base: Catalog,
+        root: Catalog,
+        underlay: Store,
+        ports: Ports,
+        admission: Admission,
+        budget: CacheBudget,
+    ) -> None:
+        """`store` sees the whole server. `base` is what every cluster serves, `root` what `root` serves."""
+        self._store = store
+        self._directory = directory
+        self._base = base
+        self._root = root
+        self._underlay = underlay
+        self._ports = ports
+        self._admission = admission
+        self._budget = budget
+        self._served: OrderedDict[str, Cluster] = OrderedDict()
+        self._used_at: dict[str, float] = {}
+        self._building: dict[str, asyncio.Task[Cluster | None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        directory.listen(self._heard)
+
+    def at_hand(self, name: str) -> Cluster | None:
+        """The cluster of that name if it is being served and its catalog is current: the request path without a wait."""
+        record = self._directory.known(name)
+        cluster = self._served.get(record.id) if record is not None else None
+        if cluster is None or cluster.is_stale:
+            return None
+        self._used_at[cluster.id] = self._ports.clock.monotonic()
+        return cluster
+
+    async def find(self, name: str) -> Cluster | None:
+        """The cluster of that name, ready to serve. None only after the store was asked (decision 12)."""
+        record = self._directory.known(name)
+        if record is None:
+            try:
+                record = await self._directory.find(ClusterName.parse(name))
+            except ValueError:
+                return None
+        return None if record is None else await self._serve(record)
+
+    async def by_id(self, cluster_id: str) -> Cluster | None:
+        """The cluster of that id, ready to serve; None once it is being deleted or was never there."""
+        record = self._directory.by_id(cluster_id)
+        return None if record is None else await self._serve(record)
+
+    async def ids(self) -> AsyncIterator[str]:
+        """The ids of all logical clusters, `root` included."""
+        for record in self._directory.records():
+            yield record.id
+
+    async def _serve(self, record: Record) -> Cluster | None:
+        cluster = self._served.get(record.id)
+        if cluster is None:
+            # Those who ask together share one building; it goes on if the first of them hangs up.
+            task = self._building.get(record.id)
+            if task is None:
+                task = asyncio.get_running_loop().create_task(self._build(record))
+                self._building[record.id] = task
+                task.add_done_callback(lambda _: self._building.pop(record.id, None))
+            cluster = await asyncio.shield(task)
+            if cluster is None:
+                return None
+        self._used_at[record.id] = self._ports.clock.monotonic()
+        await cluster.ready()
+        return cluster
+
+    async def _build(self, record: Record) -> Cluster | None:
+        isolated: Store = Keyspace(self._store, record.id)
+        if record.id != ROOT_ID:
+            fence = await self._store.get(f"{ROOT_ID}/{fence_key(record.id)}")
+            if fence is None:
+                return None
+            guard = Guard(f"{ROOT_ID}/{fence_key(record.id)}", fence.revision)
+            isolated = Keyspace(Guarded(self._store, (guard,)), record.id)
+        created = record.created_at
+
+        def derive(key: str, value: bytes) -> bytes:
+            return derived(key, value, uid=record.uid, created_at=created)
+
+        records = Overlay(isolated, self._underlay, derive)
+        cluster = Cluster(
+            record.name,
+            record.id,
+            CachedStore(records, finish=views.finish, budget=self._budget),
+            records,
+            base=self._root if record.id == ROOT_ID else self._base,
+            ports=self._ports,
+            admission=self._admission,
+        )
+        self._served[record.id] = cluster
+        return cluster
+
+    def _heard(self, old: Record | None, new: Record | None) -> None:
+        """A cluster that is gone from the directory is not served a moment longer."""
+        if old is not None and (new is None or new.id != old.id):
+            self._let_go(old.id)
+
+    def _let_go(self, cluster_id: str) -> None:
+        cluster = self._served.pop(cluster_id, None)
+        self._used_at.pop(cluster_id, None)
+        if cluster is not None:
+            task = asyncio.get_running_loop().create_task(cluster.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def run(self) -> None:
+        """Lets go of clusters without watches that nobody asked for in a while, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            now = self._ports.clock.monotonic()
+            excess = len(self._served) - SERVED_MAX
+            for cluster_id, cluster in list(self._served.items()):
+                idle = now - self._used_at.get(cluster_id, now)
+                if cluster.is_busy or cluster_id == ROOT_ID:
+                    continue
+                if idle >= IDLE_S or (excess > 0 and idle >= SWEEP_EVERY_S):
+                    self._let_go(cluster_id)
+                    excess -= 1
+
+    async def aclose(self) -> None:
+        """Lets go of everything."""
+        for cluster_id in list(self._served):
+            self._let_go(cluster_id)
+        for task in list(self._closing):
+            await task

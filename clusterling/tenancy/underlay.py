@@ -1,0 +1,71 @@
+"""The underlay: the objects that every logical cluster has from the start, kept once for all (decision 16).
+
+Packs name them; the server writes them at start under an id of their own; each cluster sees them through its
+overlay as if they were its own, with uids and creation times derived from the cluster's.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import orjson
+
+from clusterling.machinery.codec import encode_stored
+from clusterling.machinery.meta import Object
+from clusterling.registry.catalog import Catalog
+from clusterling.registry.objects import ACTIVE_FENCE, NAMESPACE_FENCE
+from clusterling.registry.pack import Pack
+from clusterling.storage.store import Op, Store
+
+UNDERLAY_ID: Final = "~base"
+
+_KUBE_SYSTEM: Final = "core/namespaces/-/kube-system"
+_OPS_AT_ONCE: Final = 50
+
+
+def rows(packs: Iterable[Pack], catalog: Catalog) -> dict[str, bytes]:
+    """The underlay's keys and values, as the packs' bootstrap objects make them."""
+    found: dict[str, bytes] = {}
+    for pack in packs:
+        for obj in pack.bootstrap:
+            group, _, version = obj["apiVersion"].rpartition("/")
+            served = catalog.by_kind(group, version, obj["kind"])
+            assert served is not None, (
+                f"pack {pack.name} starts with an object of a kind that it does not have"
+            )
+            metadata = obj["metadata"]
+            place = f"{metadata.get('namespace') or '-'}/{metadata['name']}"
+            found[served.resource.collection + place] = encode_stored(obj)
+            if served.resource.collection == "core/namespaces/":
+                found[NAMESPACE_FENCE + metadata["name"]] = ACTIVE_FENCE
+    return found
+
+
+async def install(store: Store, wanted: dict[str, bytes]) -> None:
+    """Makes the underlay what the packs say: writes what is new or different, removes what they no longer name.
+
+    `store` is the underlay's keyspace. Safe to repeat, and by several replicas at once.
+    """
+    present = {entry.key: entry for entry in (await store.list("")).entries}
+    ops: list[Op] = [
+        Op(key, value) for key, value in wanted.items() if key not in present or present[key].value != value
+    ]
+    ops += [Op(key, None, entry.revision) for key, entry in present.items() if key not in wanted]
+    for batch in _chunks(ops):
+        await store.write(batch)
+
+
+def _chunks(ops: Sequence[Op]) -> Iterable[Sequence[Op]]:
+    return (ops[start : start + _OPS_AT_ONCE] for start in range(0, len(ops), _OPS_AT_ONCE))
+
+
+def derived(key: str, value: bytes, *, uid: str, created_at: str) -> bytes:
+    """A row of the underlay as one cluster sees it. kube-system's uid is the cluster's: tools take it for its identity."""
+    if key.startswith("~"):
+        return value
+    obj: Object = orjson.loads(value)
+    mine = uid if key == _KUBE_SYSTEM else str(uuid.uuid5(uuid.UUID(uid), key))
+    obj["metadata"].update(uid=mine, creationTimestamp=created_at)
+    return encode_stored(obj)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+import pytest
+
+from clusterling.machinery.meta import Object
+from clusterling.machinery.names import ClusterName
+from clusterling.storage import memory
+from clusterling.storage.store import ABSENT, Op, Store
+from clusterling.tenancy.directory import Directory, Record, key_of
+
+TEAM_A = ClusterName.parse("team-a")
+
+
+def _object(name: str, cluster_id: str, **metadata: str) -> Object:
+    return {
+        "metadata": {"name": name, "uid": f"uid-of-{cluster_id}", **metadata},
+        "spec": {"displayName": name.upper()},
+        "status": {"id": cluster_id, "phase": "Ready"},
+    }
+
+
+async def _write(store: Store, obj: Object, expected: int | None = None) -> int:
+    (revision,) = await store.write([Op(key_of(obj["metadata"]["name"]), orjson.dumps(obj), expected)])
+    return revision
+
+
+@asynccontextmanager
+async def _running(store: Store) -> AsyncIterator[Directory]:
+    directory = Directory(store)
+    task = asyncio.create_task(directory.run())
+    try:
+        await asyncio.wait_for(directory.ready(), 5)
+        yield directory
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    async with memory.open() as opened:
+        yield opened
+
+
+async def test_what_was_there_before_is_known_when_it_is_ready(store: Store) -> None:
+    revision = await _write(store, _object("team-a", "aaaa"))
+    async with _running(store) as directory:
+        assert directory.known("team-a") == Record("aaaa", TEAM_A, "uid-of-aaaa", "Ready", revision, {})
+        assert directory.by_id("aaaa") is directory.known("team-a")
+        assert [record.name for record in directory.records()] == ["team-a"]
+        assert directory.records()[0].spec == {"displayName": "TEAM-A"}
+
+
+async def test_a_cluster_is_known_when_its_write_returns(store: Store) -> None:
+    async with _running(store) as directory:
+        await _write(store, _object("team-a", "aaaa"))
+        found = directory.known("team-a")
+        assert found is not None
+        assert found.id == "aaaa"
+
+
+async def test_a_deleted_cluster_is_gone_when_its_write_returns(store: Store) -> None:
+    async with _running(store) as directory:
+        revision = await _write(store, _object("team-a", "aaaa"))
+        await store.write([Op(key_of("team-a"), None, revision)])
+        assert directory.known("team-a") is None
+        assert directory.by_id("aaaa") is None
+        assert await directory.find(TEAM_A) is None
+
+
+async def test_a_terminating_cluster_is_gone_at_once(store: Store) -> None:
+    async with _running(store) as directory:
+        await _write(store, _object("team-a", "aaaa"))
+        await _write(store, _object("team-a", "aaaa", deletionTimestamp="2026-01-01T00:00:00Z"))
+        assert await directory.find(TEAM_A) is None
+        assert len(directory) == 0
+
+
+async def test_an_unready_directory_still_finds_what_the_store_has(store: Store) -> None:
+    """Before its watch runs (and, in another replica, before the event arrives) it asks."""
+    await _write(store, _object("team-a", "aaaa"))
+    found = await Directory(store).find(TEAM_A)
+    assert found is not None
+    assert found.id == "aaaa"
+
+
+async def test_a_namesake_is_another_cluster(store: Store) -> None:
+    heard: list[tuple[str | None, str | None]] = []
+    async with _running(store) as directory:
+        directory.listen(lambda old, new: heard.append((old and old.id, new and new.id)))
+        revision = await _write(store, _object("team-a", "aaaa"))
+        await store.write([Op(key_of("team-a"), None, revision)])
+        await _write(store, _object("team-a", "bbbb"), ABSENT)
+        await _write(store, _object("team-a", "bbbb", label="changed"))
+        found = directory.known("team-a")
+        assert found is not None
+        assert found.id == "bbbb"
+        assert directory.by_id("aaaa") is None
+    assert heard == [(None, "aaaa"), ("aaaa", None), (None, "bbbb"), ("bbbb", "bbbb")]
+
+
+async def test_a_dropped_range_takes_every_cluster_with_it(store: Store) -> None:
+    async with _running(store) as directory:
+        await _write(store, _object("team-a", "aaaa"))
+        await _write(store, _object("team-b", "bbbb"))
+        await store.drop("tenancy.clusterling.io/")
+        assert directory.records() == ()
+
+
+async def test_an_object_that_is_no_cluster_yet_is_not_served(store: Store) -> None:
+    async with _running(store) as directory:
+        obj = _object("team-a", "aaaa")
+        del obj["status"]
+        await _write(store, obj)
+        assert await directory.find(TEAM_A) is None

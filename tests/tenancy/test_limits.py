@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from clusterling.machinery.errors import ApiError
+from clusterling.tenancy.limits import Bounds, Seats
+
+
+def test_a_tenant_that_fills_its_seats_leaves_others_theirs() -> None:
+    seats = Seats(Bounds(of_all=0, of_one=2))
+    seats.take("a")
+    seats.take("a")
+    with pytest.raises(ApiError) as refused:
+        seats.take("a")
+    assert (refused.value.code, refused.value.headers["Retry-After"]) == (429, "1")
+    seats.take("b")
+    seats.leave("a")
+    seats.take("a")
+    assert (seats.taken("a"), seats.taken("b"), seats.total) == (2, 1, 3)
+
+
+def test_all_together_have_a_bound_too() -> None:
+    seats = Seats(Bounds(of_all=2, of_one=0))
+    seats.take("a")
+    seats.take("b")
+    with pytest.raises(ApiError):
+        seats.take("c")
+    assert seats.taken("c") == 0
+
+
+def test_a_seat_is_given_back_when_the_request_fails() -> None:
+    seats = Seats(Bounds(of_all=1, of_one=1))
+    with pytest.raises(KeyError), seats.seat("a"):
+        raise KeyError
+    with seats.seat("a"):
+        assert seats.total == 1
+    assert (seats.total, seats.taken("a")) == (0, 0)

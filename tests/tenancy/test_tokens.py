@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from clusterling.registry.strategy import User
+from clusterling.storage import memory
+from clusterling.storage.store import Op, Store
+from clusterling.tenancy.authentication.authenticator import Tokens, bearer_token
+from clusterling.tenancy.authentication.tokens import PREFIX, IssuedTokens, StaticTokens, token_hash
+from clusterling.tenancy.authorization import ADMIN, MASTERS, allows, is_public
+from clusterling.tenancy.names import ROOT_ID
+from tests.tenancy.clocks import Turned
+
+A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+OWNER = User("owner", (MASTERS,), realm=A)
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    async with memory.open() as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _running(issued: IssuedTokens) -> AsyncIterator[None]:
+    task = asyncio.create_task(issued.run())
+    await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_an_issued_token_is_good_in_its_realm_and_in_no_other(store: Store) -> None:
+    issued = IssuedTokens(store, Turned())
+    async with _running(issued):
+        token = await issued.issue(A, "owner", (MASTERS,))
+        for _ in range(2):
+            assert await issued.find(A, token) == OWNER
+            assert await issued.find(B, token) is None
+            assert await issued.find(ROOT_ID, token) is None
+            assert await issued.find(A, token + "x") is None
+            assert await issued.find(A, "x" * 20_000) is None
+
+
+async def test_two_tokens_are_never_alike_and_neither_is_stored(store: Store) -> None:
+    issued = IssuedTokens(store, Turned())
+    tokens = {await issued.issue(A, "owner", (MASTERS,)) for _ in range(50)}
+    assert len(tokens) == 50
+    page = await store.list("")
+    assert len(page.entries) == 50
+    for entry in page.entries:
+        for token in tokens:
+            assert token not in entry.key
+            assert token.encode() not in entry.value
+
+
+async def test_another_server_on_the_store_knows_the_token_and_hears_of_its_end(store: Store) -> None:
+    one, other = IssuedTokens(store, Turned()), IssuedTokens(store, Turned())
+    async with _running(one), _running(other):
+        token, kept = await one.issue(A, "owner", (MASTERS,)), await one.issue(B, "other", ())
+        assert await other.find(A, token) == OWNER
+        assert await other.find(B, kept) is not None
+        await one.revoke_all(A)
+        assert await other.find(A, token) is None
+        assert await one.find(A, token) is None
+        assert await other.find(B, kept) is not None
+
+
+async def test_a_single_revoked_token_ends_at_once(store: Store) -> None:
+    issued = IssuedTokens(store, Turned())
+    async with _running(issued):
+        token, kept = await issued.issue(A, "owner", (MASTERS,)), await issued.issue(A, "owner", (MASTERS,))
+        assert await issued.find(A, token) == await issued.find(A, kept) == OWNER
+        await store.write([Op(f"{PREFIX}{A}/-/-/{token_hash(token)}", None)])
+        assert await issued.find(A, token) is None
+        assert await issued.find(A, kept) == OWNER
+
+
+async def test_a_static_token_is_good_in_its_realm(store: Store) -> None:
+    static = StaticTokens({"secret": ADMIN})
+    assert await static.find(ROOT_ID, "secret") == ADMIN
+    assert await static.find(A, "secret") is None
+
+
+async def test_a_token_is_tried_on_its_target_then_on_root_and_nowhere_else(store: Store) -> None:
+    issued = IssuedTokens(store, Turned())
+    tokens = Tokens([StaticTokens({"admin": ADMIN}), issued])
+    mine = await issued.issue(A, "owner", (MASTERS,))
+    assert await tokens.authenticate_token(mine, A) == OWNER
+    assert await tokens.authenticate_token(mine, B) is None
+    assert await tokens.authenticate_token(mine, ROOT_ID) is None
+    assert await tokens.authenticate_token(mine, None) is None
+    for target in (A, B, ROOT_ID, None):
+        assert await tokens.authenticate_token("admin", target) == ADMIN
+
+
+class _Liar:
+    """A source that gives identities of a realm it was not asked about."""
+
+    async def find(self, realm: str, token: str) -> User | None:
+        return User("intruder", (MASTERS,), realm=B)
+
+
+async def test_an_identity_of_another_realm_is_refused_whoever_gives_it() -> None:
+    tokens = Tokens([_Liar()])
+    assert await tokens.authenticate_token("any", A) is None
+    assert await tokens.authenticate_token("any", ROOT_ID) is None
+    assert await tokens.authenticate_token("any", None) is None
+    assert await tokens.authenticate_token("any", B) is not None
+
+
+@pytest.mark.parametrize(
+    ("header", "token"),
+    [
+        (None, None),
+        ("", None),
+        ("Bearer", None),
+        ("Bearer ", None),
+        ("Bearer abc", "abc"),
+        ("bEaReR abc", "abc"),
+        (" Bearer abc ", "abc"),
+        ("Bearer abc def", "abc"),
+        ("Bearer  abc", None),
+        ("Basic abc", None),
+        ("Bearerabc", None),
+    ],
+)
+def test_the_header_is_read_as_upstream_reads_it(header: str | None, token: str | None) -> None:
+    assert bearer_token(header) == token
+
+
+def test_rights_follow_the_realm() -> None:
+    stranger = User("stranger", ("system:authenticated",), realm=A)
+    table = [
+        (ADMIN, ROOT_ID, True),
+        (ADMIN, A, True),
+        (ADMIN, None, False),
+        (OWNER, A, True),
+        (OWNER, B, False),
+        (OWNER, ROOT_ID, False),
+        (stranger, A, False),
+        (User("anonymous", (MASTERS,)), A, False),
+    ]
+    assert [allows(user, cluster) for user, cluster, _ in table] == [right for _, _, right in table]
+
+
+def test_anybody_may_ask_for_health_and_version_and_for_nothing_else() -> None:
+    assert all(is_public("get", path) for path in ("/livez", "/readyz", "/healthz", "/version", "/version/"))
+    assert not any(
+        is_public("get", path) for path in ("/", "/api", "/metrics", "/livez/x", "/versions", "/openapi/v3")
+    )
+    assert not is_public("post", "/version")
