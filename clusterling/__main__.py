@@ -1,0 +1,5 @@
+"""`python -m clusterling`."""
+
+from clusterling.cli import main
+
+main()

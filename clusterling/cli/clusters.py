@@ -1,0 +1,343 @@
+"""The verbs on logical clusters: create, list, get, delete, kubeconfig."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from clusterling.cli.errors import CliError, Exit
+from clusterling.cli.output import (
+    as_json,
+    as_names,
+    as_table,
+    as_yaml,
+    emit,
+    output_option,
+    quiet_option,
+    say,
+)
+from clusterling.cli.remote import DATA_DIR, Admin, find_target, write_private
+from clusterling.machinery.meta import Object, name_of
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_PREFIX: Final = "logicalcluster.tenancy.clusterling.io"
+_POLL_S: Final = 0.1
+_COMPLETION_TIMEOUT_S: Final = 2.0
+
+
+def _server_options(command: _F) -> _F:
+    """Where the server is, for every verb that speaks with one."""
+    for option in (
+        click.option(
+            "--timeout",
+            "timeout_s",
+            type=click.FloatRange(min=0, min_open=True),
+            default=30.0,
+            show_default=True,
+            envvar="CLUSTERLING_TIMEOUT",
+            help="Seconds to wait for the server.",
+        ),
+        click.option(
+            "--data-dir",
+            type=click.Path(),
+            envvar="CLUSTERLING_DATA_DIR",
+            help=f"The server's data directory, with an admin.kubeconfig.  [default: {DATA_DIR}]",
+        ),
+        click.option(
+            "--kubeconfig",
+            type=click.Path(),
+            envvar="CLUSTERLING_KUBECONFIG",
+            help="A kubeconfig of `root` on the server; goes before --data-dir.",
+        ),
+        quiet_option,
+    ):
+        command = option(command)
+    return command
+
+
+def _complete_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of clusters for the shell. A server that is not there completes nothing."""
+    try:
+        target = find_target(ctx.params.get("kubeconfig"), ctx.params.get("data_dir"))
+        found = Admin(target, _COMPLETION_TIMEOUT_S).list()["items"]
+    except (CliError, OSError):
+        return []
+    return [CompletionItem(name_of(one)) for one in found if name_of(one).startswith(incomplete)]
+
+
+def _name_arguments(command: _F) -> _F:
+    return click.argument(
+        "names", nargs=-1, required=True, metavar="NAME...", shell_complete=_complete_names
+    )(command)
+
+
+def _admin(kubeconfig: str | None, data_dir: str | None, timeout_s: float) -> Admin:
+    return Admin(find_target(kubeconfig, data_dir), timeout_s)
+
+
+@click.command(
+    "create",
+    epilog="""\b
+Examples:
+  clusterling create team-a
+  clusterling create team-a --if-not-exists --kubeconfig-out team-a.yaml
+  clusterling create ci-$RANDOM -o json
+""",
+)
+@click.argument("name")
+@click.option("--display-name", default="", help="What people call the cluster.")
+@click.option("--if-not-exists", is_flag=True, help="Accept that the cluster is there already.")
+@click.option(
+    "--kubeconfig-out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a kubeconfig of the cluster to FILE.",
+)
+@output_option(default=None)
+@_server_options
+def create_command(
+    *,
+    name: str,
+    display_name: str,
+    if_not_exists: bool,
+    kubeconfig_out: Path | None,
+    output: str | None,
+    kubeconfig: str | None,
+    data_dir: str | None,
+    timeout_s: float,
+    quiet: bool,
+) -> None:
+    """Create the logical cluster NAME. It is ready when this returns."""
+    admin = _admin(kubeconfig, data_dir, timeout_s)
+    spec = {"displayName": display_name} if display_name else {}
+    obj: Object = {
+        "apiVersion": "tenancy.clusterling.io/v1alpha1",
+        "kind": "LogicalCluster",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+    created = True
+    try:
+        answer = admin.create(obj)
+    except CliError as error:
+        if error.code is not Exit.CONFLICT or not if_not_exists:
+            raise
+        answer, created = admin.get(name), False
+        if answer["metadata"].get("deletionTimestamp"):
+            raise CliError(
+                f"logical cluster {name} is being deleted", "try again later", Exit.CONFLICT
+            ) from error
+    say(f"logical cluster {name} {'created' if created else 'is there already'}")
+    if kubeconfig_out is not None:
+        write_private(kubeconfig_out, as_yaml(admin.kubeconfig(name)))
+        say(f"try: kubectl --kubeconfig {kubeconfig_out} get namespaces")
+    elif created:
+        say(
+            f"next: clusterling kubeconfig {name} > {name}.yaml && kubectl --kubeconfig {name}.yaml get namespaces"
+        )
+    if output is not None:
+        _show_one(admin, answer, output)
+
+
+def _show_one(admin: Admin, obj: Object, output: str) -> None:
+    if output == "table":
+        emit(as_table(admin.get_table(name_of(obj))))
+    elif output == "name":
+        emit(as_names([obj], _PREFIX))
+    else:
+        emit(as_json(obj) if output == "json" else as_yaml(obj))
+
+
+@click.command(
+    "list",
+    epilog="""\b
+Examples:
+  clusterling list
+  clusterling ls -o name
+  clusterling list -o json | jq -r '.items[].status.url'
+""",
+)
+@click.option("--no-headers", is_flag=True, help="Leave out the table's headings.")
+@output_option()
+@_server_options
+def list_command(
+    *,
+    no_headers: bool,
+    output: str,
+    kubeconfig: str | None,
+    data_dir: str | None,
+    timeout_s: float,
+    quiet: bool,
+) -> None:
+    """List all logical clusters."""
+    admin = _admin(kubeconfig, data_dir, timeout_s)
+    if output == "table":
+        emit(as_table(admin.list_table(), headers=not no_headers))
+        return
+    found = admin.list()
+    if output == "name":
+        emit(as_names(found["items"], _PREFIX))
+    else:
+        emit(as_json(found) if output == "json" else as_yaml(found))
+
+
+@click.command(
+    "get",
+    epilog="""\b
+Examples:
+  clusterling get team-a
+  clusterling get team-a team-b -o yaml
+""",
+)
+@_name_arguments
+@output_option()
+@_server_options
+def get_command(
+    *,
+    names: tuple[str, ...],
+    output: str,
+    kubeconfig: str | None,
+    data_dir: str | None,
+    timeout_s: float,
+    quiet: bool,
+) -> None:
+    """Show logical clusters by NAME."""
+    admin = _admin(kubeconfig, data_dir, timeout_s)
+    if output == "table":
+        tables = [admin.get_table(name) for name in names]
+        tables[0]["rows"] = [row for table in tables for row in table["rows"]]
+        emit(as_table(tables[0]))
+        return
+    found = [admin.get(name) for name in names]
+    if output == "name":
+        emit(as_names(found, _PREFIX))
+        return
+    document = (
+        found[0] if len(found) == 1 else {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": found}
+    )
+    emit(as_json(document) if output == "json" else as_yaml(document))
+
+
+@click.command(
+    "delete",
+    epilog="""\b
+Examples:
+  clusterling delete team-a
+  clusterling delete team-a team-b --yes --if-exists
+  clusterling delete team-a --yes --wait --timeout 120
+""",
+)
+@_name_arguments
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--if-exists", is_flag=True, help="Accept that a cluster is not there.")
+@click.option("--wait", is_flag=True, help="Return when the clusters' data are removed.")
+@_server_options
+def delete_command(
+    *,
+    names: tuple[str, ...],
+    yes: bool,
+    if_exists: bool,
+    wait: bool,
+    kubeconfig: str | None,
+    data_dir: str | None,
+    timeout_s: float,
+    quiet: bool,
+) -> None:
+    """Delete logical clusters by NAME, with everything in them.
+
+    Their addresses end at once, and with them all watches and credentials; data are removed soon after.
+    """
+    admin = _admin(kubeconfig, data_dir, timeout_s)
+    found = [obj for name in names if (obj := _existing(admin, name, if_exists)) is not None]
+    if found and not yes:
+        _confirm([name_of(obj) for obj in found])
+    for obj in found:
+        # By uid: what was confirmed is this cluster, not one made under its name since.
+        admin.delete(name_of(obj), obj["metadata"]["uid"])
+        say(f"logical cluster {name_of(obj)} deleted")
+    if wait:
+        deadline = time.monotonic() + timeout_s
+        for obj in found:
+            _wait_until_gone(admin, obj, deadline)
+
+
+def _existing(admin: Admin, name: str, if_exists: bool) -> Object | None:
+    try:
+        return admin.get(name)
+    except CliError as error:
+        if error.code is Exit.NOT_FOUND and if_exists:
+            say(f"there is no logical cluster {name}")
+            return None
+        raise
+
+
+def _confirm(names: list[str]) -> None:
+    """Asks a person. Where there is none to ask, says what to do instead."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError(
+            f"deleting {', '.join(names)} is for good; add --yes to do it without being asked"
+        )
+    click.echo(f"This removes {', '.join(names)} and every object there, for good.", err=True)
+    click.confirm("Delete?", abort=True, err=True)
+
+
+def _wait_until_gone(admin: Admin, obj: Object, deadline: float) -> None:
+    while True:
+        try:
+            if admin.get(name_of(obj))["metadata"]["uid"] != obj["metadata"]["uid"]:
+                return
+        except CliError as error:
+            if error.code is Exit.NOT_FOUND:
+                return
+            raise
+        if time.monotonic() >= deadline:
+            raise CliError(
+                f"logical cluster {name_of(obj)} is still being removed",
+                "wait longer with --timeout",
+                Exit.TIMEOUT,
+            )
+        time.sleep(_POLL_S)
+
+
+@click.command(
+    "kubeconfig",
+    epilog="""\b
+Examples:
+  clusterling kubeconfig team-a > team-a.yaml
+  clusterling kubeconfig team-a --out ~/.kube/team-a && export KUBECONFIG=~/.kube/team-a
+""",
+)
+@click.argument("name", shell_complete=_complete_names)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE, readable by you alone."
+)
+@output_option("yaml", ("yaml", "json"))
+@_server_options
+def kubeconfig_command(
+    *,
+    name: str,
+    out: Path | None,
+    output: str,
+    kubeconfig: str | None,
+    data_dir: str | None,
+    timeout_s: float,
+    quiet: bool,
+) -> None:
+    """Print a kubeconfig for the logical cluster NAME.
+
+    Each call makes a new credential, an administrator's of that one cluster. The server keeps no copy.
+    """
+    document = _admin(kubeconfig, data_dir, timeout_s).kubeconfig(name)
+    text = as_json(document) if output == "json" else as_yaml(document)
+    if out is None:
+        emit(text)
+        return
+    write_private(out, text)
+    say(f"try: kubectl --kubeconfig {out} get namespaces")

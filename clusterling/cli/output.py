@@ -1,0 +1,100 @@
+"""What verbs print: data to stdout as a table, JSON, YAML or names; everything said to people to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+import click
+
+from clusterling.machinery.meta import Object, name_of
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+FORMATS: Final = ("table", "json", "yaml", "name")
+
+# The gap between two columns of a table, as kubectl has it.
+_GAP: Final = 3
+
+
+def _colour(stream: object) -> bool:
+    """https://no-color.org: any value but the empty one switches colour off."""
+    is_terminal = getattr(stream, "isatty", lambda: False)()
+    return bool(is_terminal) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def complain(message: str, hint: str = "") -> None:
+    """One line that says what went wrong, and one that says what to do. Never switched off."""
+    label = click.style("error:", fg="red", bold=True) if _colour(sys.stderr) else "error:"
+    click.echo(f"{label} {' '.join(message.split())}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+
+
+def say(message: str) -> None:
+    """A line for people, on stderr; silent with --quiet."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is None or not ctx.params.get("quiet"):
+        click.echo(message, err=True)
+
+
+def quiet_option(command: _F) -> _F:
+    return click.option(
+        "-q", "--quiet", is_flag=True, envvar="CLUSTERLING_QUIET", help="Print data and errors, nothing else."
+    )(command)
+
+
+def output_option(default: str | None = "table", formats: Sequence[str] = FORMATS) -> Callable[[_F], _F]:
+    """`-o`. `default` None: the verb prints nothing to stdout unless asked."""
+    return click.option(
+        "-o",
+        "--output",
+        "output",
+        type=click.Choice(formats),
+        default=default,
+        show_default=default is not None,
+        envvar="CLUSTERLING_OUTPUT",
+        help="Print as this.",
+    )
+
+
+def as_yaml(document: object) -> str:
+    """YAML in the order of the document, as kubectl shows it."""
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return yaml.dump(document, Dumper=dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
+
+
+def as_json(document: object) -> str:
+    return json.dumps(document, indent=4, ensure_ascii=False) + "\n"
+
+
+def as_names(objects: Iterable[Object], prefix: str) -> str:
+    return "".join(f"{prefix}/{name_of(obj)}\n" for obj in objects)
+
+
+def as_table(table: Object, *, headers: bool = True) -> str:
+    """A meta.k8s.io/v1 Table as aligned text; columns of priority above 0 are left out, as kubectl does."""
+    definitions = table["columnDefinitions"] or []
+    shown = [index for index, one in enumerate(definitions) if not one.get("priority")]
+    lines = [[str(definitions[index]["name"]).upper() for index in shown]] if headers else []
+    lines += [[_cell(row["cells"][index]) for index in shown] for row in table.get("rows") or ()]
+    widths = [max((len(line[i]) for line in lines), default=0) for i in range(len(shown))]
+    return "".join(
+        (" " * _GAP).join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
+        for line in lines
+    )
+
+
+def _cell(value: object) -> str:
+    return "<none>" if value in (None, "") else " ".join(str(value).split())
+
+
+def emit(text: str) -> None:
+    """Data, to stdout, as it is."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,272 @@
+"""The admin API from outside: logical clusters over HTTPS, with the credentials of a kubeconfig.
+
+It is the Kubernetes API of `root`, nothing else; kubectl could do all of this. The stdlib's client is enough, and starts fast.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from typing_extensions import override
+
+from clusterling.cli.errors import CliError, Exit
+from clusterling.machinery.meta import Object
+from clusterling.version import __version__
+
+COLLECTION: Final = "/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
+TABLE: Final = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+
+# An answer larger than this is not from this API.
+_ANSWER_BYTES_MAX: Final = 256 * 1024 * 1024
+_KUBECONFIG_BYTES_MAX: Final = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server and how to be let in; what a kubeconfig's current context says. `source` is the file, for messages."""
+
+    server: str
+    token: str
+    ca_pem: str
+    source: str
+    server_name: str = ""
+    verify: bool = True
+
+
+def read_kubeconfig(path: Path) -> Target:
+    """The current context of a kubeconfig. Raises CliError where it cannot be read or says too little."""
+    import yaml
+
+    try:
+        with path.open("rb") as file:
+            text = file.read(_KUBECONFIG_BYTES_MAX)
+        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (safe loaders)
+        context = _named(document, "contexts", "context", document["current-context"])
+        cluster = _named(document, "clusters", "cluster", context["cluster"])
+        user = _named(document, "users", "user", context["user"])
+        return Target(
+            server=str(cluster["server"]),
+            token=str(user.get("token") or _text_of(path, user.get("tokenFile")) or ""),
+            ca_pem=_ca(path, cluster),
+            source=str(path),
+            server_name=str(cluster.get("tls-server-name") or ""),
+            verify=not cluster.get("insecure-skip-tls-verify"),
+        )
+    except FileNotFoundError as error:
+        raise CliError(
+            f"{error.filename}: no such file",
+            "start a server with `clusterling serve`, or name one's with --kubeconfig or --data-dir",
+        ) from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CliError(
+            f"{path} is not a kubeconfig with a current context", "see `kubectl config view --kubeconfig`"
+        ) from error
+
+
+def _named(document: Any, section: str, part: str, name: str) -> Any:
+    for entry in document[section]:
+        if entry["name"] == name:
+            return entry[part] or {}
+    raise KeyError(name)
+
+
+def _text_of(kubeconfig: Path, path: str | None) -> str:
+    """A file that a kubeconfig names, relative to itself."""
+    return (kubeconfig.parent / path).read_text().strip() if path else ""
+
+
+def _ca(kubeconfig: Path, cluster: Any) -> str:
+    data = cluster.get("certificate-authority-data")
+    if data:
+        return base64.b64decode(data).decode("ascii")
+    return _text_of(kubeconfig, cluster.get("certificate-authority"))
+
+
+class Admin:
+    """Logical clusters on one server. Every method raises CliError, with the exit code that suits."""
+
+    def __init__(self, target: Target, timeout_s: float) -> None:
+        self._target = target
+        self._timeout_s = timeout_s
+        self._url = urlsplit(target.server)
+        self._connection: http.client.HTTPConnection | None = None
+        if self._url.scheme not in ("http", "https") or not self._url.hostname:
+            raise CliError(f"{target.source} names no https server: {target.server!r}")
+
+    def list(self) -> Object:
+        return self._call("GET", COLLECTION)
+
+    def list_table(self) -> Object:
+        return self._call("GET", COLLECTION, accept=TABLE)
+
+    def get(self, name: str) -> Object:
+        return self._call("GET", _path(name), about=name)
+
+    def get_table(self, name: str) -> Object:
+        return self._call("GET", _path(name), accept=TABLE, about=name)
+
+    def create(self, obj: Object) -> Object:
+        return self._call("POST", COLLECTION, obj, about=obj["metadata"]["name"])
+
+    def delete(self, name: str, uid: str = "") -> Object:
+        """`uid`: only the cluster with it, not a namesake made since."""
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        return self._call("DELETE", _path(name), options, about=name)
+
+    def kubeconfig(self, name: str) -> Object:
+        return self._call(
+            "POST", f"{_path(name)}/kubeconfig", {"apiVersion": "v1", "kind": "Config"}, about=name
+        )
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        *,
+        accept: str = "application/json",
+        about: str = "",
+    ) -> Object:
+        headers = {"Accept": accept, "User-Agent": f"clusterling/{__version__}"}
+        if self._target.token:
+            headers["Authorization"] = f"Bearer {self._target.token}"
+        content = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = json.dumps(body).encode()
+        code, answer = self._exchange(method, self._url.path.rstrip("/") + path, content, headers)
+        try:
+            document = json.loads(answer)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise CliError(f"{self._target.server} answered {code} with something that is not from this API")
+        if code >= 400:
+            raise self._refused(code, document, about)
+        return document
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[int, bytes]:
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            self._connection.request(method, path, body, headers)
+            response = self._connection.getresponse()
+            return response.status, response.read(_ANSWER_BYTES_MAX)
+        except TimeoutError as error:
+            raise CliError(
+                f"{self._target.server} did not answer within {self._timeout_s:g}s",
+                "wait longer with --timeout",
+                Exit.TIMEOUT,
+            ) from error
+        except ssl.SSLCertVerificationError as error:
+            raise CliError(
+                f"{self._target.server} shows a certificate that {self._target.source} does not trust:"
+                f" {error.verify_message}",
+                "use the kubeconfig that this server wrote",
+            ) from error
+        except ConnectionRefusedError as error:
+            raise CliError(
+                f"nothing listens at {self._target.server}", "start the server with `clusterling serve`"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise CliError(f"cannot reach {self._target.server}: {reason}") from error
+
+    def _connect(self) -> http.client.HTTPConnection:
+        host, port = self._url.hostname, self._url.port
+        assert host is not None, "checked when the target was taken"
+        if self._url.scheme == "http":
+            return http.client.HTTPConnection(host, port or 80, timeout=self._timeout_s)
+        context = ssl.create_default_context(cadata=self._target.ca_pem or None)
+        if not self._target.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self._target.server_name:
+            return _NamedConnection(host, port or 443, self._target.server_name, context, self._timeout_s)
+        return http.client.HTTPSConnection(host, port or 443, timeout=self._timeout_s, context=context)
+
+    def _refused(self, code: int, status: Object, about: str) -> CliError:
+        message = str(status.get("message") or f"the server answered {code}")
+        if code == 401:
+            return CliError(
+                f"{self._target.source} is not let in by {self._target.server}",
+                "use the admin.kubeconfig in the server's data directory",
+            )
+        if code == 403:
+            return CliError(message, "only credentials of `root` administer clusters")
+        if code == 404:
+            if (status.get("details") or {}).get("name"):
+                return CliError(
+                    f"there is no logical cluster {about}", "see `clusterling list`", Exit.NOT_FOUND
+                )
+            return CliError(
+                f"{self._target.server} serves no logical clusters",
+                "use a kubeconfig of `root`, as admin.kubeconfig in the server's data directory is",
+                Exit.NOT_FOUND,
+            )
+        if code == 409:
+            exists = status.get("reason") == "AlreadyExists"
+            text = f"there is a logical cluster {about} already" if exists else message
+            return CliError(text, "add --if-not-exists to accept that" if exists else "", Exit.CONFLICT)
+        if code in (408, 504):
+            return CliError(message, "", Exit.TIMEOUT)
+        return CliError(message)
+
+
+class _NamedConnection(http.client.HTTPSConnection):
+    """A connection whose certificate is checked under another name than the host's (`tls-server-name`)."""
+
+    def __init__(self, host: str, port: int, name: str, context: ssl.SSLContext, timeout_s: float) -> None:
+        super().__init__(host, port, timeout=timeout_s, context=context)
+        self._name = name
+        self._tls = context
+
+    @override
+    def connect(self) -> None:
+        plain = socket.create_connection((self.host, self.port), self.timeout)
+        self.sock = self._tls.wrap_socket(plain, server_hostname=self._name)
+
+
+def _path(name: str) -> str:
+    return f"{COLLECTION}/{quote(name, safe='')}"
+
+
+def find_target(kubeconfig: str | None, data_dir: str | None) -> Target:
+    """The server that flags or environment name: a kubeconfig, else the one in a data directory."""
+    if kubeconfig:
+        return read_kubeconfig(Path(kubeconfig).expanduser())
+    return read_kubeconfig(Path(data_dir or DATA_DIR).expanduser() / "admin.kubeconfig")
+
+
+# Where a server keeps its data unless it is told otherwise.
+DATA_DIR: Final = ".clusterling"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only its owner reads, whole or not at all: it carries a credential."""
+    path = path.expanduser()
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
