@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
+from clusterling.registry.crd import CustomResourceStrategy, resource_of
 
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
-from clusterling.registry.crd import CustomResourceStrategy, resource_of
 from clusterling.registry.objects import ObjectStore
 from clusterling.registry.ports import Ports
 from clusterling.registry.resource import Resource
 from clusterling.registry.strategy import Context, User
 from clusterling.storage.cache import CachedStore
-from clusterling.storage.store import Compacted, Entry, Watch
+from clusterling.storage.store import Compacted, Entry, Store, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -51,17 +51,20 @@ class Cluster:
         name: str,
         cluster_id: str,
         store: CachedStore,
+        records: Store,
         *,
         base: Catalog,
         ports: Ports,
         admission: Admission,
     ) -> None:
+        """`store` is the cluster's cache; `records` the same keys without it, for what is read once and not again."""
         self.name = name
         self.id = cluster_id
         self.ports = ports
-        self.objects = ObjectStore(store, admission, ports.clock)
+        self.objects = ObjectStore(store, records, admission, ports.clock)
         self.store = store
         self.catalog = base
+        self.used_at = 0.0  # Monotonic seconds of the last request, kept by whoever decides what stays served.
         self._base = base
         self._has_crds = base.find("apiextensions.k8s.io", "v1", "customresourcedefinitions") is not None
         self._stale = self._has_crds
@@ -69,6 +72,11 @@ class Cluster:
         self._compiled: dict[str, _Compiled] = {}
         self._open = AsyncExitStack()
         self._crds: Watch | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Someone is in the middle of something here."""
+        return self.objects.in_use
 
     def context(self, user: User, *, dry_run: bool = False, subresource: str = "") -> Context:
         """What a hook gets to know of a request by `user`."""
@@ -88,7 +96,7 @@ class Cluster:
         """Lets go of the cluster's watch and cache. Open client watches end."""
         self._has_crds = False
         await self._open.aclose()
-        await self.store.aclose()
+        await self.store.close()
 
     async def _build(self) -> None:
         await self._follow()

@@ -36,9 +36,13 @@ def decode(token: str) -> tuple[str, int]:
     except (ValueError, binascii.Error, KeyError, TypeError) as error:
         raise bad_request(f"continue key is not valid: {error}") from error
     if version != "meta.k8s.io/v1":
-        raise bad_request(f"continue key is not valid: server does not recognize this encoded version {version}")
+        raise bad_request(
+            f"continue key is not valid: server does not recognize this encoded version {version}"
+        )
     if not isinstance(revision, int) or isinstance(revision, bool) or revision == 0:
-        raise bad_request("continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+        raise bad_request(
+            "continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)"
+        )
     if not isinstance(start, str) or not start:
         raise bad_request("continue key is not valid: encoded start key empty (version meta.k8s.io/v1)")
     last = start.removesuffix("\0")

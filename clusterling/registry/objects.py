@@ -25,21 +25,21 @@ from dataclasses import dataclass, replace
 from typing import Final, NoReturn, TypeVar
 
 import orjson
+from clusterling.machinery.objectmeta import (
+    validate_object_meta,
+    validate_object_meta_update,
+)
 
 from clusterling.machinery import errors
 from clusterling.machinery.codec import encode_stored, with_revision
 from clusterling.machinery.errors import ApiError, FieldError
 from clusterling.machinery.meta import Object, meta, name_of, rfc3339
-from clusterling.machinery.names import dns1123_subdomain_problems, generate_name
-from clusterling.machinery.objectmeta import (
-    coerce_object_meta,
-    validate_object_meta,
-    validate_object_meta_update,
-)
+from clusterling.machinery.names import generate_name, is_dns1123_subdomain
 from clusterling.registry import continuation, owners, views
 from clusterling.registry.admission import Admission
 from clusterling.registry.options import DeleteOptions, ListOptions, WatchOptions, WriteOptions
 from clusterling.registry.ports import Clock
+from clusterling.registry.receiving import receive
 from clusterling.registry.resource import Resource, Served
 from clusterling.registry.strategy import Companions, Context, Strategy
 from clusterling.registry.views import Selection
@@ -57,14 +57,21 @@ from clusterling.storage.store import (
     Page,
     RevisionConflict,
     StorageError,
+    Store,
     TooLarge,
     UnknownOutcome,
 )
 
 GENERATED_NAME_TRIES: Final = 8
 TRIES: Final = 5  # Of a write whose ground moved, unless the client tied it to a resourceVersion (upstream: MaxRetryWhenPatchConflicts).
-FUTURE_WAIT_S: Final = 3.0  # How long a read waits for a revision that has not happened (upstream: blockTimeout).
-SCAN_PAGE: Final = 1000  # Entries looked at between two chances for others to run, when a selector must see each.
+FUTURE_WAIT_S: Final = (
+    3.0  # How long a read waits for a revision that has not happened (upstream: blockTimeout).
+)
+FUTURE_POLL_S: Final = 0.05
+SCAN_PAGE: Final = (
+    1000  # Entries looked at between two chances for others to run, when a selector must see each.
+)
+DEPENDENTS_PAGE: Final = 500
 COLLECTION_DELETES: Final = 16  # In flight at once, of a deletecollection.
 
 ORPHAN: Final = "orphan"
@@ -103,8 +110,10 @@ class ObjectStore:
     `namespace` is "" for cluster-scoped resources and for a list over all namespaces.
     """
 
-    def __init__(self, store: CachedStore, admission: Admission, clock: Clock) -> None:
+    def __init__(self, store: CachedStore, records: Store, admission: Admission, clock: Clock) -> None:
+        """`records`: the same keys, uncached, for the index of dependents."""
         self._store = store
+        self._records = records
         self._admission = admission
         self._clock = clock
         self._random = random.Random()
@@ -129,6 +138,17 @@ class ObjectStore:
         """The revision at which a fence stands now; 0 where it is absent."""
         entry = await self._translated(self._store.get(key))
         return 0 if entry is None else entry.revision
+
+    async def dependents(self, uid: str) -> AsyncIterator[owners.Dependent]:
+        """The objects that name this uid as an owner, in pages, as the index has them now."""
+        prefix, after = owners.prefix(uid), ""
+        while True:
+            page = await self._translated(self._records.list(prefix, after=after, limit=DEPENDENTS_PAGE))
+            for entry in page.entries:
+                yield owners.parse(entry.key)
+            if not page.remaining or not page.entries:
+                return
+            after = page.entries[-1].key
 
     async def list(self, served: Served, namespace: str, options: ListOptions) -> Listing:
         """One page, or all of it, as of one revision. Raises 410 for history that is gone, 504 for what is not there yet."""
@@ -172,7 +192,7 @@ class ObjectStore:
 
     async def _select(
         self, served: Served, prefix: str, selection: Selection, after: str, at: int, limit: int
-    ) -> tuple[list[bytes], Page, str]:
+    ) -> tuple[Sequence[bytes], Page, str]:
         """The matching documents, the page they came from, and the key to go on after ("" when that is all)."""
         if selection.everything:
             page = await self._store.list(prefix, after=after, limit=limit, revision=at)
@@ -203,8 +223,9 @@ class ObjectStore:
             revision = _revision(asked)
             try:
                 async with asyncio.timeout(FUTURE_WAIT_S):
-                    while self._store.head() < revision:
-                        await asyncio.sleep(0.05)
+                    # Another replica may have written it: only asking the store tells.
+                    while await self._translated(self._store.fresh()) < revision:
+                        await asyncio.sleep(FUTURE_POLL_S)  # noqa: ASYNC110 - nothing tells of others' writes
             except TimeoutError as error:
                 raise errors.resource_version_too_large(revision, self._store.head()) from error
 
@@ -261,6 +282,11 @@ class ObjectStore:
         except StorageError as error:
             _refuse(error)
 
+    @property
+    def in_use(self) -> bool:
+        """Watches are open."""
+        return bool(self._watches)
+
     def wake_watches(self) -> None:
         """Has every open watch look at whether its kind is still what it was."""
         for watch in list(self._watches):
@@ -279,7 +305,7 @@ class ObjectStore:
         self, ctx: Context, served: Served, namespace: str, obj: Object, options: WriteOptions
     ) -> bytes:
         """Stores a new object and returns it as stored. Generates a name where only generateName is given."""
-        self._receive(ctx, served, obj, options)
+        receive(ctx, served, obj, options)
         metadata = meta(obj)
         if metadata.get("resourceVersion"):
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
@@ -287,7 +313,7 @@ class ObjectStore:
         base = metadata.get("generateName") if not metadata.get("name") else None
         for attempt in range(GENERATED_NAME_TRIES if base else 1):
             if base:
-                metadata["name"] = generate_name(base, self._random.choice)
+                metadata["name"] = generate_name(base, self._random.randrange)
             try:
                 return await self._retried(lambda: self._create(ctx, served, namespace, obj, options))
             except ApiError as error:
@@ -340,7 +366,7 @@ class ObjectStore:
         self, ctx: Context, served: Served, namespace: str, name: str, obj: Object, options: WriteOptions
     ) -> tuple[bytes, bool]:
         """Replaces the object, or the part that ctx.subresource names. The bool: it was created."""
-        self._receive(ctx, served, obj, options)
+        receive(ctx, served, obj, options)
         self._place(served, namespace, meta(obj))
         tied = bool(meta(obj).get("resourceVersion"))
 
@@ -396,7 +422,7 @@ class ObjectStore:
             if not given:
                 meta(obj)["resourceVersion"] = seen
             self._same_kind(served, current, obj)
-            self._receive(ctx, served, obj, options)
+            receive(ctx, served, obj, options)
             self._place(served, namespace, meta(obj))
             if name_of(obj) != name:
                 raise errors.bad_request(
@@ -617,51 +643,6 @@ class ObjectStore:
 
     # ------------------------------------------------------------------ the steps that writes share
 
-    def _receive(self, ctx: Context, served: Served, obj: Object, options: WriteOptions) -> None:
-        """What decoding into a type does upstream: shape of metadata, unknown fields, nulls, defaults.
-
-        Unknown and duplicate fields are refused, told or ignored, as `fieldValidation` says (KEP-2885).
-        """
-        schema = served.version.schema
-        if served.resource.builtin:
-            _drop_nulls(obj)
-        metadata, unknown = self._coerced_meta(served, obj)
-        obj["metadata"] = metadata
-        unknown = [*schema.prune(obj), *unknown]
-        strict = [*(f'unknown field "{path}"' for path in unknown), *options.duplicates]
-        if strict and options.field_validation == "Strict":
-            raise errors.bad_request(
-                f'{served.kind} in version "{served.version.name}" cannot be handled as a {served.kind}: '
-                f"strict decoding error: {', '.join(strict)}"
-            )
-        if options.field_validation == "Warn":
-            for text in strict:
-                ctx.warn(text)
-        if served.resource.builtin:
-            wrong = [
-                error for error in schema.validate(obj) if error.type is errors.FieldErrorType.TYPE_INVALID
-            ]
-            if wrong:
-                raise _undecodable(served, wrong[0])
-        schema.default(obj)
-
-    @staticmethod
-    def _coerced_meta(served: Served, obj: Object) -> tuple[Object, list[str]]:
-        given = obj.get("metadata")
-        if given is None:
-            given = {}
-        if not isinstance(given, dict):
-            raise errors.bad_request(
-                f'{served.kind} in version "{served.version.name}" cannot be handled as a {served.kind}: '
-                "json: cannot unmarshal metadata into Go struct field of type v1.ObjectMeta"
-            )
-        try:
-            return coerce_object_meta(given)
-        except ValueError as error:
-            raise errors.bad_request(
-                f'{served.kind} in version "{served.version.name}" cannot be handled as a {served.kind}: {error}'
-            ) from error
-
     @staticmethod
     def _place(served: Served, namespace: str, metadata: Object) -> None:
         """The namespace in the object is the one in the path, or empty (upstream: EnsureObjectNamespaceMatchesRequestNamespace)."""
@@ -678,7 +659,9 @@ class ObjectStore:
             metadata.pop("namespace", None)
 
     @staticmethod
-    def _validate(ctx: Context, served: Served, obj: Object, old: Object | None = None) -> list[FieldError]:
+    def _validate(
+        ctx: Context, served: Served, obj: Object, old: Object | None = None
+    ) -> Sequence[FieldError]:
         """Everything wrong with the object, in upstream's order: metadata, schema, the kind's own rules."""
         resource, strategy = served.resource, served.resource.strategy
         found = owners.problems(obj)
@@ -686,7 +669,7 @@ class ObjectStore:
             found += validate_object_meta(
                 obj["metadata"],
                 namespaced=resource.namespaced,
-                name_problems=strategy.name_problems or dns1123_subdomain_problems,
+                name_problems=strategy.name_problems or is_dns1123_subdomain,
             )
         else:
             found += validate_object_meta_update(obj["metadata"], old["metadata"])
@@ -801,7 +784,9 @@ def _refuse(error: StorageError) -> NoReturn:
 def _revision(text: str) -> int:
     """A resourceVersion that the client sent. Upstream: storage/etcd3/api_object_versioner.go, ParseResourceVersion."""
     if not text.isascii() or not text.isdigit() or len(text) > 20:
-        wrong = errors.invalid_value("resourceVersion", text, f"strconv.ParseUint: parsing {errors.go_quote(text)}: invalid syntax")
+        wrong = errors.invalid_value(
+            "resourceVersion", text, f"strconv.ParseUint: parsing {errors.go_quote(text)}: invalid syntax"
+        )
         raise errors.invalid("", "", "", [wrong])
     return int(text)
 
@@ -848,42 +833,4 @@ def _precondition_uid(served: Served, name: str, wanted: str, found: str, key: s
         name,
         f"StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, AdditionalErrorMsg: "
         f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}",
-    )
-
-
-def _drop_nulls(value: Object | list[object]) -> None:
-    """A null field of a built-in kind is an absent one, as decoding into its Go type makes it."""
-    if isinstance(value, dict):
-        for key in [key for key, item in value.items() if item is None]:
-            del value[key]
-        for item in value.values():
-            if isinstance(item, dict | list):
-                _drop_nulls(item)
-    else:
-        for item in value:
-            if isinstance(item, dict | list):
-                _drop_nulls(item)
-
-
-_GO_TYPES: Final = {"string": "string", "integer": "int64", "number": "float64", "boolean": "bool"}
-
-
-def _undecodable(served: Served, error: FieldError) -> ApiError:
-    """400 for a value that does not fit the kind's Go type, in the words of encoding/json."""
-    value = error.value
-    match value:
-        case bool():
-            got = "bool"
-        case str():
-            got = "string"
-        case int() | float():
-            got = "number"
-        case list():
-            got = "array"
-        case _:
-            got = "object"
-    wanted = next((go for name, go in _GO_TYPES.items() if f"must be of type {name}" in error.detail), "object")
-    return errors.bad_request(
-        f'{served.kind} in version "{served.version.name}" cannot be handled as a {served.kind}: '
-        f"json: cannot unmarshal {got} into Go struct field {served.kind}.{error.field} of type {wanted}"
     )

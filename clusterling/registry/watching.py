@@ -16,7 +16,9 @@ from clusterling.registry.resource import Served
 from clusterling.registry.views import Selection, at_revision, document
 from clusterling.storage.store import Batch, Compacted, Entry, Event, Watch
 
-INITIAL_CHUNK: Final = 500  # Entries a take may send of the initial state, so that a big one can drain between.
+INITIAL_CHUNK: Final = (
+    500  # Entries a take may send of the initial state, so that a big one can drain between.
+)
 
 INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 

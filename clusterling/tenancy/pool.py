@@ -8,8 +8,6 @@ a `Keyspace`, and so cannot name another cluster's keys.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -24,12 +22,10 @@ from clusterling.registry.ports import Ports
 from clusterling.storage.cache import CacheBudget, CachedStore
 from clusterling.storage.guarded import Guarded
 from clusterling.storage.keyspace import Keyspace
-from clusterling.storage.store import Guard, Store
+from clusterling.storage.store import Store
 from clusterling.tenancy.directory import Directory, Record
 from clusterling.tenancy.names import ROOT_ID
 from clusterling.tenancy.underlay import derived
-
-logger = logging.getLogger(__name__)
 
 SERVED_MAX: Final = 2_000
 IDLE_S: Final = 300.0
@@ -68,72 +64,51 @@ class ClusterPool:
         self._ports = ports
         self._admission = admission
         self._budget = budget
-        self._served: OrderedDict[str, Cluster] = OrderedDict()
-        self._used_at: dict[str, float] = {}
-        self._building: dict[str, asyncio.Task[Cluster | None]] = {}
+        self._served: dict[str, Cluster] = {}
         self._closing: set[asyncio.Task[None]] = set()
         directory.listen(self._heard)
 
-    def at_hand(self, name: str) -> Cluster | None:
-        """The cluster of that name if it is being served and its catalog is current: the request path without a wait."""
-        record = self._directory.known(name)
-        cluster = self._served.get(record.id) if record is not None else None
-        if cluster is None or cluster.is_stale:
-            return None
-        self._used_at[cluster.id] = self._ports.clock.monotonic()
-        return cluster
-
     async def find(self, name: str) -> Cluster | None:
-        """The cluster of that name, ready to serve. None only after the store was asked (decision 12)."""
+        """The cluster of that name; `ready()` before use. None only after the store was asked (decision 12)."""
         record = self._directory.known(name)
         if record is None:
             try:
                 record = await self._directory.find(ClusterName.parse(name))
             except ValueError:
                 return None
-        return None if record is None else await self._serve(record)
+        return None if record is None else self._serve(record)
 
     async def by_id(self, cluster_id: str) -> Cluster | None:
         """The cluster of that id, ready to serve; None once it is being deleted or was never there."""
         record = self._directory.by_id(cluster_id)
-        return None if record is None else await self._serve(record)
+        if record is None:
+            return None
+        cluster = self._serve(record)
+        await cluster.ready()
+        return cluster
 
     async def ids(self) -> AsyncIterator[str]:
         """The ids of all logical clusters, `root` included."""
         for record in self._directory.records():
             yield record.id
 
-    async def _serve(self, record: Record) -> Cluster | None:
+    def _serve(self, record: Record) -> Cluster:
         cluster = self._served.get(record.id)
         if cluster is None:
-            # Those who ask together share one building; it goes on if the first of them hangs up.
-            task = self._building.get(record.id)
-            if task is None:
-                task = asyncio.get_running_loop().create_task(self._build(record))
-                self._building[record.id] = task
-                task.add_done_callback(lambda _: self._building.pop(record.id, None))
-            cluster = await asyncio.shield(task)
-            if cluster is None:
-                return None
-        self._used_at[record.id] = self._ports.clock.monotonic()
-        await cluster.ready()
+            cluster = self._served[record.id] = self._build(record)
+        cluster.used_at = self._ports.clock.monotonic()
         return cluster
 
-    async def _build(self, record: Record) -> Cluster | None:
-        isolated: Store = Keyspace(self._store, record.id)
+    def _build(self, record: Record) -> Cluster:
+        store = self._store
         if record.id != ROOT_ID:
-            fence = await self._store.get(f"{ROOT_ID}/{fence_key(record.id)}")
-            if fence is None:
-                return None
-            guard = Guard(f"{ROOT_ID}/{fence_key(record.id)}", fence.revision)
-            isolated = Keyspace(Guarded(self._store, (guard,)), record.id)
-        created = record.created_at
+            store = Guarded(store, f"{ROOT_ID}/{fence_key(record.id)}")
 
         def derive(key: str, value: bytes) -> bytes:
-            return derived(key, value, uid=record.uid, created_at=created)
+            return derived(key, value, uid=record.uid, created_at=record.created_at)
 
-        records = Overlay(isolated, self._underlay, derive)
-        cluster = Cluster(
+        records = Overlay(Keyspace(store, record.id), self._underlay, derive)
+        return Cluster(
             record.name,
             record.id,
             CachedStore(records, finish=views.finish, budget=self._budget),
@@ -142,8 +117,6 @@ class ClusterPool:
             ports=self._ports,
             admission=self._admission,
         )
-        self._served[record.id] = cluster
-        return cluster
 
     def _heard(self, old: Record | None, new: Record | None) -> None:
         """A cluster that is gone from the directory is not served a moment longer."""
@@ -152,7 +125,6 @@ class ClusterPool:
 
     def _let_go(self, cluster_id: str) -> None:
         cluster = self._served.pop(cluster_id, None)
-        self._used_at.pop(cluster_id, None)
         if cluster is not None:
             task = asyncio.get_running_loop().create_task(cluster.aclose())
             self._closing.add(task)
@@ -165,7 +137,7 @@ class ClusterPool:
             now = self._ports.clock.monotonic()
             excess = len(self._served) - SERVED_MAX
             for cluster_id, cluster in list(self._served.items()):
-                idle = now - self._used_at.get(cluster_id, now)
+                idle = now - cluster.used_at
                 if cluster.is_busy or cluster_id == ROOT_ID:
                     continue
                 if idle >= IDLE_S or (excess > 0 and idle >= SWEEP_EVERY_S):

@@ -1,0 +1,251 @@
+"""The garbage collector: objects whose owners are gone go too; owners wait for, or let go of, their dependents.
+
+Three things bring an object here: it was deleted (its dependents are looked at), it is being deleted with `orphan` or
+`foregroundDeletion` among its finalizers, or it was written with owner references (its owners are looked for).
+Dependents are found by the index in the store (registry/owners.py), so there is no graph to build or to hold.
+
+Upstream: pkg/controller/garbagecollector/garbagecollector.go. An owner is what its reference says: kind, name, the
+dependent's own namespace (or none, for a cluster-scoped kind) and uid; a namesake with another uid is not the owner.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import orjson
+from typing_extensions import override
+
+from clusterling.controllers.reach import EVERYTHING, Clusters, context, edit, place, stored
+from clusterling.controllers.runtime import Controller
+from clusterling.machinery.errors import ApiError
+from clusterling.machinery.meta import GroupVersion, Object
+from clusterling.registry.cluster import Cluster
+from clusterling.registry.objects import FOREGROUND, ORPHAN
+from clusterling.registry.options import DeleteOptions, Propagation
+from clusterling.registry.owners import Dependent
+from clusterling.registry.resource import Served
+from clusterling.storage.store import Event
+
+logger = logging.getLogger(__name__)
+
+LOOK_AGAIN_S: Final = 0.5
+
+Fate = Literal["solid", "absent", "waiting", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """An object was removed: whoever named it as owner is to be looked at."""
+
+    cluster: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An object is there and may have owners to check, or dependents to let go of before it goes."""
+
+    cluster: str
+    object: Dependent
+
+
+class GarbageCollector(Controller[Gone | Present]):
+    name = "garbage"
+    workers = 4
+
+    def __init__(self, clusters: Clusters) -> None:
+        self._clusters = clusters
+
+    @override
+    def keys(self, event: Event) -> Iterable[Gone | Present]:
+        where = place(event.key)
+        if where is None or event.dropped:
+            return ()
+        if event.entry is None:
+            previous = event.previous()
+            uid = orjson.loads(previous.value)["metadata"].get("uid") if previous is not None else None
+            return (Gone(where.cluster, uid),) if uid else ()
+        if not _concerns(event.entry.value):
+            return ()
+        return (Present(where.cluster, Dependent(where.group, where.plural, where.namespace, where.name)),)
+
+    @override
+    async def walk(self) -> AsyncIterator[Gone | Present]:
+        async for cluster_id in self._clusters.ids():
+            cluster = await self._clusters.by_id(cluster_id)
+            if cluster is None:
+                continue
+            for served in cluster.catalog.storage:
+                for value in (await cluster.objects.list(served, "", EVERYTHING)).values:
+                    if _concerns(value):
+                        metadata = orjson.loads(value)["metadata"]
+                        where = Dependent(
+                            served.group, served.plural, metadata.get("namespace", ""), metadata["name"]
+                        )
+                        yield Present(cluster_id, where)
+
+    @override
+    async def reconcile(self, key: Gone | Present) -> float | None:
+        cluster = await self._clusters.by_id(key.cluster)
+        if cluster is None:
+            return None
+        if isinstance(key, Gone):
+            async for dependent in cluster.objects.dependents(key.uid):
+                await _look_at(cluster, dependent)
+            return None
+        return await _look_at(cluster, key.object)
+
+
+def _concerns(value: bytes) -> bool:
+    return b'"ownerReferences"' in value or (
+        b'"deletionTimestamp"' in value and (b'"orphan"' in value or b'"foregroundDeletion"' in value)
+    )
+
+
+async def _look_at(cluster: Cluster, where: Dependent) -> float | None:
+    """Brings one object into order; seconds until it should be looked at again, or None."""
+    served = stored(cluster, where.group, where.plural)
+    obj = await cluster.objects.read(served, where.namespace, where.name) if served else None
+    if served is None or obj is None:
+        return None
+    metadata = obj["metadata"]
+    finalizers = metadata.get("finalizers") or ()
+    if "deletionTimestamp" in metadata:
+        if ORPHAN in finalizers:
+            return await _orphan(cluster, served, obj)
+        if FOREGROUND in finalizers:
+            return await _foreground(cluster, served, obj)
+        return None
+    return await _check_owners(cluster, served, obj)
+
+
+async def _check_owners(cluster: Cluster, served: Served, obj: Object) -> float | None:
+    """Deletes an object whose owners are all gone; drops dangling references where one is left."""
+    references = obj["metadata"].get("ownerReferences") or ()
+    if not references:
+        return None
+    namespace = obj["metadata"].get("namespace", "")
+    fates = [(reference, await _fate(cluster, reference, namespace)) for reference in references]
+    if any(fate == "unknown" for _, fate in fates):
+        return None
+    solid = [reference for reference, fate in fates if fate == "solid"]
+    waiting = [reference for reference, fate in fates if fate == "waiting"]
+    if solid:
+        if len(solid) < len(references):
+            obj["metadata"]["ownerReferences"] = solid
+            await _edited(cluster, served, obj)
+        return None
+    if waiting and await _has_dependents(cluster, obj):
+        await _deleted(cluster, served, obj, "Foreground")
+    else:
+        await _deleted(cluster, served, obj, "")
+    return None
+
+
+async def _fate(cluster: Cluster, reference: Object, namespace: str) -> Fate:
+    """What became of an owner: there, gone, waiting for its dependents, or of a kind nobody here knows."""
+    try:
+        wanted = GroupVersion.parse(reference["apiVersion"])
+    except ValueError:
+        return "unknown"
+    served = cluster.catalog.by_kind(wanted.group, wanted.version, reference["kind"])
+    if served is None:
+        return "unknown"
+    if served.resource.namespaced and not namespace:
+        logger.info(
+            "owner-out-of-reach cluster=%s kind=%s name=%s: a cluster-scoped object names a namespaced owner",
+            cluster.name,
+            reference["kind"],
+            reference["name"],
+        )
+        return "unknown"
+    owner = await cluster.objects.read(
+        served, namespace if served.resource.namespaced else "", reference["name"]
+    )
+    if owner is None or owner["metadata"]["uid"] != reference["uid"]:
+        return "absent"
+    metadata = owner["metadata"]
+    if "deletionTimestamp" in metadata and FOREGROUND in (metadata.get("finalizers") or ()):
+        return "waiting"
+    return "solid"
+
+
+async def _has_dependents(cluster: Cluster, obj: Object) -> bool:
+    async for _ in cluster.objects.dependents(obj["metadata"]["uid"]):
+        return True
+    return False
+
+
+async def _foreground(cluster: Cluster, served: Served, owner: Object) -> float | None:
+    """Deletes the dependents; lets the owner go when none is left that blocks it."""
+    uid = owner["metadata"]["uid"]
+    blocked = False
+    async for where in cluster.objects.dependents(uid):
+        dependent_served = stored(cluster, where.group, where.plural)
+        dependent = (
+            await cluster.objects.read(dependent_served, where.namespace, where.name)
+            if dependent_served
+            else None
+        )
+        if dependent is None or dependent_served is None:
+            continue
+        references = dependent["metadata"].get("ownerReferences") or ()
+        mine = [reference for reference in references if reference["uid"] == uid]
+        blocked = blocked or any(reference.get("blockOwnerDeletion") for reference in mine)
+        if "deletionTimestamp" not in dependent["metadata"]:
+            await _check_owners(cluster, dependent_served, dependent)
+    if blocked:
+        return LOOK_AGAIN_S
+    owner["metadata"]["finalizers"].remove(FOREGROUND)
+    await _edited(cluster, served, owner)
+    return None
+
+
+async def _orphan(cluster: Cluster, served: Served, owner: Object) -> float | None:
+    """Takes the owner out of its dependents' references, then lets it go."""
+    uid = owner["metadata"]["uid"]
+    async for where in cluster.objects.dependents(uid):
+        dependent_served = stored(cluster, where.group, where.plural)
+        dependent = (
+            await cluster.objects.read(dependent_served, where.namespace, where.name)
+            if dependent_served
+            else None
+        )
+        if dependent is None or dependent_served is None:
+            continue
+        references = dependent["metadata"].get("ownerReferences") or ()
+        kept = [reference for reference in references if reference["uid"] != uid]
+        if kept:
+            dependent["metadata"]["ownerReferences"] = kept
+        else:
+            dependent["metadata"].pop("ownerReferences", None)
+        await edit(cluster, dependent_served, dependent)
+    owner["metadata"]["finalizers"].remove(ORPHAN)
+    await _edited(cluster, served, owner)
+    return None
+
+
+async def _edited(cluster: Cluster, served: Served, obj: Object) -> None:
+    try:
+        await edit(cluster, served, obj)
+    except ApiError as error:
+        if error.reason != "NotFound":
+            raise
+
+
+async def _deleted(cluster: Cluster, served: Served, obj: Object, propagation: Propagation) -> None:
+    """Deletes exactly the object that was judged: this uid, this resourceVersion."""
+    metadata = obj["metadata"]
+    options = DeleteOptions(
+        uid=metadata["uid"], resource_version=metadata["resourceVersion"], propagation=propagation
+    )
+    try:
+        await cluster.objects.delete(
+            context(cluster), served, metadata.get("namespace", ""), metadata["name"], options
+        )
+    except ApiError as error:
+        if error.reason != "NotFound":
+            raise

@@ -1,0 +1,69 @@
+"""How controllers reach a logical cluster: by its id, as the system, through the same verbs as everybody."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from clusterling.machinery.meta import Object
+from clusterling.registry.cluster import Cluster
+from clusterling.registry.options import DeleteOptions, ListOptions, WriteOptions
+from clusterling.registry.resource import Served
+from clusterling.registry.strategy import Context, User
+
+SYSTEM: Final = User("system:clusterling:controllers", ("system:masters", "system:authenticated"))
+
+QUIET: Final = WriteOptions(field_validation="Ignore")
+EVERYTHING: Final = ListOptions()
+PLAIN_DELETE: Final = DeleteOptions()
+
+
+class Clusters(Protocol):
+    """The logical clusters of this server, served on demand."""
+
+    async def by_id(self, cluster_id: str) -> Cluster | None:
+        """The cluster, ready to use; None once it is being deleted or was never there."""
+
+    def ids(self) -> AsyncIterator[str]:
+        """The ids of all logical clusters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an event happened: a key of the store, taken apart. Shape: `<cluster>/<group>/<resource>/<ns>/<name>`."""
+
+    cluster: str
+    group: str
+    plural: str
+    namespace: str
+    name: str
+
+
+def place(key: str) -> Place | None:
+    """The key taken apart; None for records that are not objects."""
+    parts = key.split("/")
+    if len(parts) != 5 or parts[1].startswith("~"):
+        return None
+    cluster, group, plural, namespace, name = parts
+    return Place(
+        cluster, "" if group == "core" else group, plural, "" if namespace == "-" else namespace, name
+    )
+
+
+def stored(cluster: Cluster, group: str, plural: str) -> Served | None:
+    """The resource at its storage version, None where the cluster does not serve it."""
+    resource = cluster.catalog.resource(group, plural)
+    return None if resource is None else Served(resource, resource.version(resource.storage_version))
+
+
+def context(cluster: Cluster, subresource: str = "") -> Context:
+    return cluster.context(SYSTEM, subresource=subresource)
+
+
+async def edit(cluster: Cluster, served: Served, obj: Object, subresource: str = "") -> None:
+    """Writes back an object that was read, tied to the resourceVersion it was read at. Raises ApiError."""
+    metadata = obj["metadata"]
+    await cluster.objects.update(
+        context(cluster, subresource), served, metadata.get("namespace", ""), metadata["name"], obj, QUIET
+    )

@@ -1,0 +1,224 @@
+"""The loop that all controllers share: one stream of every cluster's events, a queue of keys, some workers.
+
+A controller says which keys an event is about (`keys`) and brings one key into order (`reconcile`). It is told of a
+key at least once after each change, never for two workers at a time, and again with growing delay after a failure.
+One instance serves all logical clusters; a cluster without events costs nothing.
+
+Rules of this file
+- The stream is resumed where it was left (a durable cursor in the store), so a restart neither misses nor rescans.
+  The cursor is written only up to events whose keys are done; where history is gone, `walk` names all keys anew.
+- A reconcile that fails is logged and retried; only the store's closing or cancellation ends a loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import AsyncIterator, Hashable, Iterable
+from typing import Any, Final, Protocol, TypeVar
+
+import orjson
+
+from clusterling.machinery.errors import ApiError
+from clusterling.registry.ports import Clock
+from clusterling.storage.store import Compacted, Event, Op, StorageError, Store, Unavailable
+
+logger = logging.getLogger(__name__)
+
+BACKOFF_FIRST_S: Final = 0.05
+BACKOFF_MAX_S: Final = 60.0
+CURSOR_EVERY_S: Final = 10.0
+CURSOR_KEY: Final = "~controllers/cursor/-/main"
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Controller(Protocol[K]):
+    """What brings one kind of thing into order."""
+
+    name: str
+    workers: int
+
+    def keys(self, event: Event) -> Iterable[K]:
+        """The keys that a change anywhere in the store concerns. Called for every event: be quick to say none."""
+
+    def walk(self) -> AsyncIterator[K]:
+        """Every key there is, for when the stream of events has a gap. May be slow."""
+
+    async def reconcile(self, key: K) -> float | None:
+        """Brings one key into order. Returns seconds after which to look again, or None. Safe to repeat."""
+
+
+class WorkQueue:
+    """Keys to work on: each once, however often added; not again while worked on; later after a failure."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ready: dict[Hashable, None] = {}
+        self._working: set[Hashable] = set()
+        self._again: set[Hashable] = set()
+        self._failures: dict[Hashable, int] = {}
+        self._later: list[tuple[float, int, Hashable]] = []
+        self._sequence = 0
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Keys ready or being worked on; those that wait for their time do not count."""
+        return len(self._ready) + len(self._working)
+
+    @property
+    def waits(self) -> bool:
+        """Some key waits to be looked at again: a restart must find it anew."""
+        return bool(self._later)
+
+    def add(self, key: Hashable) -> None:
+        if key in self._working:
+            self._again.add(key)
+        else:
+            self._ready[key] = None
+            self._wake.set()
+
+    def add_after(self, key: Hashable, delay_s: float) -> None:
+        self._sequence += 1
+        heapq.heappush(self._later, (self._clock.monotonic() + delay_s, self._sequence, key))
+        self._wake.set()
+
+    async def get(self) -> Hashable:
+        """The next key. `done` or `failed` must follow."""
+        while True:
+            timeout = self._promote()
+            if self._ready:
+                key = next(iter(self._ready))
+                del self._ready[key]
+                self._working.add(key)
+                return key
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def done(self, key: Hashable) -> None:
+        self._failures.pop(key, None)
+        self._release(key)
+
+    def failed(self, key: Hashable) -> float:
+        """Puts the key off; returns for how long, in seconds."""
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = min(BACKOFF_FIRST_S * 2 ** min(count - 1, 20), BACKOFF_MAX_S)
+        self._release(key)
+        self.add_after(key, delay)
+        return delay
+
+    def _release(self, key: Hashable) -> None:
+        self._working.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def _promote(self) -> float | None:
+        """Moves what is due to the ready ones; seconds until the next, None where nothing waits."""
+        now = self._clock.monotonic()
+        while self._later and self._later[0][0] <= now:
+            self.add(heapq.heappop(self._later)[2])
+        return self._later[0][0] - now if self._later else None
+
+
+class Runtime:
+    """Runs controllers over a store that sees all clusters. `run` returns only by cancellation or when the store closes."""
+
+    def __init__(self, store: Store, controllers: Iterable[Controller[Any]], clock: Clock) -> None:
+        self._store = store
+        self._queues = [(controller, WorkQueue(clock)) for controller in controllers]
+        self._clock = clock
+        self._seen = 0
+        self._saved = 0
+
+    @property
+    def idle(self) -> bool:
+        """Everything known up to now is done (what waits for a later time aside)."""
+        return self._seen >= self._store.head() and not any(len(queue) for _, queue in self._queues)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for controller, queue in self._queues:
+                for _ in range(controller.workers):
+                    group.create_task(self._work(controller, queue), name=f"controller-{controller.name}")
+            group.create_task(self._save_cursor(), name="controllers-cursor")
+            await self._follow()
+
+    async def _follow(self) -> None:
+        position = await self._cursor()
+        while True:
+            try:
+                async with self._store.watch("", after=position) as watch:
+                    self._seen = max(self._seen, position)
+                    async for batch in watch:
+                        for event in batch.events:
+                            self._dispatch(event)
+                        position = self._seen = batch.revision
+            except Compacted:
+                position = self._store.head()
+                logger.info("controllers-walk reason=history-compacted revision=%d", position)
+                await self._walk()
+                self._seen = position
+            except Unavailable:
+                logger.info("controllers-stopped reason=store-closed")
+                return
+
+    def _dispatch(self, event: Event) -> None:
+        for controller, queue in self._queues:
+            for key in controller.keys(event):
+                queue.add(key)
+
+    async def _walk(self) -> None:
+        for controller, queue in self._queues:
+            async for key in controller.walk():
+                queue.add(key)
+
+    async def _work(self, controller: Controller[Any], queue: WorkQueue) -> None:
+        while True:
+            key = await queue.get()
+            try:
+                again = await controller.reconcile(key)
+            except (ApiError, StorageError) as error:
+                delay = queue.failed(key)
+                logger.info(
+                    "reconcile-retry controller=%s key=%s in_s=%.2f error=%s",
+                    controller.name,
+                    key,
+                    delay,
+                    error,
+                )
+            except Exception:
+                delay = queue.failed(key)
+                logger.exception(
+                    "reconcile-failed controller=%s key=%s in_s=%.2f", controller.name, key, delay
+                )
+            else:
+                queue.done(key)
+                if again is not None:
+                    queue.add_after(key, again)
+
+    async def _cursor(self) -> int:
+        entry = await self._store.get(CURSOR_KEY)
+        if entry is None:
+            return 0
+        self._saved = int(orjson.loads(entry.value)["revision"])
+        return self._saved
+
+    async def _save_cursor(self) -> None:
+        while True:
+            await asyncio.sleep(CURSOR_EVERY_S)
+            await self.save()
+
+    async def save(self) -> None:
+        """Writes down how far everything is done. Its own write is not worth another."""
+        seen = self._seen
+        if any(len(queue) or queue.waits for _, queue in self._queues) or seen <= self._saved + 1:
+            return
+        revisions = await self._store.write([Op(CURSOR_KEY, orjson.dumps({"revision": seen}))])
+        self._saved = max(seen, revisions[-1])
