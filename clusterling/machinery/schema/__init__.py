@@ -1,0 +1,209 @@
+"""A kind's schema, compiled to functions: default, prune, validate.
+
+    compile_schema(source) → Schema        shared by content, so that a thousand clusters with one CRD have one
+    Schema.default(obj)                    in place
+    Schema.prune(obj) → unknown paths      in place
+    Schema.validate(obj, old) → errors     all of them, in upstream's words
+
+How it works: `node` reads a schema once into Nodes. `shaping` makes closures that default and prune, `checking` one
+that answers "certainly valid" in a single walk, `explaining` finds every error, in upstream's way, when that
+answer is no. `invariants` covers embedded objects and lists that are sets or maps. Closures are made at first use.
+
+What schemas may be is not decided here: `machinery.structural` refuses those that a CRD must not have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Final
+
+import orjson
+
+from clusterling.machinery.errors import FieldError
+from clusterling.machinery.meta import Object
+from clusterling.machinery.schema.checking import Check, compile_check
+from clusterling.machinery.schema.correlation import Correlated
+from clusterling.machinery.schema.explaining import explain
+from clusterling.machinery.schema.invariants import (
+    Walk,
+    compile_embedded,
+    compile_lists,
+    compile_prune_metadata,
+)
+from clusterling.machinery.schema.node import Definitions, Node, SchemaError, has_rules, measure, node_of
+from clusterling.machinery.schema.shaping import Default, Prune, compile_default, compile_prune
+
+__all__ = ["ANY", "Schema", "SchemaError", "compile_schema"]
+
+# How many schemas are kept compiled, and how much source they may have in all.
+SCHEMAS_MAX: Final = 2048
+SOURCE_BYTES_MAX: Final = 64 << 20
+
+
+class Schema:
+    """A compiled schema. Made by `compile_schema` only; immutable, shared between clusters."""
+
+    def __init__(self, source: Object, node: Node) -> None:
+        self.source = source
+        self._node = node
+
+    @cached_property
+    def has_rules(self) -> bool:
+        """Whether it carries CEL rules (`x-kubernetes-validations`), which are not evaluated here."""
+        return has_rules(self.source)
+
+    @cached_property
+    def _default(self) -> Default | None:
+        return compile_default(self._node, skip=frozenset({"metadata"}))
+
+    @cached_property
+    def _prune(self) -> Prune | None:
+        return compile_prune(self._node.rooted())
+
+    @cached_property
+    def _prune_embedded(self) -> Walk[str] | None:
+        return compile_prune_metadata(self._node)
+
+    @cached_property
+    def _check(self) -> Check | None:
+        return compile_check(self._node)
+
+    @cached_property
+    def _lists(self) -> Walk[FieldError] | None:
+        return compile_lists(self._node)
+
+    @cached_property
+    def _embedded(self) -> Walk[FieldError] | None:
+        return compile_embedded(self._node)
+
+    def default(self, obj: Object) -> None:
+        """Fills in defaults and drops nulls that may not stay, in place; metadata is left alone."""
+        if self._default is not None:
+            self._default(obj)
+
+    def prune(self, obj: Object) -> list[str]:
+        """Removes what the schema does not know, in place; returns the paths of what went, sorted.
+
+        The root's apiVersion, kind and metadata stay whatever the schema says. Paths are those of
+        upstream's strict decoding: `spec.foo`, `spec.items[0].bar`.
+        """
+        unknown: list[str] = []
+        if self._prune is not None:
+            self._prune(obj, None, unknown)
+            unknown.sort()
+        if self._prune_embedded is not None:
+            found: list[str] = []
+            self._prune_embedded(obj, "", found)
+            unknown.extend(sorted(found))
+        return unknown
+
+    def validate(self, obj: Object, old: Object | None = None) -> list[FieldError]:
+        """Every error of the object against the schema, [] if it is valid.
+
+        `old` is the object that an update replaces: errors of what did not change are then tolerated
+        (CRDValidationRatcheting). CEL rules are not evaluated.
+        """
+        errors: list[FieldError] = []
+        if self._check is not None and not self._check(obj):
+            errors = explain(self._node, obj, old=None if old is None else Correlated(self._node, obj, old))
+        if self._embedded is not None:
+            self._embedded(obj, "", errors)
+        if self._lists is not None:
+            self._validate_lists(obj, old, errors)
+        return errors
+
+    def validate_status(self, obj: Object, old: Object | None = None) -> list[FieldError]:
+        """As `validate`, for a write of `/status`: only `.status` is held against its part of the schema."""
+        errors: list[FieldError] = []
+        node = self._node.properties.get("status")
+        if node is not None and "status" in obj:
+            check = compile_check(node)
+            if check is not None and not check(obj["status"]):
+                before = None if old is None or "status" not in old else old["status"]
+                correlated = None if before is None else Correlated(node, obj["status"], before)
+                errors = explain(node, obj["status"], at="status", old=correlated)
+        if self._lists is not None:
+            self._validate_lists(obj, old, errors)
+        return errors
+
+    def _validate_lists(self, obj: Object, old: Object | None, errors: list[FieldError]) -> None:
+        assert self._lists is not None, "callers look first"
+        found: list[FieldError] = []
+        self._lists(obj, "", found)
+        if found and old is not None:
+            before: list[FieldError] = []
+            self._lists(old, "", before)
+            if before:
+                return
+        errors.extend(found)
+
+
+class _Cache:
+    """Compiled schemas by content, the least recently used going first."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[bytes, int], tuple[Schema, int, object]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: tuple[bytes, int]) -> Schema | None:
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        self._kept.move_to_end(key)
+        return found[0]
+
+    def put(self, key: tuple[bytes, int], schema: Schema, size: int, owner: object) -> None:
+        """`owner` is kept alive with the entry, since its identity is part of the key."""
+        self._kept[key] = (schema, size, owner)
+        self._bytes += size
+        while len(self._kept) > SCHEMAS_MAX or (self._bytes > SOURCE_BYTES_MAX and len(self._kept) > 1):
+            _, (_, gone, _) = self._kept.popitem(last=False)
+            self._bytes -= gone
+
+
+_cache: Final = _Cache()
+_definitions: Final[OrderedDict[int, tuple[Mapping[str, Object], Definitions]]] = OrderedDict()
+_DEFINITIONS_MAX: Final = 64
+
+
+def compile_schema(
+    source: Object, *, definitions: Mapping[str, Object] | None = None, preserve_unknown: bool = False
+) -> Schema:
+    """The schema, compiled once per content. Raises SchemaError for one that is too deep or too large.
+
+    `definitions` resolve `$ref: "#/components/schemas/<name>"` and mark a built-in kind's published schema
+    (see `node.Node` for what is read differently then). `preserve_unknown` keeps unknown fields everywhere
+    where the schema does not know better, as a CRD's deprecated `spec.preserveUnknownFields` did.
+    """
+    measure(source)
+    if preserve_unknown:
+        source = {**source, "x-kubernetes-preserve-unknown-fields": True}
+    text = orjson.dumps(source, option=orjson.OPT_SORT_KEYS)
+    key = (hashlib.blake2b(text, digest_size=20).digest(), 0 if definitions is None else id(definitions))
+    found = _cache.get(key)
+    if found is None:
+        shared = None if definitions is None else _shared_definitions(definitions)
+        # A private copy: the caller's object may change after it was hashed.
+        own: Object = orjson.loads(text)
+        found = Schema(own, node_of(own, shared))
+        _cache.put(key, found, len(text), definitions)
+    return found
+
+
+def _shared_definitions(sources: Mapping[str, Object]) -> Definitions:
+    """One Definitions for each mapping, by identity, so that all kinds of a group share their nodes."""
+    known = _definitions.get(id(sources))
+    if known is not None:
+        return known[1]
+    made = Definitions(sources)
+    _definitions[id(sources)] = (sources, made)
+    if len(_definitions) > _DEFINITIONS_MAX:
+        _definitions.popitem(last=False)
+    return made
+
+
+# Accepts and keeps anything.
+ANY: Final = compile_schema({"x-kubernetes-preserve-unknown-fields": True})
