@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Protocol
 
 from clusterling.machinery.meta import Object
@@ -287,23 +288,36 @@ def printed(value: object) -> str:
         case float():
             return go_float(value)
         case _:
-            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+            text = json.dumps(_go_json(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
             return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def go_float(value: float) -> str:
-    """A float64 as Go's %v prints it: shortest digits, an exponent below 1e-4 and from 1e21."""
-    digits = repr(value)
-    mantissa, _, exponent = digits.partition("e")
-    size = abs(value)
-    if size == 0 or 1e-4 <= size < 1e21:
-        if exponent:
-            return f"{value:.0f}"
-        return mantissa.removesuffix(".0")
-    if not exponent:
-        return digits
-    power = int(exponent)
-    return f"{mantissa.removesuffix('.0')}e{'-' if power < 0 else '+'}{abs(power):02d}"
+    """A float64 as Go's %v prints it: the shortest digits, with an exponent below 1e-4 and from 1e6."""
+    if value == 0:
+        return "0"
+    sign, numerals, power = Decimal(repr(value)).as_tuple()
+    assert isinstance(power, int), "JSON has no infinities"
+    exponent = len(numerals) + power - 1
+    digits = "".join(map(str, numerals)).rstrip("0")
+    minus = "-" if sign else ""
+    if exponent < -4 or exponent >= 6:
+        fraction = f".{digits[1:]}" if len(digits) > 1 else ""
+        return f"{minus}{digits[0]}{fraction}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
+    return minus + f"{abs(value):.{max(len(digits) - 1 - exponent, 0)}f}"
+
+
+def _go_json(value: object) -> object:
+    """The value with whole floats as integers, the way Go's encoder writes them."""
+    match value:
+        case dict():
+            return {key: _go_json(item) for key, item in value.items()}
+        case list():
+            return [_go_json(item) for item in value]
+        case float() if value.is_integer() and abs(value) < 1e21:
+            return int(value)
+        case _:
+            return value
 
 
 class _Parser:

@@ -31,6 +31,11 @@ _wildcard = re.compile(_WILDCARD).fullmatch
 _key = re.compile(_KEY).fullmatch
 # The same language, with the bound inside: one match answers for the common, right value.
 _short_key = re.compile("[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?").fullmatch
+# `example.com/name` in one match: "(?:" keeps no groups, which would cost more than the match.
+_prefixed_key = re.compile(
+    "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*/"
+    "[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+).fullmatch
 _c_identifier = re.compile(_C_IDENTIFIER).fullmatch
 _config_key = re.compile(_CONFIG_KEY).fullmatch
 _env_name = re.compile(_ENV_NAME).fullmatch
@@ -123,6 +128,10 @@ def _subdomain_problems(value: str, too_long: Callable[[int], str]) -> list[str]
     return problems
 
 
+# The name under which the rule is handed around as a kind's `name_problems`.
+dns1123_subdomain_problems: Final = is_dns1123_subdomain
+
+
 def is_dns1035_label(value: str) -> list[str]:
     """`my-name`, beginning with a letter: at most 63 bytes. Services."""
     problems = [_characters_max(LABEL_BYTES_MAX)] if _bytes(value) > LABEL_BYTES_MAX else []
@@ -141,7 +150,7 @@ def is_wildcard_dns1123_subdomain(value: str) -> list[str]:
 
 def is_qualified_name(value: str) -> list[str]:
     """`name` or `example.com/name`: keys of labels and annotations, finalizers."""
-    if _short_key(value):
+    if _short_key(value) or (len(value) <= SUBDOMAIN_BYTES_MAX and _prefixed_key(value)):
         return []
     prefix, slash, name = value.partition("/")
     if not slash:

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from clusterling.machinery.jsonpath import Path, compile_path, printed
 from clusterling.machinery.meta import Object
+from clusterling.machinery.timestamps import parse_rfc3339
 
 Include = Literal["None", "Metadata", "Object"]
 
@@ -99,26 +100,14 @@ def _two(major: int, major_unit: str, minor: int, minor_unit: str) -> str:
     return f"{major}{major_unit}{minor}{minor_unit}" if minor else f"{major}{major_unit}"
 
 
-def parse_time(text: str) -> datetime | None:
-    """An RFC 3339 time as an aware datetime, None where it is not one. Fractions are cut to microseconds."""
-    # fromisoformat takes far more than RFC 3339: dates alone, weeks, no zone.
-    if len(text) < 20 or text[10] != "T" or text[13] != ":" or not text.isascii():
-        return None
-    zone = text[-1] == "Z" or (len(text) >= 25 and text[-6] in "+-" and text[-3] == ":")
-    if not zone or text[4] != "-" or text[7] != "-" or text[16] != ":" or "," in text:
-        return None
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
-
-
 def age(value: object, now: datetime) -> str:
     """How long ago a metav1.Time was: `<unknown>` where there is none, `<invalid>` where it is no time."""
     if value is None or value in {"", "null"}:
         return UNKNOWN
-    moment = parse_time(value) if isinstance(value, str) else None
-    return INVALID if moment is None else human_duration(now - moment)
+    try:
+        return human_duration(now - parse_rfc3339(str(value)))
+    except ValueError:
+        return INVALID
 
 
 def column_from_jsonpath(
@@ -142,10 +131,10 @@ def _jsonpath_cell(path: Path, column_type: str) -> Cell:
     def cell(obj: Object, now: datetime) -> object:
         try:
             found = path.find(obj)
-        except ValueError:
+            return convert(found[0], now) if found else None
+        except (ValueError, RecursionError):
             # An index out of bounds, or a comparison of unlike things: upstream leaves the cell empty.
             return None
-        return convert(found[0], now) if found else None
 
     return cell
 
@@ -162,7 +151,9 @@ def _number(value: object, _now: datetime) -> object:
     if isinstance(value, float):
         # Go writes whole floats without a fraction.
         return int(value) if value.is_integer() and abs(value) < 1e21 else value
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(float(value))
+    return None
 
 
 def _boolean(value: object, _now: datetime) -> object:
