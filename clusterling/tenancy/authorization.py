@@ -1,7 +1,7 @@
 """Who may do what. Until RBAC is served there are two rights: over the whole platform, and over one logical cluster.
 
 `root`'s administrators may do everything everywhere; a credential issued for a cluster with the group
-`system:masters` may do everything in that cluster; anybody may ask for health and version. All else is refused.
+`system:masters` may do everything in that cluster. All else is refused. (Health and version need no right.)
 """
 
 from __future__ import annotations
@@ -15,14 +15,6 @@ MASTERS: Final = "system:masters"
 
 # The administrator of the platform, as the data directory's kubeconfig and the in-process client present themselves.
 ADMIN: Final = User("clusterling:admin", (MASTERS, "system:authenticated"), realm=ROOT_ID)
-
-# What upstream's role system:public-info-viewer lets everybody read (bootstrappolicy/policy.go).
-PUBLIC_PATHS: Final = frozenset({"/healthz", "/livez", "/readyz", "/version", "/version/"})
-
-
-def is_public(verb: str, path: str) -> bool:
-    """Whether anybody may do this to a path that names no resource; `path` is without the cluster's prefix."""
-    return verb in {"get", "head"} and path in PUBLIC_PATHS
 
 
 def allows(user: User, cluster_id: str | None) -> bool:

@@ -28,11 +28,11 @@ from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, column_from_jso
 from clusterling.registry.pack import Pack
 from clusterling.registry.ports import Clock
 from clusterling.registry.resource import Names, Resource, Subresource, SubresourceCall, Version
-from clusterling.registry.strategy import Context, Strategy, User
+from clusterling.registry.strategy import NO_COMPANIONS, Companions, Context, Strategy, User
 from clusterling.storage.store import ABSENT, KeyExists, Op, Store
 from clusterling.tenancy.authorization import MASTERS
 from clusterling.tenancy.directory import key_of
-from clusterling.tenancy.names import ROOT, ROOT_ID, cluster_id, name_problems
+from clusterling.tenancy.names import ROOT, ROOT_ID, cluster_id, fence_key, name_problems
 
 GROUP: Final = "tenancy.clusterling.io"
 VERSION: Final = "v1alpha1"
@@ -196,6 +196,19 @@ class LogicalClusterStrategy(Strategy):
                 forbidden_field("spec.suspended", "true is not available in this version of Clusterling")
             )
         return wrong
+
+    @override
+    async def companions(self, ctx: Context, new: Object | None, old: Object | None) -> Companions:
+        """The cluster's fence stands from its creation to its deletion; every write in the cluster guards on it."""
+        obj = new if new is not None else old
+        assert obj is not None, "a write has an object before or after it"
+        fence = fence_key(obj["status"]["id"])
+        if old is None:
+            return Companions((Op(fence, b"{}", expected=ABSENT),))
+        if name_of(obj) == ROOT or not (new is None or meta(new).get("deletionTimestamp")):
+            return NO_COMPANIONS
+        standing = await ctx.objects.fence(fence)
+        return Companions((Op(fence, None, expected=standing),)) if standing else NO_COMPANIONS
 
     @override
     def may_delete(self, ctx: Context, old: Object) -> None:

@@ -29,13 +29,14 @@ _PREFIX: Final = f"{COLLECTION}-/"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One logical cluster as requests need it. `revision` is that of its object in `root`."""
+    """One logical cluster as requests need it. `revision` is that of its object in `root`, `created_at` its metav1.Time."""
 
     id: str
     name: ClusterName
     uid: str
     phase: str
     revision: int
+    created_at: str
     spec: Object = field(hash=False, compare=False)
 
 
@@ -61,6 +62,7 @@ def _record_of(entry: Entry) -> Record | None:
         uid=metadata["uid"],
         phase=status.get("phase", ""),
         revision=entry.revision,
+        created_at=metadata.get("creationTimestamp", ""),
         spec=obj.get("spec") or {},
     )
 

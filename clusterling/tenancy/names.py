@@ -32,3 +32,11 @@ def cluster_id(uid: str) -> str:
     """
     digest = hashlib.sha256(uid.encode()).digest()
     return base64.b32encode(digest).decode("ascii")[:12].lower()
+
+
+def fence_key(cluster_id: str) -> str:
+    """The fence that every write of a cluster depends on: it goes when the cluster is being deleted (decision 4).
+
+    Relative to `root`'s keyspace, where the LogicalCluster object writes it in its own transaction.
+    """
+    return f"~fence/clusters/-/{cluster_id}"

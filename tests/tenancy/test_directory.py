@@ -13,15 +13,20 @@ from clusterling.storage import memory
 from clusterling.storage.store import ABSENT, Op, Store
 from clusterling.tenancy.directory import Directory, Record, key_of
 
+BORN = "2026-03-01T12:00:00Z"
 TEAM_A = ClusterName.parse("team-a")
 
 
 def _object(name: str, cluster_id: str, **metadata: str) -> Object:
     return {
-        "metadata": {"name": name, "uid": f"uid-of-{cluster_id}", **metadata},
+        "metadata": {"name": name, "uid": f"uid-of-{cluster_id}", "creationTimestamp": BORN, **metadata},
         "spec": {"displayName": name.upper()},
         "status": {"id": cluster_id, "phase": "Ready"},
     }
+
+
+def _id_of(record: Record | None) -> str | None:
+    return record.id if record else None
 
 
 async def _write(store: Store, obj: Object, expected: int | None = None) -> int:
@@ -50,7 +55,7 @@ async def store() -> AsyncIterator[Store]:
 async def test_what_was_there_before_is_known_when_it_is_ready(store: Store) -> None:
     revision = await _write(store, _object("team-a", "aaaa"))
     async with _running(store) as directory:
-        assert directory.known("team-a") == Record("aaaa", TEAM_A, "uid-of-aaaa", "Ready", revision, {})
+        assert directory.known("team-a") == Record("aaaa", TEAM_A, "uid-of-aaaa", "Ready", revision, BORN, {})
         assert directory.by_id("aaaa") is directory.known("team-a")
         assert [record.name for record in directory.records()] == ["team-a"]
         assert directory.records()[0].spec == {"displayName": "TEAM-A"}
@@ -92,7 +97,7 @@ async def test_an_unready_directory_still_finds_what_the_store_has(store: Store)
 async def test_a_namesake_is_another_cluster(store: Store) -> None:
     heard: list[tuple[str | None, str | None]] = []
     async with _running(store) as directory:
-        directory.listen(lambda old, new: heard.append((old and old.id, new and new.id)))
+        directory.listen(lambda old, new: heard.append((_id_of(old), _id_of(new))))
         revision = await _write(store, _object("team-a", "aaaa"))
         await store.write([Op(key_of("team-a"), None, revision)])
         await _write(store, _object("team-a", "bbbb"), ABSENT)

@@ -18,10 +18,12 @@ from typing import Final
 
 import orjson
 
+from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import rfc3339
 from clusterling.registry.ports import Clock
 from clusterling.registry.strategy import User
-from clusterling.storage.store import ABSENT, Compacted, Event, Op, Store, Unavailable, Watch
+from clusterling.storage.store import ABSENT, Compacted, Event, Guard, Op, Store, Unavailable, Watch
+from clusterling.tenancy.names import ROOT_ID, fence_key
 
 PREFIX: Final = "~tokens/"
 
@@ -74,10 +76,19 @@ class IssuedTokens:
         self._forgotten = 0
 
     async def issue(self, cluster_id: str, user: str, groups: tuple[str, ...]) -> str:
-        """A new token that authenticates as that user in that realm. Only the caller ever sees it."""
+        """A new token that authenticates as that user in that realm. Only the caller ever sees it.
+
+        Raises ApiError 409 where the cluster is being deleted: its tokens are gone or going.
+        """
+        guards = []
+        if cluster_id != ROOT_ID:
+            fence = await self._store.get(f"{ROOT_ID}/{fence_key(cluster_id)}")
+            if fence is None:
+                raise ApiError(409, "Conflict", "the logical cluster is being deleted")
+            guards = [Guard(f"{ROOT_ID}/{fence_key(cluster_id)}", fence.revision)]
         token = new_token()
         value = orjson.dumps({"user": user, "groups": groups, "issued": rfc3339(self._clock.now())})
-        await self._store.write([Op(_key(cluster_id, token_hash(token)), value, expected=ABSENT)])
+        await self._store.write([Op(_key(cluster_id, token_hash(token)), value, expected=ABSENT)], guards)
         return token
 
     async def find(self, realm: str, token: str) -> User | None:
