@@ -5,6 +5,7 @@ a revision of its own, also inside a transaction, because clients store the revi
 saw and resume there; two events with one revision could be cut in two.
 
 - One counter for the whole store, strictly rising in commit order. A key's revision is that of its last write.
+  A fresh store's head is 1, so 0 never names a state: it is "now" in a read and "absent" in a write.
 - Keys are paths without a leading slash, `<cluster id>/<group>/<resource>/<namespace or "-">/<name>`, ordered by
   code point (which is the order of their UTF-8 bytes). A *prefix* ends in a slash, or is empty for everything.
 - A value's first byte says its format: `{` is plain JSON, anything below 0x20 an envelope of some wrapper.
@@ -17,7 +18,8 @@ saw and resume there; two events with one revision could be cut in two.
     ├── FutureRevision      the revision asked for is not there yet
     ├── TooLarge            the value is over `VALUE_BYTES_MAX`
     ├── UnknownOutcome      the write may or may not have happened
-    └── Unavailable         the store cannot answer now; nothing was written
+    ├── Unavailable         the store cannot answer now; nothing was written
+    └── StoreOpenError      the store cannot be opened; the message says what to do
 """
 
 from __future__ import annotations
@@ -27,7 +29,15 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
-VALUE_BYTES_MAX: Final = 1_572_864 - 16_384  # etcd's request limit less room for the envelope, in every backend alike.
+from typing_extensions import override
+
+VALUE_BYTES_MAX: Final = (
+    1_572_864 - 16_384
+)  # etcd's request limit less room for the envelope, in every backend alike.
+
+WRITE_OPS_MAX: Final = (
+    100  # Ops and guards of one write, each: what the tightest backend takes in one transaction.
+)
 
 ABSENT: Final = 0  # As an expected revision: the key must not exist.
 
@@ -68,6 +78,10 @@ class Unavailable(StorageError):
     """The store cannot serve this now: closed, full, or out of reach. Nothing was written (HTTP 503)."""
 
 
+class StoreOpenError(StorageError):
+    """The store cannot be opened. The message is one line for an operator: what is wrong, where, and what to do."""
+
+
 class Entry:
     """A key's current value. Identity matters: a cache hands out the same Entry until the key is written again.
 
@@ -83,14 +97,17 @@ class Entry:
         self.revision = revision
         self.views: dict[object, object] | None = None
 
+    @override
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
             return NotImplemented
         return (self.key, self.value, self.revision) == (other.key, other.value, other.revision)
 
+    @override
     def __hash__(self) -> int:
         return hash((self.key, self.revision))
 
+    @override
     def __repr__(self) -> str:
         return f"Entry({self.key!r}, {self.value[:60]!r}, revision={self.revision})"
 
@@ -113,6 +130,8 @@ class Page:
 
 class Event:
     """One write that happened. `entry` None: the key was deleted. `dropped`: the whole range under `key` went at once.
+
+    A drop's key is a prefix, narrowed to the watch's own where more than the watch sees was dropped.
 
     `previous()` may cost a read in a backend, so it is asked for only where someone needs it; it raises
     Compacted once history no longer has it. None: the key was created.
@@ -140,6 +159,7 @@ class Event:
             self._previous = self._previous()
         return self._previous
 
+    @override
     def __repr__(self) -> str:
         what = "dropped" if self.dropped else "deleted" if self.entry is None else "written"
         return f"Event({self.revision}, {self.key!r}, {what})"
@@ -203,10 +223,14 @@ class Watch(Protocol):
         """How far the watch has come: everything at or below was taken, or was not under its prefix."""
 
     def take(self) -> Batch | None:
-        """What came since the last take, or None. Raises Compacted when the reader fell out of the window."""
+        """The next batch, or None when there is none yet; so called again until it is None.
+
+        Raises Compacted when the reader fell out of the window, Unavailable when the store has closed.
+        Once it has raised, it raises the same again.
+        """
 
     def notify(self, callback: Callable[[], None]) -> None:
-        """Sets the one callback. It must not raise and must not block."""
+        """Sets the one callback, and calls it at once if there is something to take. It must not raise or block."""
 
     def __aiter__(self) -> AsyncIterator[Batch]: ...
 
@@ -235,7 +259,8 @@ class Store(Protocol):
         """Does all of `ops` or none, if every guard holds; returns a revision for each op, rising.
 
         When it returns, the write is durable, and every watch and cache of this process has it.
-        Ops of one call name distinct keys. Raises KeyExists, RevisionConflict, GuardFailed, TooLarge,
+        Ops of one call name distinct keys; at most `WRITE_OPS_MAX` ops and as many guards. All guards are
+        looked at before any op. Cancelled, it may or may not have happened. Raises KeyExists, RevisionConflict, GuardFailed, TooLarge,
         UnknownOutcome; nothing else was written then (UnknownOutcome: nobody knows).
         """
 
@@ -250,15 +275,24 @@ class Store(Protocol):
         """The last revision this process has seen. Never goes back."""
 
     async def fresh(self) -> int:
-        """A revision at or above every write acknowledged, by any replica, before the call."""
+        """A revision at or above every write acknowledged, by any replica, before the call.
+
+        When it returns, every watch and cache of this process has come that far: who then reads memory reads
+        fresh.
+        """
 
     async def compact(self, horizon: int) -> None:
-        """Forgets history below `horizon`. The current value of every key stays."""
+        """Forgets history below `horizon`, in bounded steps. The current value of every key stays.
+
+        Lists at `horizon` and watches after `horizon - 1` are still served; what is older raises Compacted.
+        A horizon above `head()` counts as `head()`; one below an earlier horizon does nothing.
+        """
 
     async def drop(self, prefix: str) -> None:
-        """Removes every key under `prefix`, in bounded steps, with one event: `dropped`, on the prefix.
+        """Removes every key under `prefix` at once, whatever their number, with one event: `dropped`, on the prefix.
 
-        Readers see the range empty from the first step on. Safe to repeat after a crash.
+        History keeps what was there (or raises Compacted); the space comes back in bounded steps, at the latest
+        when `compact` passes the drop. Where nothing is under the prefix, nothing is written. Safe to repeat.
         """
 
     async def expired(self, now: int, limit: int) -> Sequence[Entry]:

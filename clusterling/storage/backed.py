@@ -1,0 +1,97 @@
+"""A complete store over a backend: its reads, the batcher's writes, the feed's watches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from clusterling.storage.backend import Backend
+from clusterling.storage.batcher import Batcher
+from clusterling.storage.feed import Feed
+from clusterling.storage.store import Entry, Guard, Identity, Op, Page, Unavailable, Watch
+
+
+class BackedStore:
+    """What `memory.open()` and `sqlite.open(path)` yield."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._batcher = Batcher(backend)
+        self._feed = Feed(backend)
+        self._closed = False
+        backend.follow(self._feed.publish)
+
+    async def get(self, key: str) -> Entry | None:
+        self._check_open()
+        return await self._backend.get(key)
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page:
+        self._check_open()
+        return await self._backend.list(prefix, after=after, limit=limit, revision=revision)
+
+    async def count(self, prefix: str) -> int:
+        self._check_open()
+        return await self._backend.count(prefix)
+
+    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+        return await self._batcher.write(ops, guards)
+
+    def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
+        return self._feed.watch(prefix, after=after)
+
+    def head(self) -> int:
+        return self._feed.revision
+
+    async def fresh(self) -> int:
+        self._check_open()
+        revision = await self._backend.fresh()
+        if revision > self._feed.revision:
+            await self._feed.reached(revision)
+        return revision
+
+    async def compact(self, horizon: int) -> None:
+        self._check_open()
+        await self._backend.compact(horizon)
+
+    async def drop(self, prefix: str) -> None:
+        self._check_open()
+        await self._backend.drop(prefix)
+
+    async def expired(self, now: int, limit: int) -> Sequence[Entry]:
+        self._check_open()
+        return await self._backend.expired(now, limit)
+
+    async def identity(self) -> Identity:
+        self._check_open()
+        return await self._backend.identity()
+
+    async def _run(self) -> None:
+        await self._batcher.run()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._batcher.close()
+        self._feed.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the store is closed")
+
+
+@asynccontextmanager
+async def serve(backend: Backend) -> AsyncIterator[BackedStore]:
+    """Runs a store over `backend` while the context lasts, then closes both.
+
+    What is being committed at the end is seen through; what waits for its turn is refused.
+    """
+    store = BackedStore(backend)
+    committing = asyncio.get_running_loop().create_task(store._run(), name="storage batcher")
+    try:
+        yield store
+    finally:
+        store._close()
+        try:
+            await committing
+        finally:
+            await backend.close()

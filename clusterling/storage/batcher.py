@@ -1,0 +1,154 @@
+"""Group commit: what arrives while a commit is under way shares the next one.
+
+There is no artificial delay: an idle store commits a lone write at once, a busy one commits as many together as
+came meanwhile. The transactions of a batch touch distinct keys, and none guards a key that an earlier one of the
+batch writes; so executing them one after the other, or guards first, or all in one statement is the same thing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from clusterling.storage.backend import Backend, Committed, Transaction
+from clusterling.storage.store import (
+    VALUE_BYTES_MAX,
+    WRITE_OPS_MAX,
+    Guard,
+    Op,
+    StorageError,
+    TooLarge,
+    Unavailable,
+    UnknownOutcome,
+)
+
+BATCH_OPS_MAX: Final = WRITE_OPS_MAX
+BATCH_BYTES_MAX: Final = 1 << 20
+LOOK_AHEAD: Final = (
+    4 * BATCH_OPS_MAX
+)  # Writers of one hot key must not make every batch walk the whole queue.
+
+
+class _Waiting:
+    """A transaction on its way, and the writer that waits for it."""
+
+    __slots__ = ("outcome", "size", "transaction")
+
+    def __init__(
+        self, transaction: Transaction, outcome: asyncio.Future[Sequence[int]], *, size: int
+    ) -> None:
+        self.transaction = transaction
+        self.outcome = outcome
+        self.size = size
+
+
+class Batcher:
+    """`write` for everybody, over a backend's `commit`; `run` is the one loop that commits."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._queue: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._closed = False
+
+    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+        """As `Store.write`."""
+        size = 0
+        for op in ops:
+            if op.value is not None:
+                if len(op.value) > VALUE_BYTES_MAX:
+                    raise TooLarge(op.key)
+                size += len(op.value)
+        assert len(ops) <= WRITE_OPS_MAX and len(guards) <= WRITE_OPS_MAX, (
+            "a write fits one transaction of any backend"
+        )
+        assert len(ops) == 1 or len({op.key for op in ops}) == len(ops), "ops of one write name distinct keys"
+        if self._closed:
+            raise Unavailable("the store is closed")
+        outcome: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(Transaction(ops, guards), outcome, size=size))
+        self._arrived.set()
+        return await outcome
+
+    async def run(self) -> None:
+        """Commits batches until `close`."""
+        try:
+            while not self._closed:
+                if not self._queue:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                batch = self._take()
+                if batch:
+                    await self._commit(batch)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Refuses what waits and what comes; a commit that is under way is seen through."""
+        self._closed = True
+        self._arrived.set()
+        while self._queue:
+            _fail(self._queue.popleft(), Unavailable("the store is closed"))
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch, first come first served for every key. A writer that has left writes nothing."""
+        batch: list[_Waiting] = []
+        passed: list[_Waiting] = []
+        written: set[str] = set()  # By the batch.
+        held: set[str] = set()  # By those passed over: nobody overtakes them on their keys.
+        ops = size = 0
+        queue = self._queue
+        for _ in range(min(len(queue), LOOK_AHEAD)):
+            waiting = queue.popleft()
+            if waiting.outcome.done():
+                continue
+            transaction = waiting.transaction
+            full = batch and (
+                ops + len(transaction.ops) > BATCH_OPS_MAX or size + waiting.size > BATCH_BYTES_MAX
+            )
+            if full:
+                queue.appendleft(waiting)
+                break
+            keys = [op.key for op in transaction.ops]
+            if (
+                written.isdisjoint(keys)
+                and held.isdisjoint(keys)
+                and not any(guard.key in written or guard.key in held for guard in transaction.guards)
+            ):
+                batch.append(waiting)
+                written.update(keys)
+                ops += len(keys)
+                size += waiting.size
+            else:
+                passed.append(waiting)
+                held.update(keys)
+                held.update(guard.key for guard in transaction.guards)
+        queue.extendleft(reversed(passed))
+        return batch
+
+    async def _commit(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            outcomes = await self._backend.commit([waiting.transaction for waiting in batch])
+        except StorageError as error:
+            for waiting in batch:
+                _fail(waiting, type(error)(*error.args), cause=error)
+            return
+        except BaseException as error:
+            for waiting in batch:
+                _fail(waiting, UnknownOutcome("the store failed during the commit"), cause=error)
+            raise
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Committed):
+                if not waiting.outcome.done():
+                    waiting.outcome.set_result(outcome.revisions)
+            else:
+                _fail(waiting, outcome)
+
+
+def _fail(waiting: _Waiting, error: StorageError, *, cause: BaseException | None = None) -> None:
+    if waiting.outcome.done():
+        return
+    error.__cause__ = cause
+    waiting.outcome.set_exception(error)

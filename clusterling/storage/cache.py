@@ -1,0 +1,550 @@
+"""CachedStore: a Store that answers from memory, and is no staler than asked.
+
+It stands above a cluster's Keyspace (and Overlay), so its entries carry the cluster's own keys and are handed out
+without copying. A *unit* is a collection, the first two segments of a key (`<group>/<resource>/`): loaded at first use,
+kept current by a watch of the store below, evicted when nobody watches it and memory is short.
+
+Loading: the watch is in place and buffers; a snapshot is read at S; what the watch brings at or below S is
+already in it and is dropped; the rest is applied; then the unit is published. From there on every batch of the
+store below is applied synchronously, before the writer is answered, so within one process memory is never behind.
+
+An entry is *finished* once, as it enters: `finish(key, value, revision)` gives the bytes that readers get. The same
+Entry is handed out until its key is written again, the same Batch to all watchers of a prefix: what they derive
+from either is kept in its `views` and computed once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Final, Self
+
+from clusterling.storage.backend import prefix_end, prefixes
+from clusterling.storage.feed import Stream, StreamWatch, later
+from clusterling.storage.store import (
+    Batch,
+    Compacted,
+    Entry,
+    Event,
+    Guard,
+    Identity,
+    Op,
+    Page,
+    StorageError,
+    Store,
+    Unavailable,
+    Watch,
+)
+
+Finish = Callable[[str, bytes, int], bytes]
+
+RING_EVENTS_MAX: Final = 4096
+RING_BYTES_MAX: Final = 4 << 20
+ENTRY_OVERHEAD_BYTES: Final = 400  # Entry, key, its places in dict and list.
+UNIT_OVERHEAD_BYTES: Final = 4096
+LOAD_SLICE_ENTRIES: Final = 500  # Finishing so many takes about a millisecond; then others may run.
+LOAD_ATTEMPTS_MAX: Final = 4
+EVICTION_LOOKS_MAX: Final = (
+    64  # Units looked at for one eviction, so that a budget full of watched ones costs no more.
+)
+GETS_BEFORE_LOAD: Final = 4  # So many single reads of a unit go below before it is worth loading.
+GETS_REMEMBERED_MAX: Final = 256
+
+
+def as_stored(_key: str, value: bytes, _revision: int) -> bytes:
+    """The `finish` that changes nothing."""
+    return value
+
+
+class CacheBudget:
+    """Bytes that the units of many caches may take together. The least recently used goes first."""
+
+    def __init__(self, bytes_max: int = 512 << 20) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0
+        self._units: OrderedDict[_Unit, None] = OrderedDict()
+
+    def charge(self, unit: _Unit) -> None:
+        """Takes account of what the unit has grown to, and makes room for it."""
+        self._units.setdefault(unit, None)
+        size = unit.size()
+        self.bytes += size - unit.charged
+        unit.charged = size
+        if self.bytes > self.bytes_max:
+            self._make_room(unit)
+
+    def remove(self, unit: _Unit) -> None:
+        if unit in self._units:
+            del self._units[unit]
+            self.bytes -= unit.charged
+            unit.charged = 0
+
+    def _make_room(self, keep: _Unit) -> None:
+        """Evicts what nobody watches until the budget holds, or nothing is left that may go; never `keep`.
+
+        A unit that was used since it was last looked at gets a second chance, which is as good as an order of
+        use and costs a reader one attribute.
+        """
+        for _ in range(min(2 * len(self._units), EVICTION_LOOKS_MAX)):
+            if self.bytes <= self.bytes_max:
+                return
+            unit = next(iter(self._units))
+            if unit is keep or unit.used or unit.watched():
+                unit.used = False
+                self._units.move_to_end(unit)
+            else:
+                unit.cache.evict(unit)
+
+
+class _Unit:
+    """One collection in memory: entries, their keys in order, and the streams of its watchers."""
+
+    def __init__(self, cache: CachedStore, prefix: str, below: Watch, page: Page) -> None:
+        self.cache = cache
+        self.prefix = prefix
+        self.below = below
+        self.entries: dict[str, Entry] = {}
+        self.keys: list[str] = []
+        self.last_change = page.last_change
+        self.snapshot = page.revision
+        self.bytes = UNIT_OVERHEAD_BYTES
+        self.charged = 0  # What the budget was last told.
+        self.used = True
+        self.resources = AsyncExitStack()
+        self.whole = self._new_stream(prefix, page.last_change)
+        self.streams = {prefix: self.whole}
+
+    def revision(self) -> int:
+        return max(self.snapshot, self.below.revision)
+
+    def size(self) -> int:
+        return self.bytes + self.whole.bytes
+
+    def watched(self) -> bool:
+        return any(stream.watches for stream in self.streams.values())
+
+    async def fill(self, entries: Sequence[Entry]) -> None:
+        finish = self.cache.finish
+        for start in range(0, len(entries), LOAD_SLICE_ENTRIES):
+            for raw in entries[start : start + LOAD_SLICE_ENTRIES]:
+                entry = Entry(raw.key, finish(raw.key, raw.value, raw.revision), raw.revision)
+                self.entries[raw.key] = entry
+                self.keys.append(raw.key)
+                self.bytes += len(entry.value) + ENTRY_OVERHEAD_BYTES
+            if start:
+                await asyncio.sleep(0)
+
+    def follow(self) -> None:
+        """Applies what came while the snapshot was read, and from now on what comes, as it comes.
+
+        Raises Compacted if more came than the watch below could hold.
+        """
+        self._take()
+        self.below.notify(self._advance)
+
+    def retire(self, error: StorageError) -> None:
+        """Ends the watches. What still comes from below, until that watch is closed, is thrown away."""
+        for stream in list(self.streams.values()):
+            stream.end(error)
+        self.below.notify(self._discard)
+
+    def _advance(self) -> None:
+        try:
+            touched = self._take()
+        except StorageError as error:
+            self.cache.lost(self, error)
+            return
+        self.cache.budget.charge(self)
+        for stream in touched:
+            stream.wake()
+
+    def _discard(self) -> None:
+        try:
+            while self.below.take() is not None:
+                pass
+        except StorageError:
+            return
+
+    def _take(self) -> dict[Stream, None]:
+        """Applies what the watch below has, and appends it to the streams that see any of it."""
+        touched: dict[Stream, None] = {}
+        while (batch := self.below.take()) is not None:
+            batch = later(batch, self.snapshot)  # A snapshot may be ahead of what is published.
+            if batch.events:
+                self._publish(Batch([self._apply(event) for event in batch.events], batch.revision), touched)
+        return touched
+
+    def _apply(self, event: Event) -> Event:
+        self.last_change = event.revision
+        key, raw = event.key, event.entry
+        if raw is not None:
+            entry = Entry(key, self.cache.finish(key, raw.value, raw.revision), raw.revision)
+            old = self.entries.get(key)
+            self.entries[key] = entry
+            if old is None:
+                insort(self.keys, key)
+                self.bytes += len(entry.value) + ENTRY_OVERHEAD_BYTES
+            else:
+                self.bytes += len(entry.value) - len(old.value)
+            return Event(event.revision, key, entry, old)
+        if event.dropped:
+            low, high = self.span(key)
+            for gone in self.keys[low:high]:
+                self.bytes -= len(self.entries.pop(gone).value) + ENTRY_OVERHEAD_BYTES
+            del self.keys[low:high]
+            return Event(event.revision, key, None, dropped=True)
+        old = self.entries.pop(key, None)
+        if old is not None:
+            del self.keys[bisect_left(self.keys, key)]
+            self.bytes -= len(old.value) + ENTRY_OVERHEAD_BYTES
+        return Event(event.revision, key, None, old)
+
+    def _publish(self, batch: Batch, touched: dict[Stream, None]) -> None:
+        self.whole.append(batch)
+        touched[self.whole] = None
+        if len(self.streams) == 1:
+            return
+        if any(event.dropped for event in batch.events):
+            narrower = set(self.streams)
+        else:
+            narrower = {
+                prefix for event in batch.events for prefix in prefixes(event.key)
+            } & self.streams.keys()
+        narrower.discard(self.prefix)
+        for prefix in narrower:
+            seen = narrowed(batch, prefix)
+            if seen.events:
+                self.streams[prefix].append(seen)
+                touched[self.streams[prefix]] = None
+
+    def span(self, prefix: str) -> tuple[int, int]:
+        """Where the keys under `prefix` are in `keys`."""
+        if prefix == self.prefix:
+            return 0, len(self.keys)
+        low = bisect_left(self.keys, prefix)
+        return low, bisect_left(self.keys, prefix_end(prefix), low)
+
+    def floor(self, prefix: str) -> int:
+        """A watch of `prefix` after this revision, or a later one, needs no history from below."""
+        return self.streams.get(prefix, self.whole).floor
+
+    def stream(self, prefix: str) -> Stream:
+        """The shared stream of a prefix. A narrower one starts with what the unit's own window has of it."""
+        stream = self.streams.get(prefix)
+        if stream is None:
+            stream = self.streams[prefix] = self._new_stream(prefix, self.whole.floor)
+            for batch in self.whole.batches_after(self.whole.floor):
+                seen = narrowed(batch, prefix)
+                if seen.events:
+                    stream.append(seen)
+        return stream
+
+    def leave(self, stream: Stream, watch: StreamWatch) -> None:
+        watch.close()
+        if not stream.watches and stream.prefix != self.prefix:
+            self.streams.pop(stream.prefix, None)
+
+    def _new_stream(self, prefix: str, floor: int) -> Stream:
+        return Stream(
+            prefix,
+            self.revision,
+            keep=True,
+            floor=floor,
+            events_max=RING_EVENTS_MAX,
+            bytes_max=RING_BYTES_MAX,
+        )
+
+
+def narrowed(batch: Batch, prefix: str) -> Batch:
+    """What a watch of `prefix` sees of a batch of a wider one."""
+    events: list[Event] = []
+    for event in batch.events:
+        if event.key.startswith(prefix):
+            events.append(event)
+        elif event.dropped and prefix.startswith(event.key):
+            events.append(Event(event.revision, prefix, None, dropped=True))
+    return Batch(events, batch.revision)
+
+
+def unit_of(key: str) -> str:
+    """The unit of a key or prefix, "" where it has none: fewer than two segments, each closed by a slash."""
+    end = key.find("/", key.find("/") + 1) + 1
+    return key[:end] if key.find("/") + 1 < end else ""
+
+
+class CachedStore:
+    """A cache over the store of one cluster. Use as a context, or `close` it, so that its watches below end."""
+
+    def __init__(
+        self, below: Store, *, finish: Finish = as_stored, budget: CacheBudget | None = None
+    ) -> None:
+        self.finish = finish
+        self.budget = CacheBudget() if budget is None else budget
+        self._below = below
+        self._units: dict[str, _Unit] = {}
+        self._loading: dict[str, asyncio.Event] = {}
+        self._gets: dict[str, int] = {}
+        self._leaving: list[AsyncExitStack] = []
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends every watch (Unavailable) and forgets everything."""
+        self._closed = True
+        for unit in list(self._units.values()):
+            self._forget(unit, Unavailable("the cache is closed"))
+        await self._let_go()
+
+    # What callers on the fast path use without waiting.
+
+    def peek(self, key: str) -> Entry | None:
+        """The entry in memory. None: there is none, or its unit is not loaded (`is_loaded` tells)."""
+        unit = self._units.get(unit_of(key))
+        if unit is None:
+            return None
+        unit.used = True
+        return unit.entries.get(key)
+
+    def is_loaded(self, prefix: str) -> bool:
+        """Whether the unit of this key or prefix is in memory."""
+        return unit_of(prefix) in self._units
+
+    def last_change(self, prefix: str) -> int | None:
+        """The revision of the last write to the prefix's unit, or a little later; None where it is not loaded."""
+        unit = self._units.get(unit_of(prefix))
+        return None if unit is None else unit.last_change
+
+    # Store.
+
+    async def get(self, key: str) -> Entry | None:
+        await self._below.fresh()
+        prefix = unit_of(key)
+        unit = self._units.get(prefix)
+        if unit is None:
+            if not prefix or not self._worth_loading(prefix):
+                entry = await self._below.get(key)
+                return None if entry is None else self._finished(entry)
+            unit = await self._load(prefix)
+        unit.used = True
+        return unit.entries.get(key)
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page:
+        name = unit_of(prefix)
+        if not name:
+            return self._finished_page(
+                await self._below.list(prefix, after=after, limit=limit, revision=revision), None
+            )
+        if revision == 0:
+            await self._below.fresh()
+        unit = self._units.get(name) or await self._load(name)
+        unit.used = True
+        now = unit.revision()
+        at = revision or now
+        if not unit.last_change <= at <= now:
+            page = await self._below.list(prefix, after=after, limit=limit, revision=revision)
+            return self._finished_page(page, unit)
+        low, high = unit.span(prefix)
+        if after:
+            low = min(high, bisect_right(unit.keys, after, low, high))
+        end = min(high, low + limit) if limit else high
+        entries = list(map(unit.entries.__getitem__, unit.keys[low:end]))
+        return Page(entries, at, high - end, unit.last_change)
+
+    async def count(self, prefix: str) -> int:
+        await self._below.fresh()
+        unit = self._units.get(unit_of(prefix))
+        if unit is None:
+            return await self._below.count(prefix)
+        low, high = unit.span(prefix)
+        return high - low
+
+    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+        return await self._below.write(ops, guards)
+
+    def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
+        if unit_of(prefix):
+            return self._watch(prefix, after)
+        return self._watch_below(prefix, after)
+
+    def head(self) -> int:
+        return self._below.head()
+
+    async def fresh(self) -> int:
+        return await self._below.fresh()
+
+    async def compact(self, horizon: int) -> None:
+        await self._below.compact(horizon)
+
+    async def drop(self, prefix: str) -> None:
+        await self._below.drop(prefix)
+
+    async def expired(self, now: int, limit: int) -> Sequence[Entry]:
+        return [self._finished(entry) for entry in await self._below.expired(now, limit)]
+
+    async def identity(self) -> Identity:
+        return await self._below.identity()
+
+    # For units and the budget.
+
+    def evict(self, unit: _Unit) -> None:
+        """Forgets a unit that nobody watches."""
+        self._forget(unit, Compacted(unit.last_change))
+
+    def lost(self, unit: _Unit, error: StorageError) -> None:
+        """The watch below failed: the unit is loaded anew at its next use, and its watchers list again."""
+        self._forget(unit, error)
+
+    def _forget(self, unit: _Unit, error: StorageError) -> None:
+        if self._units.get(unit.prefix) is unit:
+            del self._units[unit.prefix]
+        self.budget.remove(unit)
+        self._leaving.append(unit.resources)
+        unit.retire(error)
+
+    async def _let_go(self) -> None:
+        while self._leaving:
+            await self._leaving.pop().aclose()
+
+    def _worth_loading(self, prefix: str) -> bool:
+        if prefix in self._loading:
+            return True
+        count = self._gets.get(prefix, 0) + 1
+        if count > GETS_BEFORE_LOAD:
+            return True
+        if len(self._gets) >= GETS_REMEMBERED_MAX:
+            self._gets.clear()
+        self._gets[prefix] = count
+        return False
+
+    async def _load(self, prefix: str) -> _Unit:
+        """The unit, loaded by the first who asks; whoever asks meanwhile waits for the same load."""
+        while True:
+            if self._closed:
+                raise Unavailable("the cache is closed")
+            unit = self._units.get(prefix)
+            if unit is not None:
+                return unit
+            loading = self._loading.get(prefix)
+            if loading is None:
+                break
+            await loading.wait()
+        loading = self._loading[prefix] = asyncio.Event()
+        try:
+            for _ in range(LOAD_ATTEMPTS_MAX):
+                await self._let_go()
+                unit = await self._read(prefix)
+                if unit is not None:
+                    return unit
+            raise Unavailable(f"{prefix} changes faster than it can be read")
+        finally:
+            del self._loading[prefix]
+            loading.set()
+
+    async def _read(self, prefix: str) -> _Unit | None:
+        """One attempt at loading; None where so much changed meanwhile that the watch fell out of its window."""
+        async with AsyncExitStack() as stack:
+            below = await stack.enter_async_context(self._below.watch(prefix, after=self._below.head()))
+            page = await self._below.list(prefix)
+            unit = _Unit(self, prefix, below, page)
+            await unit.fill(page.entries)
+            if self._closed:
+                raise Unavailable("the cache is closed")
+            # From here to the return there is no await: nothing is missed between catching up and following.
+            try:
+                unit.follow()
+            except Compacted:
+                return None
+            unit.resources = stack.pop_all()
+            self._units[prefix] = unit
+            self._gets.pop(prefix, None)
+            self.budget.charge(unit)
+            return unit
+
+    def _finished(self, raw: Entry) -> Entry:
+        return Entry(raw.key, self.finish(raw.key, raw.value, raw.revision), raw.revision)
+
+    def _finished_page(self, page: Page, unit: _Unit | None) -> Page:
+        entries: list[Entry] = []
+        for raw in page.entries:
+            kept = unit.entries.get(raw.key) if unit is not None else None
+            entries.append(
+                kept if kept is not None and kept.revision == raw.revision else self._finished(raw)
+            )
+        return Page(entries, page.revision, page.remaining, page.last_change)
+
+    def _finished_event(self, event: Event) -> Event:
+        def previous() -> Entry | None:
+            before = event.previous()
+            return None if before is None else self._finished(before)
+
+        entry = None if event.entry is None else self._finished(event.entry)
+        return Event(event.revision, event.key, entry, previous, dropped=event.dropped)
+
+    def _finished_batch(self, batch: Batch) -> Batch:
+        return Batch([self._finished_event(event) for event in batch.events], batch.revision)
+
+    @asynccontextmanager
+    async def _watch(self, prefix: str, after: int) -> AsyncIterator[Watch]:
+        name = unit_of(prefix)
+        while True:
+            unit = self._units.get(name) or await self._load(name)
+            if after >= unit.floor(prefix):
+                stream = unit.stream(prefix)
+                watch = stream.subscribe(after)
+                break
+            replay, through = await self._replay(prefix, after)
+            if self._units.get(name) is unit and unit.floor(prefix) <= through:
+                stream = unit.stream(prefix)
+                watch = stream.subscribe(after, replay, through=through)
+                break
+        unit.used = True
+        try:
+            yield watch
+        finally:
+            unit.leave(stream, watch)
+
+    async def _replay(self, prefix: str, after: int) -> tuple[Sequence[Batch], int]:
+        """Finished batches above `after`, from the history below, and how far they reach."""
+        batches = []
+        async with self._below.watch(prefix, after=after) as below:
+            while (batch := below.take()) is not None:
+                batches.append(self._finished_batch(batch))
+            return batches, below.revision
+
+    @asynccontextmanager
+    async def _watch_below(self, prefix: str, after: int) -> AsyncIterator[Watch]:
+        async with self._below.watch(prefix, after=after) as below:
+            yield _FinishedWatch(below, self._finished_batch)
+
+
+class _FinishedWatch:
+    """A watch wider than any unit: passed through, its entries finished on the way."""
+
+    def __init__(self, below: Watch, finished: Callable[[Batch], Batch]) -> None:
+        self._below = below
+        self._finished = finished
+
+    @property
+    def revision(self) -> int:
+        return self._below.revision
+
+    def take(self) -> Batch | None:
+        batch = self._below.take()
+        return None if batch is None else self._finished(batch)
+
+    def notify(self, callback: Callable[[], None]) -> None:
+        self._below.notify(callback)
+
+    def __aiter__(self) -> AsyncIterator[Batch]:
+        return self
+
+    async def __anext__(self) -> Batch:
+        return self._finished(await anext(self._below))
