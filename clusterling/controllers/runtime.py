@@ -108,7 +108,7 @@ class WorkQueue:
     def failed(self, key: Hashable) -> float:
         """Puts the key off; returns for how long, in seconds."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(BACKOFF_FIRST_S * 2 ** min(count - 1, 20), BACKOFF_MAX_S)
+        delay = min(BACKOFF_FIRST_S * float(2 ** min(count - 1, 20)), BACKOFF_MAX_S)
         self._release(key)
         self.add_after(key, delay)
         return delay

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from typing_extensions import override
+
 from clusterling.machinery.meta import Object
 
 
@@ -103,6 +105,7 @@ class FieldError:
             text += f": {_go_value(self.value)}"
         return f"{text}: {self.detail}" if self.detail else text
 
+    @override
     def __str__(self) -> str:
         return f"{self.field}: {self.body()}"
 
@@ -126,7 +129,9 @@ def type_invalid(path: str, value: object, detail: str) -> FieldError:
 def not_supported(path: str, value: object, supported: Iterable[str]) -> FieldError:
     """`supported` keeps its order, as upstream's does: sort it where upstream sorts."""
     values = ", ".join(go_quote(one) for one in supported)
-    return FieldError(FieldErrorType.NOT_SUPPORTED, path, value, f"supported values: {values}" if values else "")
+    return FieldError(
+        FieldErrorType.NOT_SUPPORTED, path, value, f"supported values: {values}" if values else ""
+    )
 
 
 def forbidden_field(path: str, detail: str) -> FieldError:
@@ -163,6 +168,7 @@ class ApiError(Exception):
     headers: dict[str, str] = field(default_factory=dict)
     metadata: Object = field(default_factory=dict)
 
+    @override
     def __str__(self) -> str:
         return f"{self.code} {self.reason}: {self.message}"
 
@@ -227,7 +233,9 @@ def generate_name_conflict(resource: str, group: str, name: str) -> ApiError:
     )
 
 
-MODIFIED: Final = "the object has been modified; please apply your changes to the latest version and try again"
+MODIFIED: Final = (
+    "the object has been modified; please apply your changes to the latest version and try again"
+)
 
 
 def conflict(resource: str, group: str, name: str, why: str = MODIFIED) -> ApiError:

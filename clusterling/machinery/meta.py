@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from typing_extensions import override
+
 # The one place where `Any` names an API value: JSON as decoded.
 Object = dict[str, Any]
 
@@ -29,6 +31,7 @@ class GroupVersion:
             raise ValueError(f"unexpected GroupVersion string: {api_version}")
         return cls(group, version)
 
+    @override
     def __str__(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 

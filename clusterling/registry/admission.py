@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from typing_extensions import override
+
 from clusterling.machinery.meta import Object
 from clusterling.registry.resource import Served
 from clusterling.registry.strategy import Context
@@ -38,12 +40,14 @@ class AdmissionChain(Admission):
     def __init__(self, plugins: Sequence[Admission] = ()) -> None:
         self._plugins = tuple(plugins)
 
+    @override
     async def mutate(
         self, ctx: Context, served: Served, operation: Operation, new: Object, old: Object | None
     ) -> None:
         for plugin in self._plugins:
             await plugin.mutate(ctx, served, operation, new, old)
 
+    @override
     async def validate(
         self, ctx: Context, served: Served, operation: Operation, new: Object | None, old: Object | None
     ) -> None:

@@ -64,7 +64,9 @@ class Cluster:
         self.objects = ObjectStore(store, records, admission, ports.clock)
         self.store = store
         self.catalog = base
-        self.used_at = 0.0  # Monotonic seconds of the last request, kept by whoever decides what stays served.
+        self.used_at = (
+            0.0  # Monotonic seconds of the last request, kept by whoever decides what stays served.
+        )
         self._base = base
         self._has_crds = base.find("apiextensions.k8s.io", "v1", "customresourcedefinitions") is not None
         self._stale = self._has_crds

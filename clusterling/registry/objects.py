@@ -25,16 +25,16 @@ from dataclasses import dataclass, replace
 from typing import Final, NoReturn, TypeVar
 
 import orjson
-from clusterling.machinery.objectmeta import (
-    validate_object_meta,
-    validate_object_meta_update,
-)
 
 from clusterling.machinery import errors
 from clusterling.machinery.codec import encode_stored, with_revision
 from clusterling.machinery.errors import ApiError, FieldError
 from clusterling.machinery.meta import Object, meta, name_of, rfc3339
 from clusterling.machinery.names import generate_name, is_dns1123_subdomain
+from clusterling.machinery.objectmeta import (
+    validate_object_meta,
+    validate_object_meta_update,
+)
 from clusterling.registry import continuation, owners, views
 from clusterling.registry.admission import Admission
 from clusterling.registry.options import DeleteOptions, ListOptions, WatchOptions, WriteOptions
@@ -225,7 +225,7 @@ class ObjectStore:
                 async with asyncio.timeout(FUTURE_WAIT_S):
                     # Another replica may have written it: only asking the store tells.
                     while await self._translated(self._store.fresh()) < revision:
-                        await asyncio.sleep(FUTURE_POLL_S)  # noqa: ASYNC110 - nothing tells of others' writes
+                        await asyncio.sleep(FUTURE_POLL_S)
             except TimeoutError as error:
                 raise errors.resource_version_too_large(revision, self._store.head()) from error
 
@@ -415,7 +415,7 @@ class ObjectStore:
             current: Object = orjson.loads(views.document(entry, served))
             seen = meta(current)["resourceVersion"]
             obj = change(current)
-            if not isinstance(obj, dict) or not isinstance(obj.get("metadata", {}), dict):
+            if not isinstance(obj.get("metadata", {}), dict):
                 raise errors.bad_request("the patched document is not an object")
             given = meta(obj).get("resourceVersion")
             tied = given not in (None, "", seen)

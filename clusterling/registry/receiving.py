@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from clusterling.machinery.objectmeta import coerce_object_meta
-
 from clusterling.machinery import errors
 from clusterling.machinery.errors import ApiError, FieldError
 from clusterling.machinery.meta import Object
+from clusterling.machinery.objectmeta import coerce_object_meta
 from clusterling.registry.options import WriteOptions
 from clusterling.registry.resource import Served
 from clusterling.registry.strategy import Context

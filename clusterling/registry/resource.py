@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.schema import Schema
 from clusterling.machinery.table import DEFAULT_COLUMNS, Column
@@ -137,9 +139,11 @@ class Resource:
     schema_revision: int = 0
     guard_key: str = ""
 
+    @override
     def __eq__(self, other: object) -> bool:
         return self is other
 
+    @override
     def __hash__(self) -> int:
         return id(self)
 

@@ -24,20 +24,12 @@ from clusterling.storage.guarded import Guarded
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.store import Store
 from clusterling.tenancy.directory import Directory, Record
-from clusterling.tenancy.names import ROOT_ID
+from clusterling.tenancy.names import ROOT_ID, fence_key
 from clusterling.tenancy.underlay import derived
 
 SERVED_MAX: Final = 2_000
 IDLE_S: Final = 300.0
 SWEEP_EVERY_S: Final = 30.0
-
-
-def fence_key(cluster_id: str) -> str:
-    """The fence that every write of a cluster depends on: it goes when the cluster is being deleted (decision 4).
-
-    Relative to `root`'s keyspace, where the LogicalCluster object writes it in its own transaction.
-    """
-    return f"~fence/clusters/-/{cluster_id}"
 
 
 class ClusterPool:

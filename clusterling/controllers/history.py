@@ -1,0 +1,32 @@
+"""Bounds the store's history by time: what is older than a few minutes is compacted (decision 10).
+
+A client that watches from further back gets 410 and lists again; nothing but history is ever lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from clusterling.registry.ports import Clock
+from clusterling.storage.store import Store
+
+KEPT_S: Final = 300.0
+EVERY_S: Final = 30.0
+
+
+async def run(store: Store, clock: Clock) -> None:
+    """Notes the head every half minute, and compacts to where it was five minutes ago, until cancelled."""
+    marks: deque[tuple[float, int]] = deque()
+    compacted = 0
+    while True:
+        now = clock.monotonic()
+        marks.append((now, store.head()))
+        horizon = 0
+        while marks and now - marks[0][0] >= KEPT_S:
+            horizon = marks.popleft()[1]
+        if horizon > compacted:
+            await store.compact(horizon)
+            compacted = horizon
+        await asyncio.sleep(EVERY_S)

@@ -1,0 +1,313 @@
+"""ApiServer: the composition root, and the library. Everything below is built here by plain constructor calls.
+
+    async with memory.open() as store, ApiServer(store).running() as server:
+        team = await server.clusters.create("team-a")
+        await server.client("team-a").get("/api/v1/namespaces")
+
+The server owns no global state: two of them in one process share nothing. It opens no socket by itself; `listen` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from clusterling.services.client import Client
+
+from clusterling.controllers import expiry, history
+from clusterling.controllers.clusters import ClusterController
+from clusterling.controllers.crds import CrdController
+from clusterling.controllers.garbage import GarbageCollector
+from clusterling.controllers.namespaces import NamespaceController
+from clusterling.controllers.runtime import Runtime
+from clusterling.machinery.errors import ApiError
+from clusterling.machinery.meta import Object
+from clusterling.registry.admission import Admission, AdmissionChain
+from clusterling.registry.catalog import Catalog
+from clusterling.registry.pack import Pack
+from clusterling.registry.ports import Clock, Ports
+from clusterling.registry.strategy import User
+from clusterling.services import documents
+from clusterling.services.app import App, Authenticator, Authorizer, Decision
+from clusterling.services.app import Cluster as ServedCluster
+from clusterling.services.health import Health
+from clusterling.services.request import Request
+from clusterling.services.requestinfo import RequestInfo
+from clusterling.storage.cache import CacheBudget
+from clusterling.storage.keyspace import Keyspace
+from clusterling.storage.store import Store
+from clusterling.tenancy import underlay
+from clusterling.tenancy.authentication.authenticator import Tokens, bearer_token
+from clusterling.tenancy.authentication.tokens import IssuedTokens, StaticTokens
+from clusterling.tenancy.authorization import ADMIN, allows
+from clusterling.tenancy.cluster import GROUP, KIND, PLURAL, ROOT_PACK, VERSION, ensure_root
+from clusterling.tenancy.directory import Directory
+from clusterling.tenancy.kubeconfig import Endpoint
+from clusterling.tenancy.limits import Limits
+from clusterling.tenancy.names import ROOT, ROOT_ID
+from clusterling.tenancy.pool import ClusterPool
+
+if TYPE_CHECKING:
+    from clusterling.services.http import Listener
+
+logger = logging.getLogger(__name__)
+
+LOGICAL_CLUSTERS: Final = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return monotonic()
+
+
+class BearerTokens:
+    """Authenticates requests by their bearer token, in the realm of the cluster they name, then in root's."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    async def authenticate(self, request: Request) -> User | None:
+        token = bearer_token(request.headers.get("Authorization"))
+        if token is None:
+            return None
+        cluster = request.cluster
+        return await self._tokens.authenticate_token(token, None if cluster is None else cluster.id)
+
+
+class MastersOnly:
+    """Until RBAC is served: a cluster's own masters and root's may do everything there, others nothing."""
+
+    async def authorize(self, user: User, cluster: ServedCluster | None, info: RequestInfo) -> Decision:
+        return Decision(allows(user, None if cluster is None else cluster.id))
+
+
+class AllowAll:
+    """Everybody may do everything: for embedders who ask elsewhere."""
+
+    async def authorize(self, user: User, cluster: ServedCluster | None, info: RequestInfo) -> Decision:
+        return Decision(cluster is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalCluster:
+    """A logical cluster as its creator sees it."""
+
+    name: str
+    id: str
+    uid: str
+    url: str
+
+
+class Clusters:
+    """Logical clusters from Python: the same objects in `root`, through the same verbs, as kubectl's."""
+
+    def __init__(self, root: Client) -> None:
+        self._root = root
+
+    async def create(self, name: str, spec: Object | None = None) -> LogicalCluster:
+        """A new cluster, ready when this returns. Raises ApiError (409 AlreadyExists, 422 Invalid)."""
+        body: Object = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": {"name": name}}
+        if spec is not None:
+            body["spec"] = spec
+        return _logical_cluster(await self._root.post(LOGICAL_CLUSTERS, body))
+
+    async def get(self, name: str) -> LogicalCluster:
+        """Raises ApiError 404."""
+        return _logical_cluster(await self._root.get(f"{LOGICAL_CLUSTERS}/{name}"))
+
+    async def list(self) -> Sequence[LogicalCluster]:
+        """All clusters, `root` included, by name."""
+        return [_logical_cluster(item) for item in (await self._root.get(LOGICAL_CLUSTERS))["items"]]
+
+    async def delete(self, name: str) -> None:
+        """The cluster answers no more when this returns; its data go in the background. Raises ApiError 404."""
+        await self._root.delete(f"{LOGICAL_CLUSTERS}/{name}")
+
+    async def kubeconfig(self, name: str) -> Object:
+        """A kubeconfig with a fresh credential. Raises ApiError 503 where no socket is served."""
+        return await self._root.post(f"{LOGICAL_CLUSTERS}/{name}/kubeconfig", {})
+
+
+def _logical_cluster(obj: Object) -> LogicalCluster:
+    status = obj.get("status", {})
+    return LogicalCluster(
+        obj["metadata"]["name"], status.get("id", ""), obj["metadata"]["uid"], status.get("url", "")
+    )
+
+
+class ApiServer:
+    """Serves logical clusters over any Store. Every part can be replaced by an argument.
+
+    `packs` None: what a cluster without nodes needs. `admin_tokens`: bearer tokens of root's realm.
+    `external_url`: what kubeconfigs and statuses say, where it is not the first listener's address.
+    `default_cluster` is also served at `/`. `run_controllers` False: another replica does what they do.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        packs: Iterable[Pack] | None = None,
+        authenticator: Authenticator | None = None,
+        authorizer: Authorizer | None = None,
+        admission: Sequence[Admission] = (),
+        clock: Clock | None = None,
+        admin_tokens: Mapping[str, User] | None = None,
+        external_url: str = "",
+        ca_pem: bytes = b"",
+        default_cluster: str = "",
+        cache_bytes_max: int = 512 << 20,
+        run_controllers: bool = True,
+    ) -> None:
+        if packs is None:
+            from clusterling.packs import choose
+
+            packs = choose("default")
+        self._packs = tuple(packs)
+        self._store = store
+        self._clock = clock or SystemClock()
+        self._run_controllers = run_controllers
+        self._endpoint = Endpoint(external_url, ca_pem)
+        self._tokens = IssuedTokens(store, self._clock)
+        self._base = Catalog(resource for pack in self._packs for resource in pack.resources)
+        root = Catalog(ROOT_PACK.resources, parent=self._base)
+        self._root_keys = Keyspace(store, ROOT_ID)
+        self._directory = Directory(self._root_keys)
+        self._underlay = Keyspace(store, underlay.UNDERLAY_ID)
+        self.pool = ClusterPool(
+            store,
+            self._directory,
+            base=self._base,
+            root=root,
+            underlay=self._underlay,
+            ports=Ports(self._clock, self._tokens, self._endpoint),
+            admission=AdmissionChain(admission),
+            budget=CacheBudget(cache_bytes_max),
+        )
+        static = StaticTokens(admin_tokens or {})
+        self.app = App(
+            clusters=self.pool,
+            authenticator=authenticator or BearerTokens(Tokens((static, self._tokens))),
+            authorizer=authorizer or MastersOnly(),
+            documents=documents.respond,
+            limits=Limits(),
+            health=Health(ready={"store": self._store_check}),
+            default_cluster=default_cluster,
+        )
+        self.clusters = Clusters(self.client(str(ROOT)))
+        self.failed: BaseException | None = None
+        self._runtime = Runtime(
+            store,
+            (
+                NamespaceController(self.pool),
+                CrdController(self.pool),
+                GarbageCollector(self.pool),
+                ClusterController(store, self.pool, self._tokens),
+            ),
+            self._clock,
+        )
+        self._listeners: list[Listener] = []
+        self._ready = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """The address that clients are told, "" while nothing listens."""
+        return self._endpoint.base_url
+
+    def client(self, cluster: str, user: User = ADMIN) -> Client:
+        """A client in this process, without a socket: the same filters, handlers and answers."""
+        return Client(self.app, cluster, user)
+
+    async def run(self) -> None:
+        """Serves until cancelled: to be awaited in the embedder's own TaskGroup. Raises what made it fail."""
+        try:
+            await self._prepare()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._directory.run(), name="directory")
+                group.create_task(self._tokens.run(), name="tokens")
+                group.create_task(self.pool.run(), name="pool")
+                await self._directory.ready()
+                if self._run_controllers:
+                    group.create_task(self._runtime.run(), name="controllers")
+                    group.create_task(expiry.run(self._store, self._clock), name="expiry")
+                    group.create_task(history.run(self._store, self._clock), name="history")
+                self._ready.set()
+        finally:
+            await self._stop()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[ApiServer]:
+        """Serves while the context lasts. One task owns everything; what ends it early is raised at exit (`failed` until then)."""
+        owner = asyncio.get_running_loop().create_task(self.run(), name="clusterling")
+        owner.add_done_callback(self._note_failure)
+        ready = asyncio.get_running_loop().create_task(self._ready.wait())
+        try:
+            await asyncio.wait({owner, ready}, return_when=asyncio.FIRST_COMPLETED)
+            if owner.done():
+                await owner
+            yield self
+        finally:
+            ready.cancel()
+            owner.cancel()
+            try:
+                await owner
+            except asyncio.CancelledError:
+                if self.failed is not None:
+                    raise self.failed from None
+
+    async def listen(
+        self, host: str = "127.0.0.1", port: int = 0, ssl_context: ssl.SSLContext | None = None
+    ) -> str:
+        """Opens a socket; returns its base URL, with the real port where `port` is 0. Raises OSError."""
+        from clusterling.services.http import serve
+
+        listener = await serve(self.app, host, port, ssl_context)
+        self._listeners.append(listener)
+        shown = f"[{host}]" if ":" in host else host
+        url = f"{'https' if ssl_context else 'http'}://{shown}:{listener.port}"
+        if not self._endpoint.base_url:
+            self._endpoint.base_url = url
+        return url
+
+    async def stop_listening(self) -> None:
+        """Takes no more connections; requests in flight end, watches close cleanly."""
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            await listener.close()
+
+    async def _prepare(self) -> None:
+        """Brings the store to what this server needs of it. Safe to repeat."""
+        await underlay.install(self._underlay, underlay.rows(self._packs, self._base))
+        await ensure_root(self._root_keys, self._clock, self._endpoint.url(str(ROOT)))
+
+    async def _stop(self) -> None:
+        self._ready.clear()
+        await self.stop_listening()
+        await self._runtime.save()
+        await self.pool.aclose()
+
+    def _note_failure(self, owner: asyncio.Task[None]) -> None:
+        if not owner.cancelled() and owner.exception() is not None:
+            self.failed = owner.exception()
+            logger.error("server-failed error=%r", self.failed)
+
+    async def _store_check(self) -> str | None:
+        if not self._ready.is_set():
+            return "starting or stopping"
+        await self._store.fresh()
+        return None
+
+
+__all__ = ["AllowAll", "ApiError", "ApiServer", "LogicalCluster"]
