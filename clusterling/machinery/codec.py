@@ -187,8 +187,7 @@ def as_object(value: Any, body: bytes, expected: Expected = ANYTHING) -> Object:
         api_version, kind = _complete(value, body, expected)
     if api_version != expected.api_version:
         _check_group_version(api_version, body, expected)
-    metadata = value.get("metadata")
-    if type(metadata) is not dict:
+    if type(value.get("metadata")) is not dict and "metadata" in value:
         _check_metadata(value, expected)
     return value
 

@@ -1,0 +1,202 @@
+"""The data compiler: upstream's published API → clusterling/packs/data.
+
+Input is the Go module k8s.io/kubernetes of the version that clusterling/version.py pins (`go mod download`, or a
+directory given), and for protobuf the four modules that ship generated.proto files. Output is committed; a test compiles again and
+compares, so it cannot drift. Facts only: descriptions, which are prose, go to a file that git ignores (`--descriptions`).
+
+    schemas/<package>.zlib    {definition: schema}, the definitions of one Go package; $refs cross packages
+    protobuf/<package>.zlib   {message: {number: [JSON name, type, held]}}; tools/protobuf_tables.py
+    discovery.zlib            {"version", "resources": {apiVersion: […]}, "definitions": {apiVersion: {kind: definition}}, "packages": …}
+    descriptions.json.zlib    {definition: {"": text, "field": text}}; not committed
+
+Each is JSON, compact, keys sorted, compressed with zlib. Schemas lose what says nothing: descriptions, the `allOf` of one $ref,
+and defaults that are Go's zero values ("", 0, false, {}), which the published document puts everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from clusterling.version import KUBERNETES
+from tools import gomodules
+from tools.protobuf_tables import read_package
+
+DATA: Final = Path(__file__).parent.parent / "clusterling" / "packs" / "data"
+PROTOBUF_MODULES: Final = ("api", "apimachinery", "apiextensions-apiserver", "kube-aggregator")
+DESCRIPTIONS: Final = "descriptions.json.zlib"
+_REF: Final = "#/components/schemas/"
+
+Json = dict[str, Any]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="tools.compile_data", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--module", type=Path, help="the directory of k8s.io/kubernetes; default: fetched by Go"
+    )
+    parser.add_argument("--out", type=Path, default=DATA, help="where the files go")
+    parser.add_argument("--descriptions", action="store_true", help="write only the descriptions")
+    chosen = parser.parse_args(arguments)
+    try:
+        module = chosen.module or gomodules.directory("k8s.io/kubernetes", f"v{KUBERNETES}")
+        files = descriptions(module) if chosen.descriptions else compile_all(module, protobuf_modules())
+    except gomodules.ModuleMissing as error:
+        print(f"compile_data: {error}", file=sys.stderr)
+        return 1
+    write(files, chosen.out)
+    total = sum(len(content) for content in files.values())
+    print(f"{len(files)} files, {total / 1024:.0f} KB, from Kubernetes {KUBERNETES}")
+    return 0
+
+
+def protobuf_modules() -> list[Path]:
+    """The modules with generated.proto files, of the version that goes with `KUBERNETES`."""
+    _, _, minor = KUBERNETES.partition(".")
+    return [gomodules.directory(f"k8s.io/{name}", f"v0.{minor}") for name in PROTOBUF_MODULES]
+
+
+def write(files: dict[str, bytes], out: Path) -> None:
+    """Writes the files, and removes compiled ones that are no more."""
+    for directory in {name.rpartition("/")[0] for name in files if "/" in name}:
+        (out / directory).mkdir(parents=True, exist_ok=True)
+        for stale in (out / directory).glob("*.zlib"):
+            if f"{directory}/{stale.name}" not in files:
+                stale.unlink()
+    for name, content in files.items():
+        (out / name).write_bytes(content)
+
+
+def compile_all(module: Path, protobuf: list[Path]) -> dict[str, bytes]:
+    """Every committed file, by its name under data/."""
+    definitions = published_definitions(module)
+    packages: dict[str, Json] = {}
+    for name, schema in definitions.items():
+        packages.setdefault(name.rpartition(".")[0], {})[name] = stripped(schema)
+    protos = [
+        read_package(path) for root in protobuf for path in sorted(root.glob("**/generated.proto"))
+        if "testapigroup" not in path.parts
+    ]  # fmt: skip
+    discovery = {
+        "version": KUBERNETES,
+        "resources": published_resources(module),
+        "definitions": kinds(definitions),
+        "packages": {one.api_version: one.name for one in protos if one.api_version},
+    }
+    return {
+        **{f"schemas/{name}.zlib": packed(content) for name, content in packages.items()},
+        **{f"protobuf/{one.name}.zlib": packed(one.table) for one in protos if one.table},
+        "discovery.zlib": packed(discovery),
+    }
+
+
+def packed(content: object) -> bytes:
+    text = json.dumps(content, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return zlib.compress(text.encode(), 9)
+
+
+def published_definitions(module: Path) -> dict[str, Json]:
+    """Every schema of the published OpenAPI v3 documents. Those in several documents differ in their GVK list alone."""
+    found: dict[str, Json] = {}
+    for path in sorted((module / "api/openapi-spec/v3").glob("*.json")):
+        document = json.loads(path.read_text())
+        for name, schema in document.get("components", {}).get("schemas", {}).items():
+            known = found.setdefault(name, schema)
+            if _without_kinds(known) != _without_kinds(schema):
+                raise ValueError(f"{name} differs in {path.name}")
+    return found
+
+
+def _without_kinds(schema: Json) -> Json:
+    return {key: value for key, value in schema.items() if key != "x-kubernetes-group-version-kind"}
+
+
+def stripped(schema: Any, *, names: bool = False) -> Any:
+    """The schema without what says nothing. `names`: the keys of this map are field names, not keywords."""
+    if isinstance(schema, list):
+        return [stripped(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if names:
+        return {key: stripped(value) for key, value in schema.items()}
+    kept = {
+        key: stripped(value, names=key == "properties")
+        for key, value in schema.items()
+        if key != "description" and not (key == "default" and _says_nothing(value))
+    }
+    branches = kept.get("allOf")
+    if isinstance(branches, list) and len(branches) == 1 and list(branches[0]) == ["$ref"]:
+        del kept["allOf"]
+        kept["$ref"] = branches[0]["$ref"]
+    return kept
+
+
+def _says_nothing(default: object) -> bool:
+    return default in ("", 0, False, {}, [])
+
+
+def kinds(definitions: dict[str, Json]) -> dict[str, dict[str, str]]:
+    """apiVersion → kind → the definition that says how it looks."""
+    found: dict[str, dict[str, str]] = {}
+    for name, schema in definitions.items():
+        for kind in schema.get("x-kubernetes-group-version-kind", ()):
+            group, version = kind["group"], kind["version"]
+            found.setdefault(f"{group}/{version}" if group else version, {})[kind["kind"]] = name
+    return found
+
+
+def published_resources(module: Path) -> dict[str, list[Json]]:
+    """apiVersion → its resources, subresources within, as discovery tells them."""
+    found: dict[str, list[Json]] = {}
+    for path in sorted((module / "api/discovery").glob("api*__v*.json")):
+        document = json.loads(path.read_text())
+        found[document["groupVersion"]] = list(_resources(document["resources"]))
+    return found
+
+
+def _resources(listed: list[Json]) -> Iterator[Json]:
+    for one in listed:
+        if "/" in one["name"]:
+            continue
+        below = [other for other in listed if other["name"].startswith(f"{one['name']}/")]
+        yield _resource(one) | {
+            "subresources": [_resource(other) | {"name": other["name"].partition("/")[2]} for other in below]
+        }
+
+
+def _resource(one: Json) -> Json:
+    wanted = (
+        "name",
+        "kind",
+        "group",
+        "version",
+        "verbs",
+        "namespaced",
+        "singularName",
+        "shortNames",
+        "categories",
+    )
+    return {key: one[key] for key in wanted if one.get(key)}
+
+
+def descriptions(module: Path) -> dict[str, bytes]:
+    """The file of descriptions: what `kubectl explain` prints."""
+    texts: dict[str, dict[str, str]] = {}
+    for name, schema in published_definitions(module).items():
+        fields = schema.get("properties", {}).items()
+        found = {field: one["description"] for field, one in fields if "description" in one}
+        if "description" in schema:
+            found[""] = schema["description"]
+        texts[name] = found
+    return {DESCRIPTIONS: packed(texts)}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
