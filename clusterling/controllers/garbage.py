@@ -58,19 +58,34 @@ class GarbageCollector(Controller[Gone | Present]):
 
     def __init__(self, clusters: Clusters) -> None:
         self._clusters = clusters
+        # Most clusters never see an owner reference: there a deletion concerns nobody, and costs one look at a set.
+        # A cluster is in `_owning` from its first index record on, whatever was found before.
+        self._owning: set[str] = set()
+        self._ownerless: set[str] = set()
 
     @override
     def keys(self, event: Event) -> Iterable[Gone | Present]:
         where = place(event.key)
         if where is None or event.dropped:
+            self._note(event)
             return ()
         if event.entry is None:
+            if where.cluster in self._ownerless and where.cluster not in self._owning:
+                return ()
             previous = event.previous()
             uid = orjson.loads(previous.value)["metadata"].get("uid") if previous is not None else None
             return (Gone(where.cluster, uid),) if uid else ()
         if not _concerns(event.entry.value):
             return ()
         return (Present(where.cluster, Dependent(where.group, where.plural, where.namespace, where.name)),)
+
+    def _note(self, event: Event) -> None:
+        cluster, _, rest = event.key.partition("/")
+        if event.dropped and not rest:
+            self._owning.discard(cluster)
+            self._ownerless.discard(cluster)
+        elif rest.startswith(owners.OWNERS):
+            self._owning.add(cluster)
 
     @override
     async def walk(self) -> AsyncIterator[Gone | Present]:
@@ -93,6 +108,9 @@ class GarbageCollector(Controller[Gone | Present]):
         if cluster is None:
             return None
         if isinstance(key, Gone):
+            if key.cluster not in self._owning and not await cluster.objects.has_dependents():
+                self._ownerless.add(key.cluster)
+                return None
             async for dependent in cluster.objects.dependents(key.uid):
                 await _look_at(cluster, dependent)
             return None

@@ -150,6 +150,10 @@ class ObjectStore:
                 return
             after = page.entries[-1].key
 
+    async def has_dependents(self) -> bool:
+        """Some object of the cluster names an owner."""
+        return bool((await self._translated(self._records.list(owners.OWNERS, limit=1))).entries)
+
     async def list(self, served: Served, namespace: str, options: ListOptions) -> Listing:
         """One page, or all of it, as of one revision. Raises 410 for history that is gone, 504 for what is not there yet."""
         selection = Selection(served, options.label_selector, options.field_selector)
@@ -456,12 +460,12 @@ class ObjectStore:
         _keep_system_fields(before, metadata := meta(obj))
         if strategy.has_generation and self._outgrew(served, obj, old):
             metadata["generation"] = int(before.get("generation", 0)) + 1
+        metadata["resourceVersion"] = before["resourceVersion"]
         await strategy.admit(ctx, obj, old)
         self._check(served, obj, self._validate(ctx, served, obj, old))
         for text in strategy.warnings(ctx, obj):
             ctx.warn(text)
         await self._admission.validate(ctx, served, "UPDATE", obj, old)
-        metadata["resourceVersion"] = before["resourceVersion"]
         if obj == old:
             return shown
         if self._finishes(strategy, obj, before):
@@ -670,9 +674,10 @@ class ObjectStore:
                 obj["metadata"],
                 namespaced=resource.namespaced,
                 name_problems=strategy.name_problems or is_dns1123_subdomain,
+                builtin=resource.builtin,
             )
         else:
-            found += validate_object_meta_update(obj["metadata"], old["metadata"])
+            found += validate_object_meta_update(obj["metadata"], old["metadata"], builtin=resource.builtin)
         if not resource.builtin:
             found += served.version.schema.validate(obj, old)
         found += strategy.validate(ctx, obj) if old is None else strategy.validate_update(ctx, obj, old)

@@ -44,16 +44,8 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
 
 
 def _coerced_meta(served: Served, obj: Object) -> tuple[Object, list[str]]:
-    given = obj.get("metadata")
-    if given is None:
-        given = {}
-    if not isinstance(given, dict):
-        raise errors.bad_request(
-            f'{served.kind} in version "{served.version.name}" cannot be handled as a {served.kind}: '
-            "json: cannot unmarshal metadata into Go struct field of type v1.ObjectMeta"
-        )
     try:
-        return coerce_object_meta(given)
+        return coerce_object_meta(obj.get("metadata"), kind=served.kind if served.resource.builtin else "")
     except ValueError as error:
         raise errors.bad_request(
             f'{served.kind} in version "{served.version.name}" cannot be handled as a {served.kind}: {error}'
