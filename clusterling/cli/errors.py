@@ -19,8 +19,8 @@ class Exit(IntEnum):
 class CliError(Exception):
     """What stops a verb. `message` is one line without a full stop; `hint` is what to do, or ""."""
 
-    def __init__(self, message: str, hint: str = "", code: Exit = Exit.FAILED) -> None:
+    def __init__(self, message: str, hint: str = "", code: int = Exit.FAILED) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.code = code
+        self.code: int = code

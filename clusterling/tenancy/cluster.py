@@ -7,10 +7,12 @@ deleted cluster's data is a controller's work, which this file's finalizer waits
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Final
 
+import orjson
 from typing_extensions import override
 
 from clusterling.machinery.codec import encode_stored
@@ -29,9 +31,9 @@ from clusterling.registry.pack import Pack
 from clusterling.registry.ports import Clock
 from clusterling.registry.resource import Names, Resource, Subresource, SubresourceCall, Version
 from clusterling.registry.strategy import NO_COMPANIONS, Companions, Context, Strategy, User
-from clusterling.storage.store import ABSENT, KeyExists, Op, Store
+from clusterling.storage.store import ABSENT, Entry, KeyExists, Op, RevisionConflict, Store
 from clusterling.tenancy.authorization import MASTERS
-from clusterling.tenancy.directory import key_of
+from clusterling.tenancy.directory import COLLECTION, key_of
 from clusterling.tenancy.names import ROOT, ROOT_ID, cluster_id, fence_key, name_problems
 
 GROUP: Final = "tenancy.clusterling.io"
@@ -44,6 +46,8 @@ FINALIZER: Final = "tenancy.clusterling.io/cluster"
 
 # Whom the controller that removes data acts as.
 CONTROLLER: Final = User("system:clusterling:clusters", (MASTERS, "system:authenticated"), realm=ROOT_ID)
+
+_PAGE: Final = 500
 
 READY: Final = "Ready"
 TERMINATING: Final = "Terminating"
@@ -303,3 +307,32 @@ async def ensure_root(store: Store, clock: Clock, url: str) -> None:
         await store.write([Op(key_of(ROOT), encode_stored(obj), expected=ABSENT)])
     except KeyExists:
         return
+
+
+async def refresh_urls(store: Store, url_of: Callable[[str], str]) -> None:
+    """Corrects the addresses in statuses after the server's own has changed. `store` is root's keyspace.
+
+    Pages through all clusters, and writes only those whose address is another now. Safe to repeat.
+    """
+    after = ""
+    while True:
+        page = await store.list(f"{COLLECTION}-/", after=after, limit=_PAGE)
+        for entry in page.entries:
+            await _refresh_url(store, entry, url_of)
+        if len(page.entries) < _PAGE:
+            return
+        after = page.entries[-1].key
+
+
+async def _refresh_url(store: Store, entry: Entry, url_of: Callable[[str], str]) -> None:
+    obj: Object = orjson.loads(entry.value)
+    url = url_of(name_of(obj))
+    if not url or obj["status"].get("url") == url:
+        return
+    # In the place it has when a cluster is made: before the conditions.
+    status = {key: value for key, value in obj["status"].items() if key not in ("url", "conditions")}
+    obj["status"] = {**status, "url": url, "conditions": obj["status"].get("conditions", [])}
+    meta(obj).pop("resourceVersion", None)
+    # Whoever wrote it meanwhile, or deleted it, knows better.
+    with suppress(RevisionConflict):
+        await store.write([Op(entry.key, encode_stored(obj), expected=entry.revision)])

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from clusterling.machinery.names import ClusterName
 from clusterling.registry.strategy import User
 from clusterling.tenancy.authentication.tokens import TOKEN_CHARACTERS_MAX
-from clusterling.tenancy.directory import Directory
 from clusterling.tenancy.names import ROOT_ID
 
 # The realm of names that mean no cluster. No id has this form, so nothing is ever found here; asking anyway makes
@@ -40,29 +38,6 @@ def bearer_token(authorization: str | None) -> str | None:
     return parts[1] or None
 
 
-class Fields(Protocol):
-    """Header fields; names are case-insensitive."""
-
-    def get(self, name: str, default: str | None = None, /) -> str | None: ...
-
-
-class Target(Protocol):
-    """What a request says of its logical cluster."""
-
-    @property
-    def cluster(self) -> str: ...
-
-
-class Asking(Protocol):
-    """The little of a request that authentication looks at, whoever brought it."""
-
-    @property
-    def headers(self) -> Fields: ...
-
-    @property
-    def info(self) -> Target: ...
-
-
 class Tokens:
     """Authenticates bearer tokens by several sources, in order; the first who knows the token decides."""
 
@@ -85,25 +60,3 @@ class Tokens:
 def may_enter(user: User, cluster_id: str | None) -> bool:
     """Whether an identity of that realm may be used on that cluster at all: its own, or root's (decision 21)."""
     return user.realm in (ROOT_ID, cluster_id)
-
-
-class BearerAuthenticator:
-    """Authenticates requests by the token in their Authorization header. What a server uses unless told otherwise."""
-
-    def __init__(self, tokens: Tokens, directory: Directory) -> None:
-        self._tokens = tokens
-        self._directory = directory
-
-    async def authenticate(self, request: Asking) -> User | None:
-        """The user whose token the request carries, if it is one on the request's cluster. Raises Unavailable."""
-        token = bearer_token(request.headers.get("Authorization"))
-        if token is None:
-            return None
-        name = request.info.cluster
-        record = self._directory.known(name)
-        if record is None:
-            try:
-                record = await self._directory.find(ClusterName.parse(name))
-            except ValueError:
-                record = None
-        return await self._tokens.authenticate_token(token, record.id if record is not None else None)

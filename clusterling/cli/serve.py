@@ -1,0 +1,452 @@
+"""`serve`: from flags, environment and a file to an ApiServer on a data directory, until a signal says stop."""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import click
+
+from clusterling.cli.datadir import DataDirectory
+from clusterling.cli.errors import CliError
+from clusterling.cli.output import emit, quiet_option, say
+from clusterling.cli.remote import DATA_DIR
+
+if TYPE_CHECKING:
+    from clusterling.registry.pack import Pack
+    from clusterling.server import ApiServer
+
+_CHECK_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What `serve` was told. Hosts and ports are as in the flags; "" and None where nothing was said."""
+
+    host: str
+    port: int
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_ca: Path | None
+    tls_sans: tuple[str, ...]
+    insecure_http: bool
+    default_cluster: str
+    packs: str
+    external_url: str
+
+    @property
+    def reachable_host(self) -> str:
+        return _reachable(self.host)
+
+    @property
+    def certificate_hosts(self) -> list[str]:
+        """What the leaf is for, besides this machine's own names."""
+        external = urlsplit(self.external_url).hostname if self.external_url else None
+        return [*self.tls_sans, self.reachable_host, *([external] if external else [])]
+
+
+def _reachable(host: str) -> str:
+    """The host that a client on this machine can use: a wildcard address is none."""
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+
+
+def _flag(flag: str, *names: str, **options: Any) -> Callable[[Any], Any]:
+    """A flag with its variable."""
+    return click.option(
+        flag, *names, envvar="CLUSTERLING_" + flag.lstrip("-").replace("-", "_").upper(), **options
+    )
+
+
+def _read_config(ctx: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+    """Makes a file's values the flags' defaults: so flags go over environment, and environment over file."""
+    if value is None:
+        return
+    import yaml
+
+    try:
+        document = yaml.load(value.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except OSError as error:
+        raise click.UsageError(f"{value}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{value} is not YAML: {' '.join(str(error).split())}") from error
+    if document is None:
+        return
+    if not isinstance(document, dict):
+        raise click.UsageError(f"{value} must be a map of flags' names to their values")
+    known = {
+        option.removeprefix("--"): parameter
+        for parameter in ctx.command.params
+        for option in parameter.opts
+        if option.startswith("--") and option not in ("--config", "--help")
+    }
+    unknown = [str(key) for key in document if key not in known]
+    if unknown:
+        raise click.UsageError(
+            f"{value}: {', '.join(unknown)} is no flag of serve; there are {', '.join(known)}"
+        )
+    ctx.default_map = {**(ctx.default_map or {}), **_by_parameter(document, known)}
+
+
+def _by_parameter(document: Mapping[str, Any], known: Mapping[str, click.Parameter]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        parameter = known[key]
+        if isinstance(value, list) and not parameter.multiple:
+            value = ",".join(str(one) for one in value)  # noqa: PLW2901 - the same value, as a flag has it
+        assert parameter.name is not None, "an option has a name"
+        found[parameter.name] = value
+    return found
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`HOST:PORT`, `[V6]:PORT` or `:PORT`. Raises click.UsageError."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise click.UsageError(f"--listen {text}: write an IPv6 address in brackets, as in [::1]:6443")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise click.UsageError(f"--listen {text}: this is not HOST:PORT, as in 127.0.0.1:6443")
+    return host or "0.0.0.0", int(port)  # noqa: S104 - what ":PORT" means everywhere
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@click.command(
+    "serve",
+    epilog="""\b
+Examples:
+  clusterling serve
+  clusterling serve --data-dir /var/lib/clusterling --listen 0.0.0.0:6443 --external-url https://api.example.com:6443
+  clusterling serve --config /etc/clusterling.yaml
+Every flag can be given as a variable (CLUSTERLING_DATA_DIR) or in the file of --config (data-dir: …);
+a flag goes before the variable, the variable before the file.
+""",
+)
+@_flag(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    metavar="FILE",
+    help="Read flags from this YAML file.",
+)
+@_flag(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DATA_DIR,
+    show_default=True,
+    help="Where the server keeps its state, certificates and admin.kubeconfig.",
+)
+@_flag(
+    "--listen",
+    default="127.0.0.1:6443",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Port 0 takes a free one.",
+)
+@_flag(
+    "--external-url",
+    default="",
+    metavar="URL",
+    help="What clients are told, where it is not the address above.",
+)
+@_flag(
+    "--tls-cert",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Serve with this certificate (PEM, with its chain) instead of one of the server's own.",
+)
+@_flag("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The certificate's key.")
+@_flag(
+    "--tls-ca",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The CA of --tls-cert, for kubeconfigs. Without it clients trust what their system trusts.",
+)
+@_flag(
+    "--tls-san",
+    "tls_sans",
+    multiple=True,
+    metavar="HOST",
+    help="Another name or address that the server's own certificate is for. May be repeated.",
+)
+@_flag(
+    "--insecure-http", is_flag=True, help="Serve without TLS, on loopback only; kubectl sends no tokens then."
+)
+@_flag(
+    "--default-cluster",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="The logical cluster that is also served at /; empty for none.",
+)
+@_flag(
+    "--packs",
+    default="default",
+    show_default=True,
+    metavar="PACKS",
+    help="Built-in kinds: none, default, all, or groups and group/resource with - to leave out, as in"
+    " core,apps/deployments,-events.",
+)
+@_flag(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    default="warning",
+    show_default=True,
+    help="What is logged, to stderr.",
+)
+@quiet_option
+def serve_command(
+    *,
+    data_dir: Path,
+    listen: str,
+    external_url: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
+    tls_sans: tuple[str, ...],
+    insecure_http: bool,
+    default_cluster: str,
+    packs: str,
+    log_level: str,
+    quiet: bool,
+) -> None:
+    """Run the server in the foreground until it gets SIGTERM or SIGINT.
+
+    Prints `clusterling ready: URL data=DIR` once it answers. DIR/admin.kubeconfig administers it.
+    """
+    host, port = parse_listen(listen)
+    config = Config(
+        host=host,
+        # Kubeconfigs need the port before the listener has it, where they cannot name the listener's host.
+        port=port or (0 if host == _reachable(host) else _free_port(host)),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_ca=tls_ca,
+        tls_sans=tls_sans,
+        insecure_http=insecure_http,
+        default_cluster=default_cluster,
+        packs=packs,
+        external_url=external_url,
+    )
+    _check(config)
+    configure_logging(log_level)
+    # The database, its log and whatever else is made here: for nobody but us.
+    os.umask(0o077)
+    with DataDirectory(data_dir) as directory:
+        run_loop(_serve(config, directory))
+
+
+def _check(config: Config) -> None:
+    """What flags say together. Raises click.UsageError."""
+    from clusterling.machinery.names import is_dns1123_label
+
+    if config.insecure_http and not is_loopback(config.host):
+        raise click.UsageError(
+            f"--insecure-http would send tokens in the clear over {config.host}; it is for loopback addresses only"
+        )
+    if bool(config.tls_cert) != bool(config.tls_key):
+        raise click.UsageError("--tls-cert and --tls-key go together")
+    if config.insecure_http and config.tls_cert:
+        raise click.UsageError("--insecure-http and --tls-cert exclude each other")
+    if config.tls_ca and not config.tls_cert:
+        raise click.UsageError("--tls-ca is the CA of --tls-cert")
+    if config.external_url:
+        parts = urlsplit(config.external_url)
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment:
+            raise click.UsageError(
+                f"--external-url {config.external_url}: this is no URL as in https://api.example.com"
+            )
+    if config.default_cluster:
+        problems = is_dns1123_label(config.default_cluster)
+        if problems:
+            raise click.UsageError(f"--default-cluster {config.default_cluster}: {'; '.join(problems)}")
+
+
+def configure_logging(level: str) -> None:
+    """Logs to stderr, one line an event. Only the command line does this: the library leaves logging alone."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
+    )
+
+
+def run_loop(main: Any) -> Any:
+    """Runs a coroutine on uvloop where that installs, else on asyncio's own loop."""
+    import asyncio
+
+    try:
+        import uvloop
+    except ImportError:
+        with asyncio.Runner() as runner:
+            return runner.run(main)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def chosen_packs(text: str) -> Sequence[Pack]:
+    """The packs that `--packs` names. Raises click.UsageError."""
+    from clusterling.packs import choose
+
+    try:
+        return tuple(choose(text))
+    except ValueError as error:
+        raise click.UsageError(f"--packs {text}: {error}") from error
+
+
+def _tls(config: Config, directory: DataDirectory) -> tuple[ssl.SSLContext | None, bytes]:
+    """The listener's context and the CA for kubeconfigs. Raises CliError."""
+    from clusterling.tenancy import pki
+
+    if config.insecure_http:
+        return None, b""
+    if config.tls_cert is None or config.tls_key is None:
+        try:
+            made = pki.ensure(directory.pki, datetime.now(UTC), config.certificate_hosts)
+        except (ValueError, OSError) as error:
+            raise CliError(
+                f"cannot use the certificates in {directory.pki}: {error}",
+                "move it away, and new ones are made",
+            ) from error
+        return pki.server_context(made), made.ca_pem
+    try:
+        context = pki.server_context_from_files(config.tls_cert, config.tls_key)
+        return context, config.tls_ca.read_bytes() if config.tls_ca else b""
+    except (OSError, ValueError) as error:
+        raise CliError(
+            f"cannot serve with {config.tls_cert} and {config.tls_key}: {error}",
+            "both must be PEM and belong together",
+        ) from error
+
+
+async def _serve(config: Config, directory: DataDirectory) -> None:
+    import asyncio
+
+    from clusterling.storage import sqlite
+    from clusterling.storage.store import StorageError
+    from clusterling.tenancy.authentication.tokens import new_token
+    from clusterling.tenancy.authorization import ADMIN
+
+    stop = asyncio.Event()
+    on_signals(stop.set)
+    context, ca_pem = _tls(config, directory)
+    token = directory.admin_token() or new_token()
+    from clusterling.server import ApiServer
+
+    try:
+        async with sqlite.open(directory.database) as store:
+            server = ApiServer(
+                store,
+                packs=chosen_packs(config.packs),
+                admin_tokens={token: ADMIN},
+                external_url=_external_url(config),
+                ca_pem=ca_pem,
+                default_cluster=config.default_cluster,
+            )
+            async with server.running():
+                url = await _listen(server, config, context)
+                await _settle(server, config, store)
+                directory.write_admin_kubeconfig(_admin_kubeconfig(server.url, token, ca_pem))
+                gc.freeze()
+                emit(f"clusterling ready: {url} data={directory.path}\n")
+                await _until(stop, server)
+                say("stopping")
+    except StorageError as error:
+        raise CliError(f"cannot use {directory.database}: {error}") from error
+
+
+def _external_url(config: Config) -> str:
+    """What clients are told; "" where that is the address of the listener, which may have yet to take a port."""
+    if config.external_url or config.host == config.reachable_host:
+        return config.external_url
+    scheme = "http" if config.insecure_http else "https"
+    return f"{scheme}://{config.reachable_host}:{config.port}"
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+async def _listen(server: ApiServer, config: Config, context: ssl.SSLContext | None) -> str:
+    try:
+        return await server.listen(config.host, config.port, context)
+    except OSError as error:
+        raise CliError(
+            f"cannot listen on {config.host}:{config.port}: {os.strerror(error.errno) if error.errno else error}",
+            "name another address with --listen",
+        ) from error
+
+
+async def _settle(server: ApiServer, config: Config, store: Any) -> None:
+    """What the first start makes, and a start at a new address corrects."""
+    from clusterling.machinery.errors import ApiError
+    from clusterling.storage.keyspace import Keyspace
+    from clusterling.tenancy.cluster import refresh_urls
+    from clusterling.tenancy.kubeconfig import Endpoint
+    from clusterling.tenancy.names import ROOT_ID
+
+    if config.default_cluster:
+        try:
+            await server.clusters.create(config.default_cluster)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise CliError(
+                    f"cannot make the cluster {config.default_cluster}: {error.message}"
+                ) from error
+    await refresh_urls(Keyspace(store, ROOT_ID), Endpoint(server.url).url)
+
+
+def _admin_kubeconfig(url: str, token: str, ca_pem: bytes) -> dict[str, Any]:
+    from clusterling.tenancy.kubeconfig import kubeconfig
+    from clusterling.tenancy.names import ROOT
+
+    return kubeconfig(url, ROOT, token, ca_pem)
+
+
+def on_signals(act: Callable[[], None]) -> None:
+    """Calls `act` on the first SIGTERM or SIGINT; the second ends the process as if nobody handled it."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+
+    def first() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        act()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, first)
+
+
+async def _until(stop: Any, server: ApiServer) -> None:
+    """Waits for the signal, or for a server that has failed (leaving its context raises why)."""
+    import asyncio
+
+    while not stop.is_set() and server.failed is None:
+        try:
+            await asyncio.wait_for(stop.wait(), _CHECK_S)
+        except TimeoutError:
+            continue
