@@ -7,7 +7,7 @@ schemas, so walkers are made only along the paths that lead to such a place.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from clusterling.machinery import names
 from clusterling.machinery.errors import (
@@ -15,9 +15,9 @@ from clusterling.machinery.errors import (
     duplicate,
     invalid_value,
     required,
-    too_long,
 )
 from clusterling.machinery.meta import GroupVersion
+from clusterling.machinery.objectmeta import coerce_object_meta, validate_object_meta
 from clusterling.machinery.schema.explaining import distinct
 from clusterling.machinery.schema.node import Node
 
@@ -26,8 +26,6 @@ Found = TypeVar("Found")
 Walk = Callable[[object, str, list[Found]], None]
 # What happens at a marked place.
 Visit = Callable[[Node, object, str, list[Found]], None]
-
-_ANNOTATION_BYTES_MAX: Final = 256 * 1024
 
 
 def compile_walk(
@@ -167,184 +165,33 @@ def _kind_problem(value: str) -> str:
     return f"may have mixed case, but should otherwise match: {','.join(problems)}" if problems else ""
 
 
-# The fields of metav1.ObjectMeta with the JSON type each has in Go.
-_METADATA_TYPES: Final[dict[str, type]] = {
-    "name": str,
-    "generateName": str,
-    "namespace": str,
-    "selfLink": str,
-    "uid": str,
-    "resourceVersion": str,
-    "generation": int,
-    "creationTimestamp": str,
-    "deletionTimestamp": str,
-    "deletionGracePeriodSeconds": int,
-    "labels": dict,
-    "annotations": dict,
-    "ownerReferences": list,
-    "finalizers": list,
-    "managedFields": list,
-}
-_OWNER_FIELDS: Final = frozenset({"apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"})
-_MANAGER_FIELDS: Final = frozenset(
-    {"manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"}
-)
-_GO_TYPES: Final = {
-    str: "string",
-    int: "int64",
-    dict: "map[string]string",
-    list: "[]string",
-}
-_JSON_WORDS: Final = {
-    str: "string",
-    int: "number",
-    float: "number",
-    bool: "bool",
-    dict: "object",
-    list: "array",
-}
-
-
 def prune_metadata(metadata: object, path: str) -> list[str]:
-    """Brings an embedded ObjectMeta into the form that Go's struct has: unknown and empty fields go.
+    """Brings an embedded ObjectMeta, in place, into the form that Go's struct has: unknown and empty fields go.
 
-    Returns the paths of unknown fields. Values of a wrong type stay: `validate_metadata` tells of them.
+    Returns the paths of unknown fields. What is of a wrong type stays as it is: `validate_metadata` tells of it.
     """
-    if type(metadata) is not dict or _malformed(metadata):
+    if type(metadata) is not dict:
         return []
-    unknown = [f"{path}.{name}" for name in metadata if name not in _METADATA_TYPES]
-    for name in list(metadata):
-        if name not in _METADATA_TYPES or not metadata[name]:
-            del metadata[name]
-    for name, fields in (("ownerReferences", _OWNER_FIELDS), ("managedFields", _MANAGER_FIELDS)):
-        for at, item in enumerate(metadata.get(name, ())):
-            strangers = [one for one in item if one not in fields]
-            unknown.extend(f"{path}.{name}[{at}].{one}" for one in strangers)
-            for one in strangers:
-                del item[one]
-    return unknown
-
-
-def _malformed(metadata: dict[str, object]) -> str:
-    """What Go's decoder would say of the first field whose type is wrong, or nothing."""
-    for name, wanted in _METADATA_TYPES.items():
-        value = metadata.get(name)
-        if value is None:
-            continue
-        problem = _mismatch(value, wanted, f"ObjectMeta.{name}", _GO_TYPES[wanted])
-        if not problem and wanted is dict and isinstance(value, dict):
-            problem = _first_mismatch(value.values(), str, f"ObjectMeta.{name}", "string")
-        elif not problem and isinstance(value, list):
-            inner = str if name == "finalizers" else dict
-            go_type = {"finalizers": "string", "ownerReferences": "v1.OwnerReference"}.get(
-                name, "v1.ManagedFieldsEntry"
-            )
-            problem = _first_mismatch(value, inner, f"ObjectMeta.{name}", go_type)
-        if problem:
-            return problem
-    return ""
-
-
-def _first_mismatch(values: object, wanted: type, where: str, go_type: str) -> str:
-    assert hasattr(values, "__iter__"), "a list, or the values of a map"
-    for value in values:
-        problem = "" if value is None else _mismatch(value, wanted, where, go_type)
-        if problem:
-            return problem
-    return ""
-
-
-def _mismatch(value: object, wanted: type, where: str, go_type: str) -> str:
-    if type(value) is wanted:
-        return ""
-    word = _JSON_WORDS.get(type(value), "value")
-    return f"json: cannot unmarshal {word} into Go struct field {where} of type {go_type}"
+    try:
+        kept, unknown = coerce_object_meta(metadata)
+    except ValueError:
+        return []
+    if kept != metadata:
+        metadata.clear()
+        metadata.update(kept)
+    return [path + one.removeprefix("metadata") for one in unknown]
 
 
 def validate_metadata(metadata: object, path: str) -> list[FieldError]:
-    """An embedded ObjectMeta (apimachinery: ValidateObjectMeta, names being path segments; a name is not required)."""
-    if metadata is None:
-        return []
-    if type(metadata) is not dict:
-        word = _JSON_WORDS.get(type(metadata), "value")
-        text = f"json: cannot unmarshal {word} into Go value of type v1.ObjectMeta"
-        return [invalid_value(path, metadata, text)]
-    malformed = _malformed(metadata)
-    if malformed:
-        return [invalid_value(path, metadata, malformed)]
-    errors: list[FieldError] = []
-    for name, problems in (
-        ("generateName", names.is_path_segment_prefix),
-        ("name", names.is_path_segment_name),
-        ("namespace", names.is_dns1123_label),
-    ):
-        value = metadata.get(name)
-        if value:
-            errors.extend(invalid_value(f"{path}.{name}", value, text) for text in problems(value))
-    generation = metadata.get("generation") or 0
-    if generation < 0:
-        text = "must be greater than or equal to 0"
-        errors.append(invalid_value(f"{path}.generation", generation, text))
-    errors.extend(_label_errors(metadata.get("labels") or {}, f"{path}.labels"))
-    errors.extend(_annotation_errors(metadata.get("annotations") or {}, f"{path}.annotations"))
-    errors.extend(_owner_errors(metadata.get("ownerReferences") or [], f"{path}.ownerReferences"))
-    errors.extend(_finalizer_errors(metadata.get("finalizers") or [], f"{path}.finalizers"))
-    return errors
-
-
-def _label_errors(labels: dict[str, str | None], path: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    for key, value in labels.items():
-        errors.extend(invalid_value(path, key, text) for text in names.is_qualified_name(key))
-        errors.extend(invalid_value(path, value, text) for text in names.is_label_value(value or ""))
-    return errors
-
-
-def _annotation_errors(annotations: dict[str, str | None], path: str) -> list[FieldError]:
-    errors = [
-        invalid_value(path, key, text) for key in annotations for text in names.is_qualified_name(key.lower())
-    ]
-    size = sum(len(key.encode()) + len((value or "").encode()) for key, value in annotations.items())
-    if size > _ANNOTATION_BYTES_MAX:
-        errors.append(too_long(path, _ANNOTATION_BYTES_MAX))
-    return errors
-
-
-def _owner_errors(owners: list[dict[str, object] | None], path: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    controller = ""
-    for at, one in enumerate(owners):
-        owner = one or {}
-        version = owner.get("apiVersion") or ""
-        if version and (not isinstance(version, str) or version.count("/") > 1 or version.endswith("/")):
-            text = "must be <group>/<version> or <version>"
-            errors.append(invalid_value(f"{path}[{at}].apiVersion", version, text))
-        errors.extend(
-            required(f"{path}[{at}].{name}", "must not be empty")
-            for name in ("apiVersion", "kind", "name", "uid")
-            if not owner.get(name)
-        )
-        if owner.get("controller") is True:
-            name = f"{owner.get('kind', '')}/{owner.get('name', '')}"
-            if controller:
-                text = (
-                    "Only one reference can have Controller set to true. "
-                    f'Found "true" in references for {controller} and {name}'
-                )
-                errors.append(invalid_value(path, owners, text))
-            else:
-                controller = name
-    return errors
-
-
-def _finalizer_errors(finalizers: list[str | None], path: str) -> list[FieldError]:
-    errors = [
-        invalid_value(path, one, text) for one in finalizers for text in names.is_qualified_name(one or "")
-    ]
-    if {"orphan", "foregroundDeletion"} <= set(finalizers):
-        text = "finalizer foregroundDeletion and orphan cannot be both set"
-        errors.append(invalid_value(path, finalizers, text))
-    return errors
+    """An embedded ObjectMeta; names are path segments, and a name is not required (objectmeta/validation.go)."""
+    try:
+        kept, _ = coerce_object_meta(metadata)
+    except ValueError as error:
+        return [invalid_value(path, metadata, str(error))]
+    named = {"name": "fakename", **kept}
+    return validate_object_meta(
+        named, namespaced="namespace" in kept, name_problems=names.is_path_segment_name, path=path
+    )
 
 
 def compile_prune_metadata(node: Node) -> Walk[str] | None:
