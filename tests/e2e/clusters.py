@@ -100,9 +100,9 @@ class Cluster:
         code: int | None = 0,
         env: Mapping[str, str] | None = None,
     ) -> str:
-        """stdout of one kubectl call; of a call that is to fail (`code`), stderr."""
+        """stdout of one kubectl call; stderr of one that is to fail (`code`) or may (None)."""
         done = run(self._kubectl(*arguments), env=self.env | dict(env or {}), stdin=stdin, code=code)
-        return done.stderr if code else done.stdout
+        return done.stdout if code == 0 else done.stderr
 
     def kubectl_both(
         self, *arguments: str, stdin: str | None = None, code: int | None = 0
