@@ -1,0 +1,508 @@
+"""Content negotiation: Accept → Encoding, Content-Type → how a body is read. Pure.
+
+The stored bytes of an object are already JSON, so the ordinary Encoding gives them back untouched; only
+Tables, PartialObjectMetadata, YAML and pretty printing look inside. Encodings are values without state, shared by
+all requests with the same Accept header.
+
+Upstream: apiserver/pkg/endpoints/handlers/{negotiation/negotiate.go,response.go,watch.go}, munnerz/goautoneg.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, Literal, cast
+from urllib.parse import unquote_plus
+
+import msgspec
+import orjson
+from typing_extensions import override
+
+from clusterling.machinery import codec, yamltext
+from clusterling.machinery.codec import Expected
+from clusterling.machinery.errors import ApiError, bad_request, go_quote, not_acceptable
+from clusterling.machinery.meta import Object
+from clusterling.machinery.table import Column, Include
+from clusterling.registry.resource import Served
+
+if TYPE_CHECKING:
+    from clusterling.registry.objects import Listing
+
+JSON: Final = "application/json"
+YAML: Final = "application/yaml"
+PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
+
+# What a body may be written in; answers are JSON or YAML, and say so when a client takes neither.
+CONTENT_TYPES: Final = (JSON, YAML, PROTOBUF)
+
+CLAUSES_MAX: Final = 64
+_MEMOIZED_BYTES_MAX: Final = 1024
+
+Target = Literal["", "Table", "PartialObjectMetadata", "PartialObjectMetadataList"]
+Now = Callable[[], datetime]
+
+_TARGETS: Final = frozenset({"Table", "PartialObjectMetadata", "PartialObjectMetadataList"})
+_INCLUDES: Final = frozenset({"", "Metadata", "Object", "None"})
+_HUMANS: Final = ("curl", "Wget", "Mozilla/5.0")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Framing(Enum):
+    """How watch events travel: HTTP/1.1 chunks, bare (in process, HTTP/1.0), or WebSocket text frames."""
+
+    CHUNKED = "chunked"
+    PLAIN = "plain"
+    WEBSOCKET = "websocket"
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One alternative of an Accept header."""
+
+    type: str
+    subtype: str
+    params: dict[str, str]
+    quality: float = 1.0
+
+    def accepts(self, media_type: str) -> bool:
+        """Whether it names the media type, exactly or by a wildcard."""
+        kind, _, subtype = media_type.partition("/")
+        if self.type == "*":
+            return self.subtype == "*"
+        return self.type == kind and self.subtype in ("*", subtype)
+
+
+def parse_accept(header: str) -> list[Clause]:
+    """The clauses of an Accept header, wanted most first; at most `CLAUSES_MAX` are looked at.
+
+    Malformed clauses and parameters are dropped, as upstream (goautoneg's ParseAccept) drops them.
+    """
+    clauses: list[Clause] = []
+    for part in header.split(",", CLAUSES_MAX)[:CLAUSES_MAX]:
+        clause = _clause(part.strip(" "))
+        if clause is not None:
+            clauses.append(clause)
+    # goautoneg's order is no strict weak one (specificity overrides quality now and then), so the
+    # result is that of its algorithm: an insertion sort.
+    for index in range(1, len(clauses)):
+        at = index
+        while at and _before(clauses[at], clauses[at - 1]):
+            clauses[at], clauses[at - 1] = clauses[at - 1], clauses[at]
+            at -= 1
+    return clauses
+
+
+def _clause(part: str) -> Clause | None:
+    media, *texts = part.split(";")
+    names = media.split("/")
+    kind = names[0].strip(" ")
+    if len(names) == 1 or (len(names) == 2 and not names[1]):
+        if kind != "*":
+            return None
+        subtype = "*"
+    elif len(names) == 2:
+        subtype = names[1].strip(" ")
+    else:
+        return None
+    params: dict[str, str] = {}
+    quality = 1.0
+    for text in texts:
+        pieces = text.split("=")
+        if len(pieces) != 2 or not pieces[1]:
+            continue
+        name = pieces[0].strip(" ")
+        if name == "q":
+            quality = _quality(pieces[1])
+        else:
+            params[name] = pieces[1].strip(" ")
+    return Clause(kind, subtype, params, quality)
+
+
+def _quality(text: str) -> float:
+    try:
+        found = float(text) if text == text.strip() and "_" not in text else 0.0
+    except ValueError:
+        return 0.0
+    return found if found == found else 0.0  # noqa: PLR0124 - NaN compares with nothing
+
+
+def _before(one: Clause, other: Clause) -> bool:
+    return (
+        one.quality > other.quality
+        or (one.type != "*" and other.type == "*")
+        or (one.subtype != "*" and other.subtype == "*")
+    )
+
+
+class _Head(msgspec.Struct, gc=False):
+    """What a PartialObjectMetadata takes from an object, left as it is."""
+
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Revision(msgspec.Struct, gc=False, rename="camel"):
+    resource_version: str = ""
+
+
+_decode_head: Final = msgspec.json.Decoder(_Head).decode
+_decode_revision: Final = msgspec.json.Decoder(_Revision).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How an answer is written. `target` "" is the objects themselves; `version` that of meta.k8s.io, else "".
+
+    `content_type` is what the answer's header says: a Table's is plain JSON, as upstream's.
+    """
+
+    content_type: str = JSON
+    target: Target = ""
+    version: str = ""
+    pretty: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """The stored bytes are the answer."""
+        return not self.target and not self.pretty and self.content_type == JSON
+
+    def document(self, value: bytes) -> bytes:
+        """Any JSON document that is not an object of the resource (Status, Scale, a review) in this media type."""
+        if self.content_type == YAML:
+            return yamltext.dump(orjson.loads(value))
+        if self.pretty:
+            return orjson.dumps(orjson.loads(value), option=orjson.OPT_INDENT_2)
+        return value
+
+    def object(
+        self, value: bytes, served: Served, *, include: Include = "Metadata", now: Now = _utc_now
+    ) -> bytes:
+        """One object as the answer. Raises ApiError 406 where a list form was asked for."""
+        if not self.target:
+            return value if self.content_type == JSON and not self.pretty else self.document(value)
+        if self.target == "PartialObjectMetadataList":
+            raise not_acceptable_form(
+                f"you requested PartialObjectMetadataList, but the requested object is not a list (*{_go_type(served)})"
+            )
+        if self.target == "Table":
+            metadata = _decode_head(value).metadata
+            revision = _decode_revision(metadata).resource_version
+            return self.document(
+                _table(
+                    self.version,
+                    served,
+                    _list_meta(revision),
+                    (_row(self.version, served, value, include, now()),),
+                )
+            )
+        return self.document(_partial(self.version, value))
+
+    def list(
+        self, served: Served, listing: Listing, *, include: Include = "Metadata", now: Now = _utc_now
+    ) -> bytes:
+        """A list as the answer. Raises ApiError 406 where the form of a single object was asked for."""
+        metadata = _list_meta(listing.resource_version, listing.continue_token, listing.remaining)
+        if not self.target:
+            head = _list_head(served.resource.names.list_kind, str(served.group_version))
+            return self.document(b'%b%b,"items":[%b]}' % (head, metadata, b",".join(listing.values)))
+        if self.target == "PartialObjectMetadata":
+            raise not_acceptable_form(
+                f"you requested PartialObjectMetadata, but the requested object is a list (*{_go_type(served)}List)"
+            )
+        if self.target == "Table":
+            moment = now()
+            rows = [_row(self.version, served, value, include, moment) for value in listing.values]
+            return self.document(_table(self.version, served, metadata, rows))
+        head = _list_head("PartialObjectMetadataList", f"meta.k8s.io/{self.version}")
+        items = b",".join([_partial(self.version, value) for value in listing.values])
+        return self.document(b'%b%b,"items":[%b]}' % (head, metadata, items))
+
+    def frame_codec(
+        self,
+        served: Served,
+        *,
+        framing: Framing = Framing.CHUNKED,
+        include: Include = "Metadata",
+        now: Now = _utc_now,
+    ) -> Frames:
+        """How this client's watch events are written. Raises ApiError 406 for YAML, which has no stream form."""
+        if self.content_type != JSON:
+            raise not_acceptable((f"{JSON};stream=watch", f"{PROTOBUF};stream=watch"))
+        if not self.target:
+            return Frames(framing)
+        if self.target == "Table":
+            return TableFrames(framing, served, self.version, include, now)
+        # A watch has no list form: a client that asks for it gets the items'.
+        return MetadataFrames(framing, self.version)
+
+
+_PLAIN: Final = Encoding()
+
+
+def accept(header: str | None, *, tables: bool = True, pretty: bool = False) -> Encoding:
+    """What the client's Accept header asks for. Raises ApiError 406 with the media types there are.
+
+    `tables` False: a document that has no Table or metadata form. `pretty`: as `wants_pretty` says.
+    """
+    if not header or header == JSON:
+        found = _PLAIN
+    elif len(header) <= _MEMOIZED_BYTES_MAX:
+        found = _accept_memoized(header, tables)
+    else:
+        found = _negotiate(header, tables)
+    return replace(found, pretty=True) if pretty and not found.pretty else found
+
+
+def _negotiate(header: str, tables: bool) -> Encoding:
+    for clause in parse_accept(header):
+        for media_type in (JSON, YAML):
+            if clause.accepts(media_type):
+                found = _encoding(media_type, clause.params, tables)
+                if found is not None:
+                    return found
+    raise not_acceptable((JSON, YAML))
+
+
+_accept_memoized: Final = lru_cache(maxsize=1024)(_negotiate)
+
+
+def _encoding(media_type: str, params: dict[str, str], tables: bool) -> Encoding | None:
+    """None where the parameters ask for what is not to be had: the next clause may do."""
+    stream = params.get("stream", "")
+    if stream and (stream != "watch" or media_type != JSON):
+        return None
+    if params.get("sv"):
+        return None
+    pretty = params.get("pretty") == "1"
+    if not params.keys() & {"as", "g", "v"}:
+        return Encoding(media_type, pretty=pretty)
+    kind, group, version = params.get("as", ""), params.get("g", ""), params.get("v", "")
+    if not tables or kind not in _TARGETS or group != "meta.k8s.io" or version not in ("v1", "v1beta1"):
+        return None
+    return Encoding(media_type, cast("Target", kind), version, pretty)
+
+
+def accept_anyway(header: str | None) -> Encoding:
+    """How an error is written: as the client asked, or as JSON if that cannot be (upstream: ErrorNegotiated)."""
+    try:
+        return accept(header, tables=False)
+    except ApiError:
+        return _PLAIN
+
+
+def wants_pretty(query: str, user_agent: str | None) -> bool:
+    """Whether a person is likely to read the answer: `?pretty=`, else curl, wget or a browser.
+
+    `query` is the raw query string. Upstream: negotiate.go, isPrettyPrint.
+    """
+    if "pretty" in query:
+        for pair in query.split("&"):
+            name, _, value = pair.partition("=")
+            if name == "pretty" and value:
+                return unquote_plus(value) in ("1", "t", "T", "true", "TRUE", "True")
+    return user_agent is not None and user_agent.startswith(_HUMANS)
+
+
+def include_object(text: str) -> Include:
+    """`?includeObject=` of a Table request. Raises ApiError 400."""
+    if text not in _INCLUDES:
+        raise bad_request(
+            "Unable to convert to Table as requested: includeObject: Invalid value: "
+            f"{go_quote(text)}: must be 'Metadata', 'Object', 'None', or empty"
+        )
+    return cast("Include", text or "Metadata")
+
+
+def not_acceptable_form(message: str) -> ApiError:
+    return ApiError(406, "NotAcceptable", message)
+
+
+def _go_type(served: Served) -> str:
+    """What upstream's message calls the type: `core.ConfigMap`, or `unstructured.Unstructured`."""
+    if not served.resource.builtin:
+        return "unstructured.Unstructured"
+    return f"{served.group.partition('.')[0] or 'core'}.{served.kind}"
+
+
+@lru_cache(maxsize=4096)
+def _list_head(kind: str, api_version: str) -> bytes:
+    return b'{"kind":%b,"apiVersion":%b,"metadata":' % (orjson.dumps(kind), orjson.dumps(api_version))
+
+
+def _list_meta(revision: str, continue_token: str = "", remaining: int | None = None) -> bytes:
+    text = f'{{"resourceVersion":"{revision}"'
+    if continue_token:
+        text += f',"continue":"{continue_token}"'
+    if remaining:
+        text += f',"remainingItemCount":{remaining}'
+    return (text + "}").encode()
+
+
+def _partial(version: str, value: bytes) -> bytes:
+    return b'{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/%b","metadata":%b}' % (
+        version.encode(),
+        _decode_head(value).metadata,
+    )
+
+
+def _row(version: str, served: Served, value: bytes, include: Include, now: datetime) -> bytes:
+    obj = orjson.loads(value)
+    cells = orjson.dumps([column.cell(obj, now) for column in served.version.columns])
+    shown = value if include == "Object" else b"null" if include == "None" else _partial(version, value)
+    return b'{"cells":%b,"object":%b}' % (cells, shown)
+
+
+def _table(version: str, served: Served, metadata: bytes, rows: Sequence[bytes]) -> bytes:
+    return (
+        b'{"kind":"Table","apiVersion":"meta.k8s.io/%b","metadata":%b,"columnDefinitions":%b,"rows":[%b]}'
+        % (
+            version.encode(),
+            metadata,
+            _column_definitions(served.version.columns),
+            b",".join(rows),
+        )
+    )
+
+
+@lru_cache(maxsize=1024)
+def _column_definitions(columns: tuple[Column, ...]) -> bytes:
+    return orjson.dumps([column.definition() for column in columns])
+
+
+class Frames:
+    """Watch events as lines of JSON, each framed for its transport: frames are joined, and sent, as they are.
+
+    A `FrameCodec` (registry). Equal keys write equal frames, which are made once for all their watchers.
+    """
+
+    def __init__(self, framing: Framing) -> None:
+        self._framing = framing
+        self._wrap = _WRAPS[framing]
+        self.key: Hashable = framing
+
+    def frame(self, event_type: str, value: bytes) -> bytes:
+        """One event; for ERROR `value` is a Status, which every form leaves as it is."""
+        shown = value if event_type == "ERROR" else self._show(event_type, value)
+        return self._wrap(b'{"type":"%b","object":%b}\n' % (event_type.encode(), shown))
+
+    def join(self, frames: Sequence[bytes]) -> bytes:
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def _show(self, event_type: str, value: bytes) -> bytes:
+        return value
+
+
+class MetadataFrames(Frames):
+    """Events whose objects are PartialObjectMetadata."""
+
+    def __init__(self, framing: Framing, version: str) -> None:
+        super().__init__(framing)
+        self._version = version
+        self.key = (framing, "PartialObjectMetadata", version)
+
+    @override
+    def _show(self, event_type: str, value: bytes) -> bytes:
+        return _partial(self._version, value)
+
+
+class TableFrames(Frames):
+    """Events whose objects are Tables of one row.
+
+    Every Table carries its columns. Upstream leaves them out after a watch's first event, which makes the frames of
+    one watcher unfit for another that began later; clients take both (kubectl: HumanReadablePrinter.PrintObj).
+    """
+
+    def __init__(self, framing: Framing, served: Served, version: str, include: Include, now: Now) -> None:
+        super().__init__(framing)
+        self._served = served
+        self._version = version
+        self._include = include
+        self._now = now
+        self.key = (framing, "Table", version, include, served.resource, served.version.name)
+
+    @override
+    def _show(self, event_type: str, value: bytes) -> bytes:
+        metadata = _decode_head(value).metadata
+        include = self._include
+        if event_type == "BOOKMARK" and b'"k8s.io/initial-events-end"' in bytes(metadata):
+            # The annotation is what the client waits for: response.go, asTable.
+            include = "Metadata" if include == "None" else include
+        row = _row(self._version, self._served, value, include, self._now())
+        revision = _decode_revision(metadata).resource_version
+        return _table(self._version, self._served, _list_meta(revision), (row,))
+
+
+def _chunk(line: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(line), line)
+
+
+def _bare(line: bytes) -> bytes:
+    return line
+
+
+def _websocket_text(line: bytes) -> bytes:
+    """A final, unmasked text frame (RFC 6455, 5.2), as servers send them."""
+    size = len(line)
+    if size < 126:
+        return b"\x81%c%b" % (size, line)
+    if size < 1 << 16:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2), line)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8), line)
+
+
+_WRAPS: Final[dict[Framing, Callable[[bytes], bytes]]] = {
+    Framing.CHUNKED: _chunk,
+    Framing.PLAIN: _bare,
+    Framing.WEBSOCKET: _websocket_text,
+}
+
+
+def decode_body(content_type: str | None, body: bytes, served: Served) -> tuple[Object, list[str]]:
+    """The object in a request's body, and what was given twice (for field validation to judge).
+
+    Raises ApiError: 415 for a media type that is none of ours, 400 in upstream's words, 413 for what is too big to read.
+    """
+    expected = Expected(str(served.group_version), served.kind, served.resource.builtin)
+    return decode_as(content_type, body, expected)
+
+
+def decode_as(content_type: str | None, body: bytes, expected: Expected) -> tuple[Object, list[str]]:
+    """`decode_body` for documents that are not objects of a resource: DeleteOptions, Scale, reviews."""
+    match body_type(content_type):
+        case "application/json":
+            return codec.decode_json(body, expected)
+        case "application/yaml":
+            return _decode_yaml(body, expected)
+    # 2.5 ms and 6 MB to import, for the clients that need it.
+    from clusterling.machinery import protobuf
+
+    return protobuf.decode(body, expected), []
+
+
+def body_type(content_type: str | None) -> str:
+    """The media type of a body, JSON where none is named. Raises ApiError 415."""
+    if not content_type:
+        return JSON
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type in CONTENT_TYPES:
+        return media_type
+    raise ApiError(
+        415,
+        "UnsupportedMediaType",
+        f"the body of the request was in an unknown format - accepted media types include: {', '.join(CONTENT_TYPES)}",
+    )
+
+
+def _decode_yaml(body: bytes, expected: Expected) -> tuple[Object, list[str]]:
+    from clusterling.machinery.yaml import YamlError, parse_yaml
+
+    try:
+        value, duplicates = parse_yaml(body)
+    except YamlError as error:
+        raise codec.unrecognized(str(error), body, expected) from error
+    return codec.as_object(value, body, expected), duplicates

@@ -1,0 +1,385 @@
+"""The operations of a resource, as facts that both OpenAPI versions are written from.
+
+Upstream: apiserver/pkg/endpoints/installer.go (registerResourceHandlers) for built-in kinds,
+apiextensions-apiserver/pkg/controller/openapi/builder/builder.go for custom ones; they differ in small ways, kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from clusterling.machinery.meta import Object
+from clusterling.registry.resource import Served
+from clusterling.services.openapi.schemas import META, SCALE, Definitions, kind_names
+
+JSON: Final = "application/json"
+YAML: Final = "application/yaml"
+ANSWER_TYPES: Final = (JSON, YAML)
+LIST_TYPES: Final = (JSON, f"{JSON};stream=watch", YAML)
+CUSTOM_BODY_TYPES: Final = (JSON, YAML)
+BUILTIN_BODY_TYPES: Final = ("*/*",)
+_PATCH_TYPES: Final = ("application/json-patch+json", "application/merge-patch+json")
+# kubectl reads from here whether a kind takes strategic merge patches (apply/patcher.go).
+_BUILTIN_PATCH_TYPES: Final = (*_PATCH_TYPES, "application/strategic-merge-patch+json")
+
+PATCH_MODEL: Final = f"{META}Patch"
+STATUS_MODEL: Final = f"{META}Status"
+DELETE_OPTIONS_MODEL: Final = f"{META}DeleteOptions"
+RESOURCE_LIST_MODEL: Final = f"{META}APIResourceList"
+
+_QUERY_TYPES: Final = {
+    "allowWatchBookmarks": "boolean",
+    "continue": "string",
+    "dryRun": "string",
+    "fieldManager": "string",
+    "fieldSelector": "string",
+    "fieldValidation": "string",
+    "force": "boolean",
+    "gracePeriodSeconds": "integer",
+    "labelSelector": "string",
+    "limit": "integer",
+    "orphanDependents": "boolean",
+    "pretty": "string",
+    "propagationPolicy": "string",
+    "resourceVersion": "string",
+    "resourceVersionMatch": "string",
+    "sendInitialEvents": "boolean",
+    "timeoutSeconds": "integer",
+    "watch": "boolean",
+}
+_LIST: Final = (
+    "continue",
+    "fieldSelector",
+    "labelSelector",
+    "limit",
+    "resourceVersion",
+    "resourceVersionMatch",
+    "sendInitialEvents",
+    "timeoutSeconds",
+)
+_WATCH: Final = ("allowWatchBookmarks", "watch")
+_DELETE: Final = ("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
+_WRITE: Final = ("dryRun", "fieldManager", "fieldValidation")
+_METHOD_OF_VERB: Final = {
+    "get": "get",
+    "create": "post",
+    "update": "put",
+    "patch": "patch",
+    "delete": "delete",
+}
+_WORD_OF_METHOD: Final = {
+    "get": "read",
+    "put": "replace",
+    "post": "create",
+    "patch": "patch",
+    "delete": "delete",
+}
+_MEANINGS: Final = {200: "OK", 201: "Created", 202: "Accepted"}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """`where` is `query` or `path`."""
+
+    name: str
+    where: str
+    type: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path. Models are names of definitions; None: any object. `action` "" is not told."""
+
+    method: str
+    id: str
+    tag: str
+    description: str
+    action: str
+    gvk: tuple[str, str, str] | None
+    parameters: tuple[Parameter, ...]
+    answer: str | None
+    statuses: tuple[int, ...] = (200,)
+    answer_types: tuple[str, ...] = ANSWER_TYPES
+    body: str | None = None
+    body_types: tuple[str, ...] = ()
+    body_required: bool = True
+
+    def responses(self) -> Iterator[tuple[int, str]]:
+        """The codes of success and what they are called."""
+        for status in self.statuses:
+            yield status, _MEANINGS[status]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A path with its operations. `parameters` are those that all of them take."""
+
+    path: str
+    parameters: tuple[Parameter, ...]
+    operations: tuple[Operation, ...]
+
+
+def paths_of(served: Served, definitions: Definitions) -> list[Path]:
+    """All paths of a resource at one version, subresources included."""
+    return list(_Resource(served, definitions).paths())
+
+
+def resources_path(group: str, version: str) -> Path:
+    """`/apis/<group>/<version>/`, as upstream tells it of its own groups."""
+    prefix, tag = _names(group, version)
+    operation = Operation(
+        "get", f"get{prefix}APIResources", tag, "get available resources", "", None, (), RESOURCE_LIST_MODEL
+    )
+    return Path(f"{base_path(group, version)}/", (), (operation,))
+
+
+def base_path(group: str, version: str) -> str:
+    """The path of a group-version."""
+    return f"/apis/{group}/{version}" if group else f"/api/{version}"
+
+
+def _names(group: str, version: str) -> tuple[str, str]:
+    """`CoordinationV1` in operations' ids and `coordination_v1` as the tag (endpoints/openapi/openapi.go)."""
+    words = (group or "core").removesuffix(".k8s.io")
+    return _identifier(words, True) + _identifier(version, True), f"{_identifier(words, False)}_{version}"
+
+
+def _identifier(text: str, capital: bool) -> str:
+    told = ""
+    for char in text:
+        if char.isalpha() or char == "_" or (told and char.isdigit()):
+            told += char.upper() if capital else char
+            capital = False
+        else:
+            capital = True
+    return told
+
+
+def _article(kind: str) -> str:
+    """` a `, ` an ` or ` `, as upstream puts it before a kind (installer.go, GetArticleForNoun)."""
+    if kind.endswith("s") and not kind.endswith("ss"):
+        return " "
+    return " an " if kind[0].lower() in "aeiou" else " a "
+
+
+def _query(*names: str) -> tuple[Parameter, ...]:
+    return tuple(Parameter(name, "query", _QUERY_TYPES[name]) for name in names)
+
+
+class _Resource:
+    def __init__(self, served: Served, definitions: Definitions) -> None:
+        self.served = served
+        self.definitions = definitions
+        self.kind = served.kind
+        self.builtin = served.resource.builtin
+        self.model, self.list_model = kind_names(served, definitions)
+        self.group_words, self.tag = _names(served.group, served.version.name)
+        self.gvk = (served.group, served.version.name, served.kind)
+        self.scope = "Namespaced" if served.resource.namespaced else ""
+        base = base_path(served.group, served.version.name)
+        self.everywhere = f"{base}/{served.plural}"
+        self.collection = (
+            f"{base}/namespaces/{{namespace}}/{served.plural}" if self.scope else self.everywhere
+        )
+        self.body_types = BUILTIN_BODY_TYPES if self.builtin else CUSTOM_BODY_TYPES
+        self.patch_types = _BUILTIN_PATCH_TYPES if self.builtin else _PATCH_TYPES
+
+    def paths(self) -> Iterator[Path]:
+        verbs = self.served.resource.verbs
+        if self.scope and "list" in verbs:
+            yield self.path(self.everywhere, [self.list_operation(f"{self.kind}ForAllNamespaces")])
+        yield self.path(self.collection, list(self.collection_operations()))
+        item = f"{self.collection}/{{name}}"
+        parts = [verb for verb in ("get", "update", "delete", "patch") if verb in verbs]
+        yield self.path(item, [self.item_operation(verb) for verb in parts])
+        if self.served.version.status:
+            yield self.part("status", ("get", "update", "patch"))
+        if self.served.version.scale is not None:
+            yield self.part("scale", ("get", "update", "patch"), SCALE, ("autoscaling", "v1", "Scale"))
+        for name in self.served.resource.parts:
+            yield self.part(name, ("update",) if name == "finalize" else ("get", "update", "patch"))
+        for name, one in self.served.resource.subresources.items():
+            model = self.definitions.name(one.group, one.version, one.kind)
+            yield self.part(name, one.verbs, model, (one.group, one.version, one.kind))
+
+    def path(self, path: str, operations: list[Operation]) -> Path:
+        if not operations:
+            return Path(path, (), ())
+        common = set(operations[0].parameters).intersection(*(one.parameters for one in operations))
+        own = [
+            _with_parameters(one, [parameter for parameter in one.parameters if parameter not in common])
+            for one in operations
+        ]
+        told = [*common, *_query("pretty"), *self.in_path(path)]
+        return Path(path, tuple(sorted(told, key=lambda one: one.name)), tuple(own))
+
+    def in_path(self, path: str) -> Iterator[Parameter]:
+        if "{namespace}" in path:
+            yield Parameter(
+                "namespace", "path", "string", "object name and auth scope, such as for teams and projects"
+            )
+        if "{name}" in path:
+            yield Parameter("name", "path", "string", f"name of the {self.kind}")
+
+    def collection_operations(self) -> Iterator[Operation]:
+        verbs = self.served.resource.verbs
+        if "list" in verbs:
+            yield self.list_operation(self.scope + self.kind)
+        if "create" in verbs:
+            yield self.operation(
+                "post",
+                f"create{self.group_words}{self.scope}{self.kind}",
+                f"create{_article(self.kind)}{self.kind}",
+                parameters=_query(*_WRITE),
+                statuses=(200, 201, 202),
+                body=self.model,
+                body_types=self.body_types,
+            )
+        if "deletecollection" in verbs:
+            taken = (*_LIST, *_DELETE) if self.builtin else (*_LIST, *_WATCH)
+            yield self.operation(
+                "delete",
+                f"delete{self.group_words}Collection{self.scope}{self.kind}",
+                f"delete collection of {self.kind}",
+                action="deletecollection",
+                parameters=_query(*taken),
+                answer=STATUS_MODEL,
+                body=DELETE_OPTIONS_MODEL if self.builtin else None,
+                body_types=self.body_types if self.builtin else (),
+                body_required=False,
+            )
+
+    def list_operation(self, name: str) -> Operation:
+        words = "list or watch objects of kind" if self.builtin else "list objects of kind"
+        return self.operation(
+            "get",
+            f"list{self.group_words}{name}",
+            f"{words} {self.kind}",
+            action="list",
+            parameters=_query(*_LIST, *_WATCH),
+            answer=self.list_model,
+            answer_types=LIST_TYPES if self.builtin else ANSWER_TYPES,
+        )
+
+    def item_operation(self, verb: str) -> Operation:
+        if verb == "delete":
+            return self.operation(
+                "delete",
+                f"delete{self.group_words}{self.scope}{self.kind}",
+                f"delete{_article(self.kind)}{self.kind}",
+                parameters=_query(*_DELETE),
+                answer=STATUS_MODEL,
+                statuses=(200, 202),
+                body=DELETE_OPTIONS_MODEL,
+                body_types=self.body_types,
+                body_required=False,
+            )
+        return self.replaceable("", _METHOD_OF_VERB[verb], self.model, self.gvk)
+
+    def part(
+        self,
+        name: str,
+        verbs: tuple[str, ...],
+        model: str | None = "",
+        gvk: tuple[str, str, str] | None = None,
+    ) -> Path:
+        """A subresource. `model` "" is the kind's own."""
+        if model == "":
+            model = self.model
+        # Upstream tells custom kinds' scale under the kind itself.
+        told = gvk if gvk is not None and self.builtin else self.gvk
+        operations = [
+            self.replaceable(name, _METHOD_OF_VERB[verb], model, told)
+            for verb in verbs
+            if verb in _METHOD_OF_VERB
+        ]
+        return self.path(f"{self.collection}/{{name}}/{name}", operations)
+
+    def replaceable(self, part: str, method: str, model: str | None, gvk: tuple[str, str, str]) -> Operation:
+        word = _WORD_OF_METHOD[method]
+        identifier = f"{word}{self.group_words}{self.scope}{self.kind}{part.capitalize()}"
+        of = f" {part} of" if part else ""
+        article = _article(self.kind) if word in ("create", "delete") else " the specified "
+        description = f"{'partially update' if word == 'patch' else word}{of}{article}{self.kind}"
+        if method == "get":
+            taken = () if self.builtin else _query("resourceVersion")
+            return self.operation(method, identifier, description, parameters=taken, answer=model, gvk=gvk)
+        if method == "patch":
+            return self.operation(
+                method,
+                identifier,
+                description,
+                parameters=_query(*_WRITE, "force"),
+                answer=model,
+                gvk=gvk,
+                statuses=(200, 201) if self.builtin else (200,),
+                body=PATCH_MODEL,
+                body_types=self.patch_types,
+            )
+        return self.operation(
+            method,
+            identifier,
+            description,
+            parameters=_query(*_WRITE),
+            answer=model,
+            gvk=gvk,
+            statuses=(200, 201, 202) if method == "post" else (200, 201),
+            body=model,
+            body_types=self.body_types,
+        )
+
+    def operation(
+        self,
+        method: str,
+        identifier: str,
+        description: str,
+        *,
+        parameters: tuple[Parameter, ...],
+        action: str = "",
+        answer: str | None = "",
+        statuses: tuple[int, ...] = (200,),
+        answer_types: tuple[str, ...] = ANSWER_TYPES,
+        gvk: tuple[str, str, str] | None = None,
+        body: str | None = None,
+        body_types: tuple[str, ...] = (),
+        body_required: bool = True,
+    ) -> Operation:
+        return Operation(
+            method,
+            identifier,
+            self.tag,
+            description,
+            action or method,
+            gvk or self.gvk,
+            tuple(sorted(parameters, key=lambda one: one.name)),
+            self.model if answer == "" else answer,
+            statuses,
+            answer_types,
+            body,
+            body_types,
+            body_required,
+        )
+
+
+def _with_parameters(operation: Operation, parameters: list[Parameter]) -> Operation:
+    return replace(operation, parameters=tuple(parameters))
+
+
+def models(paths: list[Path]) -> set[str]:
+    """The definitions that the paths name."""
+    named = {name for path in paths for one in path.operations for name in (one.answer, one.body)}
+    return {name for name in named if name is not None}
+
+
+def kubernetes_extensions(operation: Operation) -> Object:
+    """What clients look at: the action, and the kind it is about."""
+    told: Object = {}
+    if operation.action:
+        told["x-kubernetes-action"] = operation.action
+    if operation.gvk is not None:
+        group, version, kind = operation.gvk
+        told["x-kubernetes-group-version-kind"] = {"group": group, "kind": kind, "version": version}
+    return told

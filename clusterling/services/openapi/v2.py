@@ -1,0 +1,157 @@
+"""A resource's part of the OpenAPI v2 document, which tells all of a cluster's groups at once.
+
+The document is made as JSON members and, from the same values, as members of gnostic's protobuf messages; both are
+joined from fragments. Clients read v2 only where v3 is missing: what they look at is kept, the rest is terse.
+
+Upstream: kube-openapi/pkg/{builder,handler}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import orjson
+
+from clusterling.machinery.meta import Object
+from clusterling.registry.resource import Served
+from clusterling.services.openapi import gnostic, schemas
+from clusterling.services.openapi.operations import (
+    Operation,
+    Parameter,
+    Path,
+    kubernetes_extensions,
+    models,
+    paths_of,
+)
+from clusterling.services.openapi.schemas import Definitions
+from clusterling.version import KUBERNETES
+
+_SECURITY: Final[Object] = {
+    "BearerToken": {
+        "description": "Bearer Token authentication",
+        "type": "apiKey",
+        "name": "authorization",
+        "in": "header",
+    }
+}
+INFO: Final = {"title": "Kubernetes", "version": KUBERNETES.rpartition(".")[0]}
+
+
+class Fragment:
+    """What one resource adds: members of `paths` and `definitions` as JSON and as protobuf, and what they refer to."""
+
+    __slots__ = ("json_definitions", "json_paths", "proto_definitions", "proto_paths", "references")
+
+    def __init__(self, paths: Object, own: Object, references: frozenset[str]) -> None:
+        self.json_paths = orjson.dumps(paths)[1:-1]
+        self.json_definitions = orjson.dumps(own)[1:-1]
+        self.proto_paths = gnostic.path_members(paths)
+        self.proto_definitions = gnostic.definition_members(own)
+        self.references = references
+
+    @property
+    def size(self) -> int:
+        return (
+            len(self.json_paths)
+            + len(self.json_definitions)
+            + len(self.proto_paths)
+            + len(self.proto_definitions)
+        )
+
+
+def fragment(served: Served, definitions: Definitions) -> Fragment:
+    """A resource's part of the document."""
+    paths = paths_of(served, definitions)
+    named = models(paths)
+    own: Object = {}
+    model, list_model = schemas.kind_names(served, definitions)
+    if model not in definitions.source:
+        own[model] = schemas.custom_kind(served, served.version.schema.source, v2=True)
+        named |= {f"{schemas.META}ObjectMeta"}
+    if list_model in named and list_model not in definitions.source:
+        own[list_model] = schemas.custom_list(served, v2=True)
+        named |= {f"{schemas.META}ListMeta"}
+    told = {path.path: _path_item(path, definitions, own) for path in paths if path.operations}
+    return Fragment(told, own, frozenset(named & definitions.source.keys()))
+
+
+def shared_fragment(name: str, definitions: Definitions) -> Fragment:
+    """One of upstream's definitions."""
+    return Fragment({}, {name: schemas.definition_v2(definitions.source[name])}, frozenset())
+
+
+def json_document(fragments: Iterable[Fragment]) -> bytes:
+    """The document as JSON."""
+    parts = list(fragments)
+    paths = b",".join(part.json_paths for part in parts if part.json_paths)
+    definitions = b",".join(part.json_definitions for part in parts if part.json_definitions)
+    tail = orjson.dumps({"securityDefinitions": _SECURITY, "security": [{"BearerToken": []}]})
+    return b'{"swagger":"2.0","info":%b,"paths":{%b},"definitions":{%b},%b' % (
+        orjson.dumps(INFO),
+        paths,
+        definitions,
+        tail[1:],
+    )
+
+
+def proto_document(fragments: Iterable[Fragment]) -> bytes:
+    """The document as gnostic's protobuf (openapi.v2.Document)."""
+    parts = list(fragments)
+    return gnostic.document(
+        INFO,
+        b"".join(part.proto_paths for part in parts),
+        b"".join(part.proto_definitions for part in parts),
+        _SECURITY,
+    )
+
+
+def _path_item(path: Path, definitions: Definitions, own: Object) -> Object:
+    item: Object = {one.method: _operation(one, definitions, own) for one in path.operations}
+    if path.parameters:
+        item["parameters"] = [_parameter(one) for one in path.parameters]
+    return item
+
+
+def _operation(operation: Operation, definitions: Definitions, own: Object) -> Object:
+    parameters = [_parameter(one) for one in operation.parameters]
+    told: Object = {"description": operation.description}
+    if operation.body_types:
+        told["consumes"] = list(operation.body_types)
+        body: Object = {"name": "body", "in": "body"}
+        if operation.body_required:
+            body["required"] = True
+        parameters.insert(0, body | {"schema": _schema(operation.body, definitions, own)})
+    told |= {
+        "produces": list(operation.answer_types),
+        "schemes": ["https"],
+        "tags": [operation.tag],
+        "operationId": operation.id,
+    }
+    if parameters:
+        told["parameters"] = parameters
+    schema = _schema(operation.answer, definitions, own)
+    responses: Object = {
+        str(status): {"description": meaning, "schema": schema} for status, meaning in operation.responses()
+    }
+    told["responses"] = responses | {"401": {"description": "Unauthorized"}}
+    return told | kubernetes_extensions(operation)
+
+
+def _schema(name: str | None, definitions: Definitions, own: Object) -> Object:
+    known = name is not None and (name in own or name in definitions.source)
+    return {"$ref": f"{schemas.V2_PREFIX}{name}"} if known else {"type": "object"}
+
+
+def _parameter(parameter: Parameter) -> Object:
+    told: Object = {
+        "uniqueItems": True,
+        "type": parameter.type,
+        "name": parameter.name,
+        "in": parameter.where,
+    }
+    if parameter.description:
+        told["description"] = parameter.description
+    if parameter.where == "path":
+        told["required"] = True
+    return told
