@@ -478,10 +478,10 @@ def decode_as(content_type: str | None, body: bytes, expected: Expected) -> tupl
             return codec.decode_json(body, expected)
         case "application/yaml":
             return _decode_yaml(body, expected)
-    # 2.5 ms and 6 MB to import, for the clients that need it.
-    from clusterling.machinery import protobuf
+    # Tables of messages are read when the first such body comes.
+    from clusterling.packs.builtin import protobuf_codec
 
-    return protobuf.decode(body, expected), []
+    return protobuf_codec().decode(body, expected), []
 
 
 def body_type(content_type: str | None) -> str:

@@ -27,7 +27,7 @@ from clusterling.services.discovery import ordered_groups
 from clusterling.services.negotiation import parse_accept
 from clusterling.services.openapi import v2, v3
 from clusterling.services.openapi.operations import base_path
-from clusterling.services.openapi.schemas import Definitions, kind_names
+from clusterling.services.openapi.schemas import Definitions, builtin_definitions, kind_names
 from clusterling.services.request import Header, Response
 from clusterling.version import KUBERNETES, __version__
 
@@ -74,17 +74,20 @@ def respond(
     catalog: Catalog,
     path: str,
     *,
-    definitions: Definitions,
     now: datetime,
     asked_hash: str = "",
     accept_header: str | None = None,
     if_none_match: str | None = None,
+    definitions: Definitions | None = None,
 ) -> Response:
     """The answer to a GET below `/openapi/` (the cluster's prefix is cut off).
 
     `asked_hash` is the query's `hash`; `now` dates the expiry of documents asked for by their hash. What there is not
-    answers 404, what is asked for in another form 406, both without a body, as upstream.
+    answers 404, what is asked for in another form 406, both without a body, as upstream. `definitions`: of built-in
+    kinds, None for those of the version served.
     """
+    if definitions is None:
+        definitions = builtin_definitions()
     if path == "/openapi/v3":
         document, etag = index(catalog, definitions)
         return _conditional(document, JSON, etag, if_none_match)
@@ -95,6 +98,14 @@ def respond(
         if known is not None:
             return _respond_v3(catalog, known, definitions, now, asked_hash, accept_header, if_none_match)
     return Response(404, b"", "")
+
+
+def warm(catalog: Catalog) -> None:
+    """Makes the documents that a catalog's clients ask for first, so that no request pays for them."""
+    definitions = builtin_definitions()
+    index(catalog, definitions)
+    for one in _versions(catalog, definitions).values():
+        v3_document(one, definitions)
 
 
 class _GroupVersion:
@@ -234,7 +245,7 @@ def _v3_fragment(served: Served, key: bytes, definitions: Definitions) -> v3.Fra
 
 def _v3_member(name: str, definitions: Definitions) -> bytes:
     return _kept.get(
-        ("v3", definitions.fingerprint, name), lambda: v3.member(name, definitions.source[name]), len
+        ("v3", definitions.fingerprint, name), lambda: v3.member(name, definitions.published(name)), len
     )
 
 

@@ -9,7 +9,7 @@ apiextensions-apiserver/pkg/apiserver/schema/{kubeopenapi,unfold}.go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -50,25 +50,33 @@ INT_OR_STRING: Final = "x-kubernetes-int-or-string"
 
 
 class Definitions:
-    """The published schemas of built-in kinds by name, in OpenAPI v3's form, and what they say of themselves.
+    """The published schemas of built-in kinds by name, in OpenAPI v3's form.
 
-    `source` maps `io.k8s.api.core.v1.ConfigMap` to its schema. `fingerprint` changes whenever any of them does.
+    `source` maps `io.k8s.api.core.v1.ConfigMap` to its schema; `published` gives it as documents show it (with its
+    descriptions), `name_of` the name for a group, version and kind (KeyError for a kind that upstream does not
+    publish). `fingerprint` changes whenever what is published does.
     """
 
-    def __init__(self, source: Mapping[str, Object], fingerprint: str) -> None:
+    def __init__(
+        self,
+        source: Mapping[str, Object],
+        fingerprint: str,
+        *,
+        name_of: Callable[[str, str, str], str],
+        published: Callable[[str], Object] | None = None,
+    ) -> None:
         self.source = source
         self.fingerprint = fingerprint
-        self._names: dict[tuple[str, str, str], str] = {}
+        self.published = published or source.__getitem__
+        self._name_of = name_of
         self._references: dict[str, tuple[str, ...]] = {}
-        for name, schema in source.items():
-            told = schema.get(GVK) or ()
-            # DeleteOptions and WatchEvent are told for every group; a kind of a group is told once.
-            if len(told) == 1:
-                self._names[(told[0]["group"], told[0]["version"], told[0]["kind"])] = name
 
     def name(self, group: str, version: str, kind: str) -> str | None:
         """The definition of a kind, None where upstream publishes none."""
-        return self._names.get((group, version, kind))
+        try:
+            return self._name_of(group, version, kind)
+        except KeyError:
+            return None
 
     def reached(self, names: Iterable[str]) -> list[str]:
         """The names and all that they refer to, sorted. Names that are not defined are left out."""
@@ -87,6 +95,20 @@ class Definitions:
             found = {one for one in _references(self.source[name]) if one in self.source}
             known = self._references[name] = tuple(sorted(found))
         return known
+
+
+@cache
+def builtin_definitions() -> Definitions:
+    """Those of the Kubernetes version that is served, from the compiled data."""
+    from clusterling.packs import builtin
+
+    described = "description" in builtin.described("io.k8s.api.core.v1.ConfigMap")
+    return Definitions(
+        builtin.definitions,
+        "described" if described else "bare",
+        name_of=builtin.definition_of,
+        published=builtin.described,
+    )
 
 
 def _references(schema: Any) -> Iterator[str]:

@@ -78,7 +78,7 @@ def fragment(served: Served, definitions: Definitions) -> Fragment:
 
 def shared_fragment(name: str, definitions: Definitions) -> Fragment:
     """One of upstream's definitions."""
-    return Fragment({}, {name: schemas.definition_v2(definitions.source[name])}, frozenset())
+    return Fragment({}, {name: schemas.definition_v2(definitions.published(name))}, frozenset())
 
 
 def json_document(fragments: Iterable[Fragment]) -> bytes:
