@@ -1,0 +1,161 @@
+"""The workload: what the load generator is asked to do to a target, and what it found.
+
+Counts are for `scale` 1, chosen so that both servers are done in about three minutes on two cores and that each
+figure of ours rests on a quarter of a second of CPU or more (`/proc` counts it in ticks of 10 ms).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cluster import Target
+
+IN_FLIGHT = (16, 64)
+WATCHERS = 1000
+WATCH_RATE = 4.0
+
+
+class LoadError(Exception):
+    """The generator saw errors: its figures mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measure of one server. CPU is that of the server with its store, for one operation or one delivery."""
+
+    cpu_us: float
+    rate: float
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """The load generator, its raw results kept as JSON lines in `out`."""
+
+    binary: Path
+    out: Path
+    scale: float
+    reps: int
+
+    def ask(self, target: Target, op: str, **flags: object) -> dict[str, Any]:
+        """One run. Raises LoadError where an operation failed."""
+        command = [
+            str(self.binary),
+            "-op",
+            op,
+            "-base",
+            target.base,
+            "-token",
+            target.token,
+            "-ca",
+            str(target.ca),
+        ]
+        command += ["-pids", ",".join(f"{name}={pid}+" for name, pid in target.pids.items())]
+        for name, value in flags.items():
+            command += [f"-{name.replace('_', '-')}", str(value)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        with self.out.open("a") as out:
+            out.write(done.stdout)
+        if done.returncode != 0:
+            raise LoadError(f"{op} {flags}: {done.stdout[-1500:]} {done.stderr[-500:]}")
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return result
+
+    def count(self, wanted: int) -> int:
+        return max(1, round(wanted * self.scale))
+
+
+def _figure(runs: list[dict[str, Any]]) -> Figure:
+    def median(key: str) -> float:
+        return float(statistics.median(run[key] for run in runs))
+
+    return Figure(
+        cpu_us=median("cpu_ms_op_server") * 1000,
+        rate=median("ops_s"),
+        p50_ms=median("p50_ms"),
+        p99_ms=median("p99_ms"),
+    )
+
+
+def _progress(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def verbs(generator: Generator, target: Target) -> dict[str, Figure]:
+    """GET, LIST, CREATE, PATCH and DELETE; keys are `measure@in flight`."""
+    for namespace in ("bench500", "benchw"):
+        generator.ask(target, "setup", ns=namespace)
+    for kind in ("configmap", "widget"):
+        generator.ask(target, "seed", kind=kind, ns="bench500", c=8, n=500)
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(generator.reps):
+        for in_flight in IN_FLIGHT:
+            _progress(f"get, list, create, patch, delete, {in_flight} in flight")
+            for measure, result in _verbs_once(generator, target, in_flight):
+                runs.setdefault(f"{measure}@{in_flight}", []).append(result)
+    return {key: _figure(found) for key, found in runs.items()}
+
+
+def _verbs_once(generator: Generator, target: Target, in_flight: int) -> list[tuple[str, dict[str, Any]]]:
+    done: list[tuple[str, dict[str, Any]]] = []
+    reads, lists, writes = generator.count(5000), generator.count(500), generator.count(2000)
+    for kind in ("configmap", "widget"):
+        common: dict[str, object] = {"kind": kind, "ns": "bench500", "c": in_flight}
+        done.append((f"get {kind}", generator.ask(target, "get", n=reads, warm=500, **common)))
+        listed = lists if kind == "configmap" else max(1, lists // 2)
+        done.append((f"list {kind}", generator.ask(target, "list", n=listed, warm=4, expect=500, **common)))
+    prefix = f"w{secrets.token_hex(3)}"
+    for op in ("create", "patch", "delete"):
+        found = generator.ask(target, op, kind="configmap", ns="benchw", c=in_flight, n=writes, prefix=prefix)
+        done.append((f"{op} configmap", found))
+    return done
+
+
+def watches(generator: Generator, target: Target) -> dict[str, Figure]:
+    """A thousand watchers of one collection, written to in a burst and at a pace."""
+    generator.ask(target, "setup", ns="benchwatch")
+    found: dict[str, Figure] = {}
+    for measure, writes, rate in (("watch burst", 100, 0.0), ("watch paced", 20, WATCH_RATE)):
+        _progress(f"{measure}, {WATCHERS} watchers")
+        watchers = min(WATCHERS, generator.count(WATCHERS))
+        run = generator.ask(
+            target, "watch", ns="benchwatch", c=4, n=generator.count(writes), watchers=watchers, rate=rate
+        )
+        found[f"{measure}@{WATCHERS}"] = Figure(
+            cpu_us=run["fanout_cpu_ms_per_event"] * 1000,
+            rate=run["events_s"],
+            p50_ms=run["sent_p50_ms"],
+            p99_ms=run["sent_p99_ms"],
+        )
+        generator.ask(target, "deletecollection", ns="benchwatch", n=1)
+    return found
+
+
+def definitions(generator: Generator, target: Target, count: int) -> float:
+    """p50 in ms from a CRD's POST to its first custom resource accepted."""
+    _progress("a CRD to its first custom resource")
+    return float(generator.ask(target, "crd", n=count, c=1, prefix=f"d{secrets.token_hex(2)}x")["p50_ms"])
+
+
+def first_answers(generator: Generator, root: Target, count: int) -> float:
+    """p50 in ms from a cluster's creation to its first answered request."""
+    _progress("a cluster to its first answer")
+    return float(
+        generator.ask(root, "firstanswer", n=count, c=1, prefix=f"f{secrets.token_hex(2)}x")["p50_ms"]
+    )
+
+
+def idle_clusters(generator: Generator, root: Target, count: int) -> tuple[float, float]:
+    """Creations a second, and KB resident for each cluster afterwards."""
+    _progress(f"{count} idle clusters")
+    run = generator.ask(root, "clusters", n=count, c=32, prefix="idle")
+    grown_mb = run["rss_mb_server"] - run["rss_before_mb_server"]
+    return float(run["ops_s"]), grown_mb * 1024 / count
