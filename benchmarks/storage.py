@@ -144,14 +144,20 @@ async def row(make: Make, seconds: float, directory: Path) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--directory", type=Path, help="where the SQLite files go; a temporary one by default")
+    parser.add_argument(
+        "--directory", type=Path, help="where the SQLite files go; a temporary one by default"
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="how long each figure is measured")
     options = parser.parse_args()
-    print(f"CPU µs per operation, {platform.python_implementation()} {platform.python_version()}, SQLite {sqlite.VERSION}")
+    print(
+        f"CPU µs per operation, {platform.python_implementation()} {platform.python_version()}, SQLite {sqlite.VERSION}"
+    )
     print(f"{'':28}{'write ×1':>10}{'×16':>8}{'×64':>8}{'get':>8}{'list 500':>10}{'delivery':>10}")
     for name, make in STORES.items():
         with tempfile.TemporaryDirectory(dir=options.directory) as directory:
-            one, sixteen, many, got, listed, delivered = asyncio.run(row(make, options.seconds, Path(directory)))
+            one, sixteen, many, got, listed, delivered = asyncio.run(
+                row(make, options.seconds, Path(directory))
+            )
         print(f"{name:28}{one:10.1f}{sixteen:8.1f}{many:8.1f}{got:8.2f}{listed:10.1f}{delivered:10.2f}")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
-from clusterling.storage import memory
+from clusterling.storage import memory, sqlite
 from clusterling.storage.cache import CachedStore
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.store import Op, Store
@@ -51,4 +52,17 @@ class TestCacheOverKeyspace(StoreContract):
     @pytest.fixture
     async def store(self, stack: AsyncExitStack) -> Store:
         base = await crowded(await stack.enter_async_context(memory.open()))
+        return await stack.enter_async_context(CachedStore(Keyspace(base, "mmmm")))
+
+
+class TestSqlite(StoreContract):
+    @pytest.fixture
+    async def store(self, stack: AsyncExitStack, tmp_path: Path) -> Store:
+        return await stack.enter_async_context(sqlite.open(tmp_path / "state.db"))
+
+
+class TestCacheOverSqlite(StoreContract):
+    @pytest.fixture
+    async def store(self, stack: AsyncExitStack, tmp_path: Path) -> Store:
+        base = await crowded(await stack.enter_async_context(sqlite.open(tmp_path / "state.db")))
         return await stack.enter_async_context(CachedStore(Keyspace(base, "mmmm")))
