@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -492,21 +493,21 @@ class PatchMeta:
         return cls(name, schema, definitions)
 
     def field(self, name: str) -> PatchField:
-        """How the field is patched. Raises LookupError where the type is known and has no such field.
+        """How the field is patched. Raises LookupError, in upstream's words, where the type has no such field.
 
-        A value without a schema of its own merges maps and replaces lists.
+        Upstream looks no further into maps (`additionalProperties`) and raw JSON: two values of one key of those
+        cannot be merged if they are maps or lists. What has no schema at all merges maps and replaces lists.
         """
         found = self._fields.get(name)
         if found is not None:
             return found
-        properties = self._schema.get("properties")
-        additional = self._schema.get("additionalProperties")
-        if properties and name in properties:
+        properties = self._schema.get("properties") or {}
+        if name in properties:
             # Only a type's own fields are kept: names of the tenant's would fill the memory.
             return self._fields.setdefault(name, self._read(properties[name]))
-        if isinstance(additional, Mapping):
-            return self._read(additional)
-        if properties:
+        if not properties and isinstance(self._schema.get("additionalProperties"), Mapping):
+            raise LookupError("merging an object in json but data type is not struct, instead is: map")
+        if properties or self._name:
             struct = f" in struct {self._name} for the json field" if self._name else ""
             raise LookupError(f"unable to find api field{struct} {go_quote(name)}")
         return PatchField(_UNTYPED, _UNTYPED)
@@ -659,9 +660,11 @@ def _bad_type(expected: object, actual: object) -> ApiError:
 
 
 def _key_token(item: object, merge_key: str) -> object:
-    """The token of an item; of a scalar where there is no merge key. Raises ApiError where it has no key."""
-    if not merge_key:
-        return _token(item)
+    """The token of an item, which is a map if there is a merge key. Raises ApiError where that is not so."""
+    return _map_token(item, merge_key) if merge_key else _token(item)
+
+
+def _map_token(item: object, merge_key: str) -> object:
     if not isinstance(item, dict):
         raise _bad_type({}, item)
     if merge_key not in item:
@@ -695,7 +698,7 @@ def _merge_ordered_lists(result: Object, patch: Object, meta: PatchMeta) -> None
             merged = _copied(change)
         listed, rest = _partition(merged, order, field.merge_key)
         maps = _element_type(current, change) is dict
-        result[name] = _in_order(listed, rest, order, current, field.merge_key if maps else "")
+        result[name] = _in_order(listed, rest, order, current, field.merge_key, maps=maps)
         patch.pop(name, None)
 
 
@@ -759,7 +762,7 @@ def _merge_list(
     else:
         merged = list({_token(item): item for item in (*original, *patch)}.values())
     listed, rest = _partition(merged, patch, merge_key)
-    return _in_order(listed, rest, patch, original, merge_key if maps else "")
+    return _in_order(listed, rest, patch, original, merge_key, maps=maps)
 
 
 def _direct_items(
@@ -807,43 +810,62 @@ def _merge_items(original: Sequence[Any], patch: Sequence[Any], merge_key: str, 
 
 def _partition(merged: Iterable[Any], by: Sequence[Any], merge_key: str) -> tuple[list[Any], list[Any]]:
     """The items that `by` has too, and the rest, each in the order they were in."""
-    if merge_key:
-        for index, item in enumerate(by):
-            if not isinstance(item, dict):
-                raise _broken(f"value for key {index} is not a map")
-        known = {_token(item[merge_key]) for item in by if merge_key in item}
-    else:
-        known = {_token(item) for item in by}
+    # Upstream scans `by` for every item and stumbles over what is no map where it comes to it.
+    stop = (
+        next((at for at, item in enumerate(by) if not isinstance(item, dict)), len(by))
+        if merge_key
+        else len(by)
+    )
+    known = {_token(item.get(merge_key, _ABSENT) if merge_key else item) for item in by[:stop]}
     listed: list[Any] = []
     rest: list[Any] = []
     for item in merged:
-        (listed if _key_token(item, merge_key) in known else rest).append(item)
+        if _key_token(item, merge_key) in known:
+            listed.append(item)
+        elif stop < len(by):
+            raise _broken(f"value for key {stop} is not a map")
+        else:
+            rest.append(item)
     return listed, rest
 
 
-def _places(items: Sequence[Any], merge_key: str) -> dict[object, int]:
+# No JSON value, so it equals none.
+_ABSENT: Final[list[Any]] = []
+
+
+def _places(items: Sequence[Any], token: Callable[[Any], object]) -> dict[object, int]:
     places: dict[object, int] = {}
     for place, item in enumerate(items):
-        places.setdefault(_key_token(item, merge_key), place)
+        places.setdefault(token(item), place)
     return places
 
 
 def _in_order(
-    listed: Sequence[Any], rest: Sequence[Any], order: Sequence[Any], live: Sequence[Any], merge_key: str
+    listed: Sequence[Any],
+    rest: Sequence[Any],
+    order: Sequence[Any],
+    live: Sequence[Any],
+    merge_key: str,
+    *,
+    maps: bool,
 ) -> list[Any]:
     """`listed` by `order`, `rest` by their order in the live list, and the two interleaved.
 
     An item of the rest goes before a listed one only if the live list has it there: what the patch orders stays
     together otherwise (upstream: normalizeElementOrder, mergeSortedSlice).
     """
-    wanted, living = _places(order, merge_key), _places(live, merge_key)
-    left = _sorted(rest, living, merge_key)
-    right = _sorted(listed, wanted, merge_key)
+    token: Callable[[Any], object] = partial(_map_token, merge_key=merge_key) if maps else _token
+    for item in listed:
+        token(item)
+    wanted = _places(order, token)
+    for item in rest:
+        token(item)
+    living = _places(live, token)
+    left, right = _sorted(rest, living, token), _sorted(listed, wanted, token)
     result: list[Any] = []
     i = j = 0
     while i < len(left) and j < len(right):
-        mine = living.get(_key_token(left[i], merge_key))
-        other = living.get(_key_token(right[j], merge_key))
+        mine, other = living.get(token(left[i])), living.get(token(right[j]))
         if mine is not None and other is not None and mine < other:
             result.append(left[i])
             i += 1
@@ -853,9 +875,9 @@ def _in_order(
     return [*result, *left[i:], *right[j:]]
 
 
-def _sorted(items: Sequence[Any], places: Mapping[object, int], merge_key: str) -> list[Any]:
+def _sorted(items: Sequence[Any], places: Mapping[object, int], token: Callable[[Any], object]) -> list[Any]:
     """By place; items that only delete go last."""
     deletions = [item for item in items if isinstance(item, dict) and item.get(_DIRECTIVE) == "delete"]
     kept = [item for item in items if not (isinstance(item, dict) and item.get(_DIRECTIVE) == "delete")]
-    kept.sort(key=lambda item: places.get(_key_token(item, merge_key), -1))
+    kept.sort(key=lambda item: places.get(token(item), -1))
     return kept + deletions
