@@ -22,7 +22,8 @@ from clusterling.cli.output import (
     quiet_option,
     say,
 )
-from clusterling.cli.remote import DATA_DIR, Admin, find_target, write_private
+from clusterling.cli.remote import Admin
+from clusterling.cli.target import DATA_DIR, find_target, write_private
 from clusterling.machinery.meta import Object, name_of
 
 _F = TypeVar("_F", bound=Callable[..., Any])

@@ -1,4 +1,4 @@
-"""A server's data directory: who may use it, what format it has, and the administrator's kubeconfig in it.
+"""A server's data directory: what format it has, and the administrator's kubeconfig in it.
 
 DIR/                  0700
 ├── FORMAT            the version of everything below
@@ -10,16 +10,12 @@ DIR/                  0700
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from clusterling.cli.errors import CliError, Exit
-from clusterling.cli.remote import read_kubeconfig, write_private
+from clusterling.cli.errors import CliError
+from clusterling.cli.target import read_kubeconfig, write_private
 from clusterling.machinery.meta import Object
 
 # Rises when an older release could no longer read what this one writes.
@@ -27,11 +23,10 @@ FORMAT: Final = 1
 
 
 class DataDirectory:
-    """The directory while a server runs on it; entering takes its lock. Raises CliError saying what to do."""
+    """What is where in the directory. Raises CliError saying what to do."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
-        self._lock = -1
 
     @property
     def database(self) -> Path:
@@ -45,58 +40,12 @@ class DataDirectory:
     def admin_kubeconfig(self) -> Path:
         return self.path / "admin.kubeconfig"
 
-    def __enter__(self) -> Self:
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._take_lock()
-        except OSError as error:
-            raise CliError(
-                f"cannot use {self.path} as data directory: {error.strerror}", "name another with --data-dir"
-            ) from error
-        try:
-            self._check_format()
-        except BaseException:
-            self._release()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._release()
-
-    def _take_lock(self) -> None:
-        # The lock ends with the process, however it ends; the file stays, so that all servers lock the same one.
-        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
-            self._release()
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            raise CliError(
-                f"another server runs on {self.path}" + (f" (process {holder})" if holder else ""),
-                "stop it, or name another directory with --data-dir",
-                Exit.CONFLICT,
-            ) from error
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-
-    def _release(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-    def _check_format(self) -> None:
+    def check_format(self) -> None:
+        """Raises CliError where what is there was written by a newer release, or by something else."""
         file = self.path / "FORMAT"
         try:
             text = file.read_text().strip()
-        except FileNotFoundError:
-            write_private(file, f"{FORMAT}\n")
+        except (FileNotFoundError, NotADirectoryError):
             return
         if not text.isdigit():
             raise CliError(
@@ -107,6 +56,12 @@ class DataDirectory:
                 f"{self.path} was written by a newer Clusterling (format {text}, this one knows {FORMAT})",
                 "run a release at least as new, or name another directory with --data-dir",
             )
+
+    def write_format(self) -> None:
+        """Says what format the directory has, once it is ours."""
+        file = self.path / "FORMAT"
+        if not file.exists():
+            write_private(file, f"{FORMAT}\n")
 
     def admin_token(self) -> str:
         """The token in the administrator's kubeconfig, "" where there is none yet: a new one is to be made."""

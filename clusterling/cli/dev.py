@@ -27,8 +27,8 @@ import click
 
 from clusterling.cli.errors import CliError
 from clusterling.cli.output import as_yaml, emit, quiet_option, say
-from clusterling.cli.remote import write_private
 from clusterling.cli.serve import chosen_packs, configure_logging, run_loop
+from clusterling.cli.target import write_private
 
 # How long CMD may take to end once it was told to.
 _GRACE_S: Final = 10.0

@@ -5,20 +5,17 @@ It is the Kubernetes API of `root`, nothing else; kubectl could do all of this. 
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
-import os
 import socket
 import ssl
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlsplit
 
 from typing_extensions import override
 
 from clusterling.cli.errors import CliError, Exit
+from clusterling.cli.target import Target
 from clusterling.machinery.meta import Object
 from clusterling.version import __version__
 
@@ -27,68 +24,6 @@ TABLE: Final = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
 # An answer larger than this is not from this API.
 _ANSWER_BYTES_MAX: Final = 256 * 1024 * 1024
-_KUBECONFIG_BYTES_MAX: Final = 8 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A server and how to be let in; what a kubeconfig's current context says. `source` is the file, for messages."""
-
-    server: str
-    token: str
-    ca_pem: str
-    source: str
-    server_name: str = ""
-    verify: bool = True
-
-
-def read_kubeconfig(path: Path) -> Target:
-    """The current context of a kubeconfig. Raises CliError where it cannot be read or says too little."""
-    import yaml
-
-    try:
-        with path.open("rb") as file:
-            text = file.read(_KUBECONFIG_BYTES_MAX)
-        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (safe loaders)
-        context = _named(document, "contexts", "context", document["current-context"])
-        cluster = _named(document, "clusters", "cluster", context["cluster"])
-        user = _named(document, "users", "user", context["user"])
-        return Target(
-            server=str(cluster["server"]),
-            token=str(user.get("token") or _text_of(path, user.get("tokenFile")) or ""),
-            ca_pem=_ca(path, cluster),
-            source=str(path),
-            server_name=str(cluster.get("tls-server-name") or ""),
-            verify=not cluster.get("insecure-skip-tls-verify"),
-        )
-    except FileNotFoundError as error:
-        raise CliError(
-            f"{error.filename}: no such file",
-            "start a server with `clusterling serve`, or name one's with --kubeconfig or --data-dir",
-        ) from error
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CliError(
-            f"{path} is not a kubeconfig with a current context", "see `kubectl config view --kubeconfig`"
-        ) from error
-
-
-def _named(document: Any, section: str, part: str, name: str) -> Any:
-    for entry in document[section]:
-        if entry["name"] == name:
-            return entry[part] or {}
-    raise KeyError(name)
-
-
-def _text_of(kubeconfig: Path, path: str | None) -> str:
-    """A file that a kubeconfig names, relative to itself."""
-    return (kubeconfig.parent / path).read_text().strip() if path else ""
-
-
-def _ca(kubeconfig: Path, cluster: Any) -> str:
-    data = cluster.get("certificate-authority-data")
-    if data:
-        return base64.b64decode(data).decode("ascii")
-    return _text_of(kubeconfig, cluster.get("certificate-authority"))
 
 
 class Admin:
@@ -247,26 +182,3 @@ class _NamedConnection(http.client.HTTPSConnection):
 
 def _path(name: str) -> str:
     return f"{COLLECTION}/{quote(name, safe='')}"
-
-
-def find_target(kubeconfig: str | None, data_dir: str | None) -> Target:
-    """The server that flags or environment name: a kubeconfig, else the one in a data directory."""
-    if kubeconfig:
-        return read_kubeconfig(Path(kubeconfig).expanduser())
-    return read_kubeconfig(Path(data_dir or DATA_DIR).expanduser() / "admin.kubeconfig")
-
-
-# Where a server keeps its data unless it is told otherwise.
-DATA_DIR: Final = ".clusterling"
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes a file that only its owner reads, whole or not at all: it carries a credential."""
-    path = path.expanduser()
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(text)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

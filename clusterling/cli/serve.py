@@ -22,7 +22,7 @@ import click
 from clusterling.cli.datadir import DataDirectory
 from clusterling.cli.errors import CliError
 from clusterling.cli.output import emit, quiet_option, say
-from clusterling.cli.remote import DATA_DIR
+from clusterling.cli.target import DATA_DIR
 
 if TYPE_CHECKING:
     from clusterling.registry.pack import Pack
@@ -252,8 +252,9 @@ def serve_command(
     configure_logging(log_level)
     # The database, its log and whatever else is made here: for nobody but us.
     os.umask(0o077)
-    with DataDirectory(data_dir) as directory:
-        run_loop(_serve(config, directory))
+    directory = DataDirectory(data_dir)
+    directory.check_format()
+    run_loop(_serve(config, directory))
 
 
 def _check(config: Config) -> None:
@@ -350,15 +351,17 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
 
     stop = asyncio.Event()
     on_signals(stop.set)
-    context, ca_pem = _tls(config, directory)
-    token = directory.admin_token() or new_token()
+    packs = chosen_packs(config.packs)
     from clusterling.server import ApiServer
 
     try:
         async with sqlite.open(directory.database) as store:
+            directory.write_format()
+            context, ca_pem = _tls(config, directory)
+            token = directory.admin_token() or new_token()
             server = ApiServer(
                 store,
-                packs=chosen_packs(config.packs),
+                packs=packs,
                 admin_tokens={token: ADMIN},
                 external_url=_external_url(config),
                 ca_pem=ca_pem,
@@ -373,7 +376,7 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
                 await _until(stop, server)
                 say("stopping")
     except StorageError as error:
-        raise CliError(f"cannot use {directory.database}: {error}") from error
+        raise CliError(str(error)) from error
 
 
 def _external_url(config: Config) -> str:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import yaml
+from typing_extensions import override
 
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import GroupVersion, Object, name_of, namespace_of
@@ -125,6 +126,7 @@ class Kube:
         self.async_client = AsyncClient(server, name)
         self._resources: dict[tuple[str, str], tuple[str, bool]] = {}
 
+    @override
     def __repr__(self) -> str:
         return f"Kube({self.name!r})"
 
