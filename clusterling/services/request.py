@@ -8,9 +8,10 @@ makes one of each.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, overload
 
 if TYPE_CHECKING:
+    from clusterling.registry.resource import Served
     from clusterling.registry.strategy import User
     from clusterling.services.app import Cluster
     from clusterling.services.requestinfo import RequestInfo
@@ -21,28 +22,35 @@ TEXT_TYPE: Final = "text/plain; charset=utf-8"
 Header = tuple[str, str]
 
 
-class Headers(dict[str, str]):
-    """Case-insensitive header fields for requests that came by no socket; the first of equal names wins."""
+class Headers:
+    """Header fields of requests that came by no socket; the first of names that differ in case alone wins."""
+
+    __slots__ = ("_fields",)
 
     def __init__(self, fields: Mapping[str, str]) -> None:
-        super().__init__()
+        self._fields: dict[str, str] = {}
         for name, value in fields.items():
-            self.setdefault(name.lower(), value)
+            self._fields.setdefault(name.lower(), value)
 
-    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
-        return super().get(name.lower(), default)
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /, default: str) -> str: ...
+    def get(self, name: str, /, default: str | None = None) -> str | None:
+        """The field's value, or the default."""
+        return self._fields.get(name.lower(), default)
 
-    def __getitem__(self, name: str) -> str:
-        return super().__getitem__(name.lower())
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and super().__contains__(name.lower())
+    def __contains__(self, name: object, /) -> bool:
+        return isinstance(name, str) and name.lower() in self._fields
 
 
 class HeaderFields(Protocol):
     """The little that is asked of header fields. Names are case-insensitive; the first of equal names is given."""
 
-    def get(self, name: str, default: str | None = None, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /, default: str) -> str: ...
 
     def __contains__(self, name: object, /) -> bool: ...
 
@@ -70,7 +78,8 @@ class Request:
 
     `arrived_s` is monotonic seconds. `id` is what `Audit-Id` answers. `chunked`: a stream's body is written in
     HTTP's chunked coding (False in process and for HTTP/1.0). `info`, `cluster` and `user` are filled in
-    by the filters of those names; who reads them stands behind those filters. `authenticated_as` is given
+    by the filters of those names; who reads them stands behind those filters. `served` is the resource that the
+    path named, once dispatch has found it. `authenticated_as` is given
     by the in-process client, whose caller needs no credential; a socket's request has None.
     """
 
@@ -87,12 +96,12 @@ class Request:
         "path",
         "peer",
         "query",
+        "served",
         "user",
         "warnings",
     )
 
     info: RequestInfo
-    cluster: Cluster
     user: User
 
     def __init__(
@@ -118,6 +127,8 @@ class Request:
         self.chunked = chunked
         self.authenticated_as = authenticated_as
         self.id = ""
+        self.cluster: Cluster | None = None
+        self.served: Served | None = None
         self.warnings: list[str] = []
 
     def read(self, limit: int) -> Awaitable[bytes]:
@@ -140,7 +151,7 @@ class Response:
 
 
 class Sink(Protocol):
-    """Where a stream writes. Nothing here waits: who writes faster than the peer reads sees `buffered` grow."""
+    """Where a stream writes. Writing never waits: who writes faster than the peer reads sees `buffered` grow."""
 
     def write(self, data: bytes) -> None:
         """Hands bytes to the transport, in one write. Ignored once the peer has gone."""
@@ -150,23 +161,29 @@ class Sink(Protocol):
         """Bytes handed over that the peer has not taken yet."""
 
     def on_drain(self, callback: Callable[[], None]) -> None:
-        """Sets what is called whenever the transport has room again after it was full."""
+        """Sets what is called, on the event loop, each time the transport has room again after it was full."""
 
 
 class Stream(Protocol):
-    """The body of a StreamingResponse."""
+    """The body of a StreamingResponse. Whoever gets one calls `run` at most once, and `close` always."""
 
     async def run(self, sink: Sink) -> None:
-        """Writes until the stream's own end. Cancelled when the peer goes away or the server's patience ends."""
+        """Writes until the stream's own end, or until `stop`."""
 
     def stop(self) -> None:
-        """Asks for a clean end soon (the server is shutting down). `run` returns. Safe at any time."""
+        """Asks for a clean end soon: the peer has gone, or the server shuts down. Safe at any time."""
+
+    async def close(self) -> None:
+        """Gives back what the stream holds. Safe to repeat."""
 
 
 class StreamingResponse(Response):
-    """A head that is sent at once, and a body that its `stream` writes, already in the request's transfer coding."""
+    """A head that is sent at once, and a body that its `stream` writes, already in the request's transfer coding.
 
-    __slots__ = ("stream",)
+    `ended` is called once, after the stream was closed: filters give back there what lasts as long as the answer.
+    """
+
+    __slots__ = ("ended", "stream")
 
     def __init__(
         self,
@@ -177,3 +194,13 @@ class StreamingResponse(Response):
     ) -> None:
         super().__init__(status, b"", content_type, headers)
         self.stream = stream
+        self.ended: list[Callable[[], None]] = []
+
+    async def close(self) -> None:
+        """Closes the stream and tells `ended`. Safe to repeat."""
+        ended, self.ended = self.ended, []
+        try:
+            await self.stream.close()
+        finally:
+            for tell in ended:
+                tell()

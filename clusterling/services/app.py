@@ -1,0 +1,235 @@
+"""App: the API as a function from Request to Response. The filters in their order, then dispatch by verb.
+
+It knows no socket and no store: `server.py` hands in who authenticates, who authorizes and where the clusters are.
+`services/http.py` brings requests from the network, `services/client.py` from the same process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from clusterling.machinery.errors import no_such_resource
+from clusterling.registry.catalog import Catalog
+from clusterling.registry.objects import ObjectStore
+from clusterling.registry.resource import Resource, Served
+from clusterling.registry.strategy import Context, User
+from clusterling.services import filters, handlers
+from clusterling.services.health import NOSNIFF, Health
+from clusterling.services.request import TEXT_TYPE, Request, Response
+from clusterling.services.requestinfo import RequestInfo
+from clusterling.services.turnstile import Turnstile
+from clusterling.services.watch import Streams
+
+
+class Cluster(Protocol):
+    """A served logical cluster. `await ready()` before `catalog` is read, at each request."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def objects(self) -> ObjectStore: ...
+
+    async def ready(self) -> None: ...
+
+    def context(self, user: User, *, dry_run: bool = False, subresource: str = "") -> Context: ...
+
+
+class Clusters(Protocol):
+    """Where the logical clusters are."""
+
+    async def find(self, name: str) -> Cluster | None:
+        """The cluster of that name, if it is there. Must be cheap: nothing is loaded before `ready`."""
+
+
+class Authenticator(Protocol):
+    """Who a request comes from."""
+
+    async def authenticate(self, request: Request) -> User | None:
+        """The user, or None where the credential means nobody *on this target*: `request.info.cluster` names it.
+
+        Called only for requests that carry a credential. Takes as long for a cluster that is not there.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an authorizer says. `reason` follows upstream's text in a refusal; it must tell nothing of other tenants."""
+
+    allowed: bool
+    reason: str = ""
+
+
+class Authorizer(Protocol):
+    """Who may do what."""
+
+    async def authorize(self, user: User, cluster: Cluster | None, info: RequestInfo) -> Decision:
+        """`cluster` None: there is none of that name; only a refusal has an effect then."""
+
+
+class Seats(Protocol):
+    """Requests of one sort in flight."""
+
+    def take(self, tenant: Hashable) -> None:
+        """Raises ApiError 429 where there is no seat."""
+
+    def leave(self, tenant: Hashable) -> None: ...
+
+
+class Limits(Protocol):
+    """How many requests, and how many watches, a (realm, cluster) may have in flight."""
+
+    @property
+    def requests(self) -> Seats: ...
+
+    @property
+    def watches(self) -> Seats: ...
+
+
+# Answers a path that names no resource (discovery, OpenAPI, version), or None where it is none of its own.
+# The catalog is None for what is answered alike for every name, known or not: /version.
+Documents = Callable[[Request, Catalog | None], Awaitable[Response | None]]
+
+# Told of each request that was answered, after the answer was made. Must not fail and must not wait.
+Audit = Callable[[Request, Response], None]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the hot path counts, in plain numbers; whoever exports metrics reads them.
+
+    `requests` by (verb, group, resource, code), `seconds` by (verb, group, resource): never by names that a client chooses.
+    """
+
+    requests: dict[tuple[str, str, str, int], int] = field(default_factory=dict)
+    seconds: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    in_flight: int = 0
+    errors: int = 0
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+REQUEST_TIMEOUT_S: Final = 60.0
+
+
+class App:
+    """Everything between a Request and its Response. Call it: `response = await app(request)`.
+
+    `default_cluster` is served at `/`; "" for none. `bound_cluster` instead: only this one, and no `/clusters/` prefix.
+    """
+
+    def __init__(
+        self,
+        *,
+        clusters: Clusters,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        documents: Documents,
+        limits: Limits | None = None,
+        health: Health | None = None,
+        audit: Audit | None = None,
+        default_cluster: str = "",
+        bound_cluster: str = "",
+        request_timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> None:
+        self.clusters = clusters
+        self.authenticator = authenticator
+        self.authorizer = authorizer
+        self.documents = documents
+        self.limits = limits
+        self.health = health or Health()
+        self.audit = audit
+        self.default_cluster = default_cluster
+        self.bound_cluster = bound_cluster
+        self.request_timeout_s = request_timeout_s
+        self.counters = Counters()
+        self.turnstile = Turnstile()
+        self.streams = Streams()
+        self._handle = self._compose()
+
+    def _compose(self) -> Handler:
+        """The filters, outermost first (decision 20)."""
+        handle: Handler = self.dispatch
+        for add in reversed(filters.IN_ORDER):
+            handle = add(self, handle)
+        return handle
+
+    def __call__(self, request: Request) -> Awaitable[Response]:
+        """Never raises an ApiError: whatever goes wrong is an answer."""
+        return self._handle(request)
+
+    async def dispatch(self, request: Request) -> Response:
+        """What stands behind all filters: the verb of a resource, or a document of the cluster."""
+        info, cluster = request.info, request.cluster
+        assert cluster is not None, "authorization refuses clusters that are not there"
+        await cluster.ready()
+        catalog = cluster.catalog
+        if not info.is_resource:
+            return await self._document(request, catalog)
+        served = catalog.find(info.group, info.version, info.resource)
+        if served is None:
+            return _unknown(catalog, info.group)
+        request.served = served
+        misplaced = _placed(served, info)
+        if misplaced is not None:
+            return misplaced
+        return await handlers.find(served, info, request.method)(self, request, served)
+
+    async def _document(self, request: Request, catalog: Catalog) -> Response:
+        info = request.info
+        found = await self.health.respond(info.path, info.query)
+        if found is None:
+            found = await self.documents(request, catalog)
+        return _page_not_found() if found is None else found
+
+    async def public(self, request: Request) -> Response | None:
+        """The answer to what anybody may ask of any well-formed name: health and version; None for all else."""
+        info = request.info
+        if info.is_resource or request.method not in {"GET", "HEAD"} or info.path not in PUBLIC_PATHS:
+            return None
+        found = await self.health.respond(info.path, info.query)
+        return await self.documents(request, None) if found is None else found
+
+
+# What upstream's role system:public-info-viewer lets everybody read (bootstrappolicy/policy.go).
+PUBLIC_PATHS: Final = frozenset(
+    {"/healthz", "/livez", "/readyz", "/healthz/", "/livez/", "/readyz/", "/version", "/version/"}
+)
+
+
+def _placed(served: Served, info: RequestInfo) -> Response | None:
+    """None where the path fits the kind's scope; else the 404 or 405 that upstream's routing gives."""
+    resource = served.resource
+    alone = info.verb in {"list", "watch"} or info.in_namespace
+    if info.beyond or (info.in_namespace and not resource.namespaced):
+        return _absent(resource)
+    if resource.namespaced and not alone:
+        if resource.builtin and not info.name:
+            raise handlers.not_allowed(served, info.verb)
+        return _absent(resource)
+    return None
+
+
+def _unknown(catalog: Catalog, group: str) -> Response:
+    """Upstream's built-in groups answer with a Status, all other paths with Go's plain page."""
+    if any(resource.builtin and resource.group == group for resource in catalog.resources):
+        raise no_such_resource()
+    return _page_not_found()
+
+
+def _absent(resource: Resource) -> Response:
+    if resource.builtin:
+        raise no_such_resource()
+    return _page_not_found()
+
+
+def _page_not_found() -> Response:
+    return Response(404, b"404 page not found\n", TEXT_TYPE, (NOSNIFF,))

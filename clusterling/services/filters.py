@@ -1,0 +1,369 @@
+"""What every request passes before its verb, as plain functions: each takes the next and returns a handler.
+
+The order is `IN_ORDER`, outermost first (decision 20). Errors stand around all, so that whatever is raised becomes an
+answer; only requests authenticated *for* a cluster take its seats; a cluster that is not there, is suspended, or is
+not the user's is refused by the same line (decision 22).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from clusterling.machinery.errors import (
+    ApiError,
+    bad_request,
+    forbidden,
+    go_quote,
+    internal_error,
+    service_unavailable,
+    unauthorized,
+)
+from clusterling.registry.strategy import ANONYMOUS, User
+from clusterling.services.health import NOSNIFF
+from clusterling.services.negotiation import accept_anyway
+from clusterling.services.parameters import request_timeout_s
+from clusterling.services.request import Header, Request, Response, StreamingResponse
+from clusterling.services.requestinfo import RequestInfo, parse
+from clusterling.storage.store import StorageError
+
+if TYPE_CHECKING:
+    from clusterling.services.app import App, Handler
+
+_log = logging.getLogger(__name__)
+
+GZIP_BYTES_MIN: Final = 128 * 1024
+AUDIT_ID_CHARACTERS_MAX: Final = 64
+
+WARNING_RUNES_MAX: Final = 4 * 1024
+WARNING_RUNES_EACH: Final = 256
+
+_random_bits: Final = random.SystemRandom().getrandbits
+_ids: Final = random.Random(_random_bits(256))
+
+
+def with_errors(app: App, handle: Handler) -> Handler:
+    """ApiError → Status; anything else → the log and 500 without a word of what happened. Adds the Warning headers."""
+
+    async def errors(request: Request) -> Response:
+        try:
+            response = await handle(request)
+        except ApiError as error:
+            response = status_response(request, error)
+        except StorageError as error:
+            _log.warning("storage failed id=%s path=%s error=%r", request.id, request.path, error)
+            response = status_response(
+                request, service_unavailable("the store cannot serve this now; try again later")
+            )
+        except Exception:  # noqa: BLE001 - the one place that turns the unforeseen into an answer
+            app.counters.errors += 1
+            _log.exception("request failed id=%s method=%s path=%s", request.id, request.method, request.path)
+            response = status_response(
+                request,
+                internal_error(f"the server could not answer; its log says why (Audit-Id {request.id})"),
+            )
+        if request.warnings:
+            response.headers += tuple(warning_headers(request.warnings))
+        return response
+
+    return errors
+
+
+def status_response(request: Request, error: ApiError) -> Response:
+    """The error as the client asked for answers, or as JSON where it asks for what there is not."""
+    encoding = accept_anyway(request.headers.get("Accept"))
+    headers: tuple[Header, ...] = tuple(error.headers.items())
+    if error.code in {401, 403}:
+        headers += (NOSNIFF,)
+    body = encoding.document(orjson.dumps(error.status(), option=orjson.OPT_APPEND_NEWLINE))
+    return Response(error.code, body, encoding.content_type, headers)
+
+
+def warning_headers(texts: list[str]) -> list[Header]:
+    """`Warning: 299 - "…"`: once each, together at most `WARNING_RUNES_MAX`, cut short where they would be more.
+
+    Upstream: apiserver/pkg/endpoints/filters/warning.go, apimachinery/pkg/util/net/http.go (NewWarningHeader).
+    """
+    unique = [text for text in dict.fromkeys(texts) if text and not _has_control(text)]
+    if sum(map(len, unique)) > WARNING_RUNES_MAX:
+        room, cut = WARNING_RUNES_MAX, []
+        for text in unique:
+            if room <= 0:
+                break
+            cut.append(text[:WARNING_RUNES_EACH])
+            room -= len(cut[-1])
+        unique = cut
+    return [("Warning", f'299 - "{_escaped(text)}"') for text in unique]
+
+
+def _has_control(text: str) -> bool:
+    return not text.isprintable() and any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in text)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def with_telemetry(app: App, handle: Handler) -> Handler:
+    """Gives the request its id, counts it, and tells the audit of it."""
+    counters = app.counters
+    clock = time.perf_counter
+
+    async def telemetry(request: Request) -> Response:
+        request.id = _audit_id(request.headers.get("Audit-Id"))
+        began = clock()
+        counters.in_flight += 1
+        try:
+            response = await handle(request)
+        finally:
+            counters.in_flight -= 1
+        served = request.served
+        key = (request.info.verb, served.group, served.plural) if served is not None else ("", "", "")
+        counted = (*key, response.status)
+        counters.requests[counted] = counters.requests.get(counted, 0) + 1
+        counters.seconds[key] = counters.seconds.get(key, 0.0) + clock() - began
+        if app.audit is not None:
+            app.audit(request, response)
+        return response
+
+    return telemetry
+
+
+def _audit_id(given: str | None) -> str:
+    """The client's own id where it sent one (upstream: WithAuditID), else a random UUID."""
+    if given and len(given) <= AUDIT_ID_CHARACTERS_MAX and given.isascii() and given.isprintable():
+        return given
+    bits = f"{_ids.getrandbits(128):032x}"
+    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
+
+
+def with_compression(app: App, handle: Handler) -> Handler:
+    """gzip for big answers to those who accept it (upstream: responsewriters, defaultGzipThresholdBytes)."""
+
+    async def compression(request: Request) -> Response:
+        response = await handle(request)
+        if len(response.body) > GZIP_BYTES_MIN and _accepts_gzip(request.headers.get("Accept-Encoding")):
+            if any(name == "Content-Encoding" for name, _ in response.headers):
+                return response
+            # zlib releases the interpreter's lock, so other requests go on meanwhile.
+            response.body = await asyncio.to_thread(_gzip, response.body)
+            response.headers += (("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
+        return response
+
+    return compression
+
+
+def _accepts_gzip(header: str | None) -> bool:
+    return header is not None and any(part.partition(";")[0].strip() == "gzip" for part in header.split(","))
+
+
+def _gzip(body: bytes) -> bytes:
+    compress = zlib.compressobj(1, zlib.DEFLATED, 31)
+    return compress.compress(body) + compress.flush()
+
+
+def with_request_info(app: App, handle: Handler) -> Handler:
+    """Reads the target."""
+    default = app.bound_cluster or app.default_cluster
+    prefixed = not app.bound_cluster
+
+    async def request_info(request: Request) -> Response:
+        info = request.info = parse(request.method, request.path, request.query, prefixed=prefixed)
+        if not info.cluster:
+            info.cluster = default
+        return await handle(request)
+
+    return request_info
+
+
+def with_deadline(app: App, handle: Handler) -> Handler:
+    """Ends a request with 504 when its time is over: `timeout`, at most the server's. Watches have their own end."""
+    most_s = app.request_timeout_s
+
+    async def deadline(request: Request) -> Response:
+        info = request.info
+        if info.verb == "watch":
+            return await handle(request)
+        timeout_s = most_s
+        if "timeout" in info.query:
+            asked_s = request_timeout_s(info.query)
+            if asked_s is not None and 0 < asked_s < most_s:
+                timeout_s = asked_s
+        return await _within(handle(request), timeout_s)
+
+    return deadline
+
+
+async def _within(work: Awaitable[Response], timeout_s: float) -> Response:
+    """Awaits `work` for so long. Raises ApiError 504.
+
+    Most reads never wait for anything, and setting up a timer costs as much as they do: so the work runs up to
+    its first wait, and only then is a timer set for the rest.
+    """
+    assert isinstance(work, Coroutine), "handlers are coroutine functions"
+    try:
+        waits_for = work.send(None)
+    except StopIteration as done:
+        response: Response = done.value
+        return response
+    try:
+        async with asyncio.timeout(timeout_s) as timer:
+            return await _Rest(work, waits_for)
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        raise ApiError(
+            504, "Timeout", "Timeout: request did not complete within the allotted timeout", {}
+        ) from None
+
+
+class _Rest:
+    """The rest of a coroutine that was already run up to its first wait."""
+
+    __slots__ = ("_waits_for", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, Response], waits_for: Any) -> None:
+        self._work = work
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, Response]:
+        work, waits_for = self._work, self._waits_for
+        try:
+            while True:
+                try:
+                    sent = yield waits_for
+                except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle, cancellation included
+                    waits_for = work.throw(error)
+                else:
+                    waits_for = work.send(sent)
+        except StopIteration as done:
+            response: Response = done.value
+            return response
+
+
+def with_user(app: App, handle: Handler) -> Handler:
+    """Finds out who asks. 401 for all who cannot say, except where anybody may ask; nothing else is told apart before."""
+
+    async def user(request: Request) -> Response:
+        if request.authenticated_as is not None:
+            request.user = request.authenticated_as
+            return await handle(request)
+        has_credential = "Authorization" in request.headers or request.peer.certificate is not None
+        known = await app.authenticator.authenticate(request) if has_credential else None
+        if known is None and has_credential:
+            raise unauthorized()
+        request.user = known or ANONYMOUS
+        if known is None or not request.info.is_resource:
+            public = await app.public(request)
+            if public is not None:
+                return public
+        if known is None:
+            raise unauthorized()
+        return await handle(request)
+
+    return user
+
+
+def with_impersonation(app: App, handle: Handler) -> Handler:
+    """Nobody may impersonate yet: refused as upstream refuses who is not authorized to."""
+
+    async def impersonation(request: Request) -> Response:
+        headers = request.headers
+        name = headers.get("Impersonate-User")
+        if name:
+            raise forbidden(
+                "users",
+                "",
+                name,
+                _sanitized(
+                    f'User {go_quote(request.user.name)} cannot impersonate resource "users" in API group "" '
+                    "at the cluster scope"
+                ),
+            )
+        if "Impersonate-Group" in headers or "Impersonate-Uid" in headers:
+            raise bad_request("requested impersonation without impersonating a user name")
+        return await handle(request)
+
+    return impersonation
+
+
+def with_limits(app: App, handle: Handler) -> Handler:
+    """A seat for (realm of the credential, cluster), kept until the answer is complete; 429 where there is none."""
+    limits = app.limits
+    if limits is None:
+        return handle
+    requests, watches = limits.requests, limits.watches
+
+    async def seats(request: Request) -> Response:
+        info = request.info
+        sort = watches if info.verb == "watch" else requests
+        tenant = (request.user.realm, info.cluster)
+        sort.take(tenant)
+        streams = False
+        try:
+            response = await handle(request)
+            if isinstance(response, StreamingResponse):
+                response.ended.append(lambda: sort.leave(tenant))
+                streams = True
+            return response
+        finally:
+            if not streams:
+                sort.leave(tenant)
+
+    return seats
+
+
+def with_authorization(app: App, handle: Handler) -> Handler:
+    """Refuses, in one way, what is not allowed and what is not there."""
+
+    async def authorization(request: Request) -> Response:
+        info, user = request.info, request.user
+        cluster = await app.clusters.find(info.cluster) if info.cluster else None
+        decision = await app.authorizer.authorize(user, cluster, info)
+        if cluster is None or not decision.allowed:
+            raise refusal(user, info, decision.reason)
+        request.cluster = cluster
+        return await handle(request)
+
+    return authorization
+
+
+def refusal(user: User, info: RequestInfo, reason: str = "") -> ApiError:
+    """403 in upstream's words (apiserver/pkg/endpoints/handlers/responsewriters/errors.go, ForbiddenStatusError)."""
+    who = f"User {go_quote(user.name)}"
+    if info.is_resource:
+        resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+        where = f"in the namespace {go_quote(info.namespace)}" if info.namespace else "at the cluster scope"
+        why = f"{who} cannot {info.verb} resource {go_quote(resource)} in API group {go_quote(info.group)} {where}"
+    else:
+        why = f"{who} cannot {info.verb} path {go_quote(info.path)}"
+    why = _sanitized(why)
+    return forbidden(info.resource, info.group, info.name, f"{why}: {reason}" if reason else why)
+
+
+def _sanitized(text: str) -> str:
+    """Keeps a message from looking like HTML (upstream's sanitizer)."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+Filter = Callable[["App", "Handler"], "Handler"]
+
+# The budget of an address (connections, handshakes, failed logins) takes its place before `with_user`.
+IN_ORDER: Final[tuple[Filter, ...]] = (
+    with_telemetry,
+    with_compression,
+    with_errors,
+    with_request_info,
+    with_deadline,
+    with_user,
+    with_impersonation,
+    with_limits,
+    with_authorization,
+)

@@ -1,0 +1,457 @@
+"""One function a verb: decode → one ObjectStore call → encode. What is said here is said by upstream's handlers.
+
+Upstream: apiserver/pkg/endpoints/handlers/{get,create,update,patch,delete,watch}.go; which verb a path has:
+apiserver/pkg/endpoints/installer.go for built-in kinds, apiextensions' customresource_handler.go for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from clusterling.machinery import codec
+from clusterling.machinery.errors import (
+    ApiError,
+    bad_request,
+    go_quote,
+    invalid,
+    invalid_value,
+    method_not_supported,
+    no_such_resource,
+    not_found,
+)
+from clusterling.machinery.meta import GroupVersion, Object
+from clusterling.registry.options import DeleteOptions, WriteOptions
+from clusterling.registry.resource import Served, Subresource, SubresourceCall
+from clusterling.registry.strategy import Context
+from clusterling.services import parameters, patching, scale
+from clusterling.services.negotiation import (
+    Encoding,
+    Framing,
+    accept,
+    body_type,
+    decode_as,
+    decode_body,
+    include_object,
+    wants_pretty,
+)
+from clusterling.services.request import Request, Response, StreamingResponse
+from clusterling.services.requestinfo import RequestInfo, first
+from clusterling.services.watch import open_watch
+
+if TYPE_CHECKING:
+    from clusterling.services.app import App, Cluster
+
+BODY_BYTES_MAX: Final = 3 * 1024 * 1024  # Upstream: MaxRequestBodyBytes.
+
+# Lists and Tables above this many bytes or rows take longer than a turn of the loop is worth.
+JOIN_BYTES_MAX: Final = 2 * 1024 * 1024
+ROWS_MAX: Final = 100
+
+Verb = Callable[["App", Request, Served], Awaitable[Response]]
+
+
+def find(served: Served, info: RequestInfo, method: str) -> Verb:
+    """The function for a request whose path fits the kind. Raises ApiError 404 or 405."""
+    resource = served.resource
+    if method == "HEAD" and resource.builtin:
+        raise not_allowed(served, "")
+    if info.subresource:
+        return _find_part(served, info)
+    verb = info.verb
+    named = bool(info.name) or verb in {"list", "watch"}
+    if verb not in resource.verbs or verb not in _VERBS or named is (verb in {"create", "deletecollection"}):
+        raise not_allowed(served, verb)
+    return _VERBS[verb]
+
+
+def _find_part(served: Served, info: RequestInfo) -> Verb:
+    resource, part, verb = served.resource, info.subresource, info.verb
+    own = resource.subresources.get(part)
+    if own is not None:
+        if verb not in own.verbs:
+            raise not_allowed(served, verb)
+        return call_subresource
+    if part == "scale" and served.version.scale is not None:
+        verbs = _SCALE_VERBS
+    elif part == "status" and (served.version.status or part in resource.parts):
+        verbs = _PART_VERBS
+    elif part in resource.parts:
+        # Of the parts that are no status upstream has one, and it can only be replaced: namespaces' finalize.
+        verbs = _REPLACE_VERBS
+    elif resource.builtin:
+        raise no_such_resource()
+    else:
+        raise not_found(served.plural, served.group, info.name)
+    if verb not in verbs:
+        raise not_allowed(served, verb)
+    return verbs[verb]
+
+
+def not_allowed(served: Served, verb: str) -> ApiError:
+    """405: by upstream's router for built-in kinds, by its handler for the others."""
+    if served.resource.builtin:
+        return ApiError(
+            405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {}
+        )
+    return method_not_supported(served.plural, served.group, verb)
+
+
+# ---------------------------------------------------------------------- reading
+
+
+async def get(app: App, request: Request, served: Served) -> Response:
+    encoding = _encoding(request)
+    info, query = request.info, request.info.query
+    value = await _cluster(request).objects.get(
+        served,
+        _namespace(served, info),
+        info.name,
+        resource_version=first(query, "resourceVersion") if query else "",
+    )
+    if encoding.is_plain:
+        return Response(200, value)
+    return _object_response(encoding, served, request, 200, value)
+
+
+async def list_objects(app: App, request: Request, served: Served) -> Response:
+    info = request.info
+    encoding = _encoding(request)
+    options = parameters.list_options(info.query, served, info.name)
+    include = include_object(first(info.query, "includeObject")) if encoding.target == "Table" else "Metadata"
+    listing = await _cluster(request).objects.list(served, _namespace(served, info), options)
+
+    def encode() -> bytes:
+        return encoding.list(served, listing, include=include)
+
+    # A length times an average: looking at each value would cost what it shall save.
+    values = listing.values
+    big = len(values) * len(values[0]) > JOIN_BYTES_MAX if values else False
+    if big or (len(values) > ROWS_MAX and not encoding.is_plain):
+        body = await app.turnstile.run(_cluster(request).id, encode)
+    else:
+        body = encode()
+    return Response(200, body, encoding.content_type)
+
+
+async def watch(app: App, request: Request, served: Served) -> Response:
+    info = request.info
+    encoding = _encoding(request)
+    options = parameters.watch_options(info.query, served, info.name)
+    timeout_s = parameters.watch_timeout_s(info.query)
+    framing = Framing.CHUNKED if request.chunked else Framing.PLAIN
+    include = include_object(first(info.query, "includeObject")) if encoding.target == "Table" else "Metadata"
+    stream = await open_watch(
+        app.streams,
+        _cluster(request).objects,
+        served,
+        _namespace(served, info),
+        options,
+        encoding.frame_codec(served, framing=framing, include=include),
+        timeout_s=timeout_s,
+    )
+    return StreamingResponse(stream, encoding.content_type)
+
+
+# ---------------------------------------------------------------------- writing
+
+
+async def create(app: App, request: Request, served: Served) -> Response:
+    info = request.info
+    encoding = _encoding(request)
+    content_type = request.headers.get("Content-Type")
+    body_type(content_type)
+    body = await request.read(BODY_BYTES_MAX)
+    options = parameters.write_options(info.query, "CreateOptions")
+    obj, duplicates = decode_body(content_type, body, served)
+    _check_kind(request, served, obj)
+    if duplicates:
+        options = replace(options, duplicates=tuple(duplicates))
+    ctx = _context(request, dry_run=options.dry_run)
+    value = await ctx.objects.create(ctx, served, _namespace(served, info), obj, options)
+    return _object_response(encoding, served, request, 201, value)
+
+
+async def update(app: App, request: Request, served: Served) -> Response:
+    info = request.info
+    encoding = _encoding(request)
+    content_type = request.headers.get("Content-Type")
+    body = await request.read(BODY_BYTES_MAX)
+    options = parameters.write_options(info.query, "UpdateOptions")
+    obj, duplicates = decode_body(content_type, body, served)
+    _check_kind(request, served, obj)
+    _check_place(served, info, obj)
+    if duplicates:
+        options = replace(options, duplicates=tuple(duplicates))
+    ctx = _context(request, dry_run=options.dry_run)
+    value, created = await ctx.objects.update(ctx, served, _namespace(served, info), info.name, obj, options)
+    return _object_response(encoding, served, request, 201 if created else 200, value)
+
+
+async def patch(app: App, request: Request, served: Served) -> Response:
+    info = request.info
+    kind = patching.patch_type(request.headers.get("Content-Type"), served, info.query)
+    encoding = _encoding(request)
+    body = await request.read(BODY_BYTES_MAX)
+    options = parameters.write_options(info.query, "PatchOptions")
+    change, duplicates = patching.read(kind, body, served)
+    if duplicates:
+        options = replace(options, duplicates=tuple(duplicates))
+    ctx = _context(request, dry_run=options.dry_run)
+    value = await ctx.objects.patch(ctx, served, _namespace(served, info), info.name, change, options)
+    return _object_response(encoding, served, request, 200, value)
+
+
+async def delete(app: App, request: Request, served: Served) -> Response:
+    info = request.info
+    encoding = _encoding(request)
+    options, may_wait = await _delete_options(request)
+    ctx = _context(request, dry_run=options.dry_run)
+    value, gone = await ctx.objects.delete(ctx, served, _namespace(served, info), info.name, options)
+    if not gone:
+        # 202 is given only to those who asked by the old name for dependents to go: it would break others.
+        return _object_response(encoding, served, request, 202 if may_wait else 200, value)
+    details = {"name": info.name, "group": served.group, "kind": served.plural}
+    details["uid"] = orjson.loads(value)["metadata"].get("uid", "")
+    status: Object = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {key: text for key, text in details.items() if text},
+    }
+    return Response(200, encoding.document(orjson.dumps(status)), encoding.content_type)
+
+
+async def delete_collection(app: App, request: Request, served: Served) -> Response:
+    info = request.info
+    encoding = _encoding(request)
+    which = parameters.list_options(info.query, served)
+    options, _ = await _delete_options(request)
+    ctx = _context(request, dry_run=options.dry_run)
+    listing = await ctx.objects.delete_collection(ctx, served, _namespace(served, info), which, options)
+    body = await app.turnstile.run(ctx.cluster_id, lambda: encoding.list(served, listing))
+    return Response(200, body, encoding.content_type)
+
+
+async def _delete_options(request: Request) -> tuple[DeleteOptions, bool]:
+    """From the body, else from the query; and whether `orphanDependents=false` was said in so many words."""
+    query = request.info.query
+    body = await request.read(BODY_BYTES_MAX)
+    if not body:
+        asked = query.get("orphanDependents")
+        options = parameters.delete_options(query)
+        return options, bool(asked) and options.propagation == "Background"
+    expected = codec.Expected("meta.k8s.io/v1", "DeleteOptions", typed=True)
+    try:
+        document, _ = decode_as(request.headers.get("Content-Type"), body, expected)
+    except ApiError as error:
+        raise _bare(error) from error
+    if document.get("kind") != "DeleteOptions":
+        version = document.get("apiVersion", "")
+        raise bad_request(
+            f"no kind {go_quote(document.get('kind', ''))} is registered for version {go_quote(version)} "
+            'in scheme "pkg/runtime/scheme.go:111"'
+        )
+    return parameters.delete_options_of(document), document.get("orphanDependents") is False
+
+
+def _bare(error: ApiError) -> ApiError:
+    """Options are told what is wrong with them without the frame that an object's body gets."""
+    before, found, rest = error.message.partition("must be of type DeleteOptions): ")
+    if not found or not before.startswith("the object provided is unrecognized ("):
+        return error
+    return bad_request(rest.rpartition(" (")[0])
+
+
+# ---------------------------------------------------------------------- parts
+
+
+async def call_subresource(app: App, request: Request, served: Served) -> Response:
+    """A subresource that computes its answer (`kubeconfig`, `token`)."""
+    info = request.info
+    part = served.resource.subresources[info.subresource]
+    encoding = accept(request.headers.get("Accept"), tables=False, pretty=_pretty(request))
+    body = await _part_body(request, part) if info.verb in {"create", "update", "patch"} else None
+    dry_run = parameters.write_options(info.query, "CreateOptions").dry_run if info.query else False
+    ctx = _context(request, dry_run=dry_run)
+    namespace = _namespace(served, info)
+    parent = await ctx.objects.read(served, namespace, info.name)
+    answer = await part.function(ctx, SubresourceCall(info.verb, info.name, namespace, body, parent))
+    status = 201 if info.verb == "create" else 200
+    return Response(status, encoding.document(orjson.dumps(answer)), encoding.content_type)
+
+
+async def _part_body(request: Request, part: Subresource) -> Object:
+    body = await request.read(BODY_BYTES_MAX)
+    group_version = str(GroupVersion(part.group, part.version))
+    expected = codec.Expected(group_version, part.kind, typed=True)
+    document, _ = decode_as(request.headers.get("Content-Type") or None, body, expected)
+    if document.get("apiVersion") != group_version or document.get("kind") != part.kind:
+        raise codec.cannot_be_handled(
+            str(document.get("kind", "")),
+            str(document.get("apiVersion", "")),
+            part.kind,
+            f"no kind {go_quote(str(document.get('kind', '')))} is registered for version "
+            f"{go_quote(str(document.get('apiVersion', '')))}",
+        )
+    return document
+
+
+async def get_scale(app: App, request: Request, served: Served) -> Response:
+    info = request.info
+    encoding = _encoding(request)
+    obj = orjson.loads(await _cluster(request).objects.get(served, _namespace(served, info), info.name))
+    return Response(200, encoding.document(orjson.dumps(scale.read(obj, served))), encoding.content_type)
+
+
+async def update_scale(app: App, request: Request, served: Served) -> Response:
+    info = request.info
+    body = await request.read(BODY_BYTES_MAX)
+    options = parameters.write_options(info.query, "UpdateOptions")
+    document, _ = decode_as(request.headers.get("Content-Type"), body, scale.EXPECTED)
+    _check_name(info, document)
+    return await _write_scale(request, served, options, lambda _: document)
+
+
+async def patch_scale(app: App, request: Request, served: Served) -> Response:
+    kind = patching.patch_type(request.headers.get("Content-Type"), served, request.info.query)
+    body = await request.read(BODY_BYTES_MAX)
+    options = parameters.write_options(request.info.query, "PatchOptions")
+    change, _ = patching.read(kind, body, served)
+    return await _write_scale(request, served, options, change)
+
+
+async def _write_scale(
+    request: Request, served: Served, options: WriteOptions, change: Callable[[Object], Object]
+) -> Response:
+    """`change` maps the Scale that is to the one that shall be; the rest of the object stays."""
+    info = request.info
+    encoding = _encoding(request)
+    ctx = _context(request, dry_run=options.dry_run)
+
+    def rescale(obj: Object) -> Object:
+        return scale.write(obj, served, change(scale.read(obj, served, complete=False)))
+
+    value = await ctx.objects.patch(ctx, served, _namespace(served, info), info.name, rescale, options)
+    shown = scale.read(orjson.loads(value), served)
+    return Response(200, encoding.document(orjson.dumps(shown)), encoding.content_type)
+
+
+_PART_VERBS: Final[dict[str, Verb]] = {"get": get, "update": update, "patch": patch}
+_REPLACE_VERBS: Final[dict[str, Verb]] = {"update": update}
+_SCALE_VERBS: Final[dict[str, Verb]] = {"get": get_scale, "update": update_scale, "patch": patch_scale}
+_VERBS: Final[dict[str, Verb]] = {
+    "get": get,
+    "list": list_objects,
+    "watch": watch,
+    "create": create,
+    "update": update,
+    "patch": patch,
+    "delete": delete,
+    "deletecollection": delete_collection,
+}
+
+
+# ---------------------------------------------------------------------- what they share
+
+
+def _cluster(request: Request) -> Cluster:
+    cluster = request.cluster
+    assert cluster is not None, "verbs stand behind authorization, which finds the cluster"
+    return cluster
+
+
+def _context(request: Request, *, dry_run: bool) -> Context:
+    """The Context of a write. Its warnings go with the answer, whatever that will be."""
+    ctx = _cluster(request).context(request.user, dry_run=dry_run, subresource=_hooked_part(request))
+    ctx.warnings.extend(request.warnings)
+    request.warnings = ctx.warnings
+    return ctx
+
+
+def _hooked_part(request: Request) -> str:
+    """What strategies are told is written. A scale is a change of the object itself."""
+    part = request.info.subresource
+    return "" if part == "scale" else part
+
+
+def _namespace(served: Served, info: RequestInfo) -> str:
+    """`/api/v1/namespaces/a` means the object a, not one in the namespace a."""
+    return info.namespace if served.resource.namespaced else ""
+
+
+def _pretty(request: Request) -> bool:
+    return wants_pretty(request.query, request.headers.get("User-Agent"))
+
+
+def _encoding(request: Request) -> Encoding:
+    return accept(request.headers.get("Accept"), pretty=_pretty(request))
+
+
+def _object_response(
+    encoding: Encoding, served: Served, request: Request, status: int, value: bytes
+) -> Response:
+    if encoding.is_plain:
+        return Response(status, value)
+    include = (
+        include_object(first(request.info.query, "includeObject"))
+        if encoding.target == "Table"
+        else "Metadata"
+    )
+    return Response(status, encoding.object(value, served, include=include), encoding.content_type)
+
+
+def _check_kind(request: Request, served: Served, obj: Object) -> None:
+    """The body is of the kind and version that the path names. Raises ApiError 400, 422."""
+    expected = served.group_version
+    api_version, kind = obj["apiVersion"], obj["kind"]
+    if kind == served.kind and api_version == str(expected):
+        return
+    if not served.resource.builtin:
+        if api_version != str(expected):
+            raise _version_mismatch(api_version, expected)
+        name = obj["metadata"].get("name")
+        wrong = invalid_value("kind", kind, f"must be {served.kind}")
+        raise invalid(kind, served.group, name if isinstance(name, str) else "", [wrong])
+    got = GroupVersion.parse(api_version)
+    if _cluster(request).catalog.by_kind(got.group, got.version, kind) is None:
+        problem = (
+            f"no kind {go_quote(kind)} is registered for version {go_quote(api_version)} "
+            'in scheme "pkg/runtime/scheme.go:111"'
+        )
+    elif kind == served.kind:
+        raise _version_mismatch(api_version, expected)
+    else:
+        inner = f"{served.group.partition('.')[0] or 'core'}.{served.kind}"
+        problem = f"converting ({got.version}.{kind}) to ({inner}): unknown conversion"
+    raise codec.cannot_be_handled(kind, api_version, served.kind, problem)
+
+
+def _version_mismatch(got: str, expected: GroupVersion) -> ApiError:
+    return bad_request(
+        f"the API version in the data ({got}) does not match the expected API version ({expected})"
+    )
+
+
+def _check_place(served: Served, info: RequestInfo, obj: Object) -> None:
+    """An update names the object that the path names. Raises ApiError 400."""
+    namespace = obj["metadata"].get("namespace")
+    if served.resource.namespaced and namespace and namespace != info.namespace:
+        raise bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    _check_name(info, obj)
+
+
+def _check_name(info: RequestInfo, obj: Object) -> None:
+    name = obj["metadata"].get("name")
+    if not name:
+        raise bad_request(
+            f"the name of the object ({info.name} based on URL) was undeterminable: name must be provided"
+        )
+    if name != info.name:
+        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({info.name})")

@@ -1,0 +1,328 @@
+"""Query parameters → options, with upstream's checks and texts. Pure.
+
+Upstream: apimachinery/pkg/apis/meta/v1/{conversion,zz_generated.conversion}.go, …/meta/v1/validation/validation.go,
+…/meta/internalversion/validation/validation.go, apiserver/pkg/endpoints/filters/request_deadline.go.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, TypeVar, cast
+
+from clusterling.machinery.errors import (
+    FieldError,
+    bad_request,
+    forbidden_field,
+    go_quote,
+    invalid,
+    invalid_value,
+    not_supported,
+    required,
+    too_long,
+)
+from clusterling.machinery.meta import Object
+from clusterling.machinery.selectors import FieldSelector, LabelSelector
+from clusterling.registry.options import (
+    DeleteOptions,
+    FieldValidation,
+    ListOptions,
+    Match,
+    Propagation,
+    WatchOptions,
+    WriteOptions,
+)
+from clusterling.registry.resource import Served
+from clusterling.services.requestinfo import Query, first, is_true
+
+FIELD_MANAGER_BYTES_MAX: Final = 128
+
+_T = TypeVar("_T")
+
+_META_GROUP: Final = "meta.k8s.io"
+_NO_LIST: Final = ListOptions()
+_NO_DELETE: Final = DeleteOptions()
+_PLAIN_WRITE: Final = WriteOptions()
+_JSON_NAMES: Final = {
+    str: "string",
+    int: "number",
+    float: "number",
+    bool: "bool",
+    list: "array",
+    dict: "object",
+}
+_INT: Final = re.compile(r"[+-]?[0-9]{1,64}")
+_ALWAYS_SELECTABLE: Final = frozenset({"metadata.name", "metadata.namespace"})
+
+
+def list_options(query: Query, served: Served, name: str = "") -> ListOptions:
+    """Options of a list, and of what a deletecollection picks. `name`: the one object that the request may mean.
+
+    Raises ApiError 400 for what cannot be read, 422 for what cannot go together.
+    """
+    if not query:
+        return _NO_LIST
+    labels, fields = _selectors(query, served, name)
+    limit = _integer(query, "limit") or 0
+    match = first(query, "resourceVersionMatch")
+    version = first(query, "resourceVersion")
+    token = first(query, "continue")
+    wrong: list[FieldError] = []
+    if match:
+        if not version:
+            wrong.append(
+                _match_forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided")
+            )
+        if token:
+            wrong.append(_match_forbidden("resourceVersionMatch is forbidden when continue is provided"))
+        if match not in {"Exact", "NotOlderThan"}:
+            wrong.append(not_supported("resourceVersionMatch", match, ["Exact", "NotOlderThan", ""]))
+        if match == "Exact" and version == "0":
+            wrong.append(
+                _match_forbidden('resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+            )
+    if query.get("sendInitialEvents"):
+        wrong.append(forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+    _check("ListOptions", wrong)
+    if token and version not in {"", "0"}:
+        raise bad_request("specifying resource version is not allowed when using continue")
+    return ListOptions(labels, fields, version, cast(Match, match), max(limit, 0), token)
+
+
+def watch_options(query: Query, served: Served, name: str = "") -> WatchOptions:
+    """Options of a watch. `name`: the one object that is watched, "" for the collection. Raises ApiError 400, 422."""
+    labels, fields = _selectors(query, served, name)
+    _integer(query, "limit")
+    match = first(query, "resourceVersionMatch")
+    initial = is_true(query["sendInitialEvents"]) if query.get("sendInitialEvents") else None
+    wrong: list[FieldError] = []
+    if initial is not None and match != "NotOlderThan":
+        wrong.append(
+            _match_forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        )
+    if match:
+        if initial is None:
+            wrong.append(
+                _match_forbidden(
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+                )
+            )
+        if match != "NotOlderThan":
+            wrong.append(not_supported("resourceVersionMatch", match, ["NotOlderThan"]))
+        if first(query, "continue"):
+            wrong.append(_match_forbidden("resourceVersionMatch is forbidden when continue is provided"))
+    _check("ListOptions", wrong)
+    return WatchOptions(
+        labels,
+        fields,
+        first(query, "resourceVersion"),
+        cast(Match, match),
+        initial,
+        is_true(query.get("allowWatchBookmarks")),
+    )
+
+
+def watch_timeout_s(query: Query) -> int | None:
+    """`timeoutSeconds`, None where the client leaves it to the server (not given, or 0). Raises ApiError 400."""
+    return _integer(query, "timeoutSeconds") or None
+
+
+def write_options(
+    query: Query, kind: Literal["CreateOptions", "UpdateOptions", "PatchOptions"]
+) -> WriteOptions:
+    """Options of a create, update or patch. Raises ApiError 422."""
+    if not query:
+        return _PLAIN_WRITE
+    manager = first(query, "fieldManager")
+    dry_run = query.get("dryRun") or []
+    validation = first(query, "fieldValidation")
+    wrong: list[FieldError] = []
+    if kind == "PatchOptions" and query.get("force"):
+        wrong.append(forbidden_field("force", "may not be specified for non-apply patch"))
+    wrong += _manager_problems(manager)
+    wrong += _dry_run_problems(dry_run)
+    if validation not in {"", "Ignore", "Warn", "Strict"}:
+        wrong.append(not_supported("fieldValidation", validation, ["", "Ignore", "Strict", "Warn"]))
+    _check(kind, wrong)
+    return WriteOptions(bool(dry_run), manager, cast(FieldValidation, validation or "Warn"))
+
+
+def apply_problems(query: Query) -> None:
+    """What an apply patch's options must have, whether or not applies are served. Raises ApiError 422."""
+    manager = first(query, "fieldManager")
+    wrong = [] if manager else [required("fieldManager", "is required for apply patch")]
+    _check("PatchOptions", wrong + _manager_problems(manager) + _dry_run_problems(query.get("dryRun") or []))
+
+
+def delete_options(query: Query) -> DeleteOptions:
+    """Options of a delete whose body is empty. Raises ApiError 400, 422."""
+    if not query:
+        return _NO_DELETE
+    document: Object = {}
+    grace_s = _integer(query, "gracePeriodSeconds")
+    if grace_s is not None:
+        document["gracePeriodSeconds"] = grace_s
+    if query.get("orphanDependents"):
+        document["orphanDependents"] = is_true(query["orphanDependents"])
+    if query.get("propagationPolicy"):
+        document["propagationPolicy"] = first(query, "propagationPolicy")
+    if query.get("dryRun"):
+        document["dryRun"] = query["dryRun"]
+    return delete_options_of(document)
+
+
+def delete_options_of(document: Object) -> DeleteOptions:
+    """Options of a `meta/v1` DeleteOptions document. Raises ApiError 400 for wrong types, 422 for wrong values."""
+    grace_s = _typed(document, "gracePeriodSeconds", int, "int64")
+    orphan = _typed(document, "orphanDependents", bool, "bool")
+    policy = _typed(document, "propagationPolicy", str, "v1.DeletionPropagation")
+    dry_run = _typed(document, "dryRun", list, "[]string") or []
+    preconditions = _typed(document, "preconditions", dict, "v1.Preconditions") or {}
+    uid = _typed(preconditions, "uid", str, "types.UID", "DeleteOptions.preconditions.uid")
+    version = _typed(
+        preconditions, "resourceVersion", str, "string", "DeleteOptions.preconditions.resourceVersion"
+    )
+    wrong: list[FieldError] = []
+    if orphan is not None and policy is not None:
+        wrong.append(
+            invalid_value(
+                "propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set"
+            )
+        )
+    if policy is not None and policy not in {"Foreground", "Background", "Orphan"}:
+        wrong.append(
+            not_supported("propagationPolicy", policy, ["Foreground", "Background", "Orphan", "nil"])
+        )
+    wrong += _dry_run_problems(dry_run)
+    _check("DeleteOptions", wrong)
+    if orphan is not None:
+        policy = "Orphan" if orphan else "Background"
+    return DeleteOptions(bool(dry_run), uid or "", version or "", cast(Propagation, policy or ""), grace_s)
+
+
+_DURATION: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_UNIT_S: Final = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
+
+
+def request_timeout_s(query: Query) -> float | None:
+    """The `timeout` parameter; None where it is not given. Raises ApiError 400 with the words of Go's time package."""
+    text = first(query, "timeout")
+    if not text:
+        return None
+    if text in {"0", "+0", "-0"}:
+        return 0.0
+    rest = text[1:] if text[0] in "+-" else text
+    total_s, at = 0.0, 0
+    while at < len(rest):
+        match = _DURATION.match(rest, at)
+        if match is None:
+            break
+        total_s += float(match[1]) * _UNIT_S[match[2]]
+        at = match.end()
+    if at != len(rest) or not rest or len(text) > 64:
+        missing = (
+            bool(rest) and re.fullmatch(r"[0-9]*\.?[0-9]*", rest[at:]) and any(map(str.isdigit, rest[at:]))
+        )
+        why = "missing unit in duration" if missing else "invalid duration"
+        raise bad_request(f"invalid timeout specified in the request URL - time: {why} {go_quote(text[:64])}")
+    return -total_s if text[0] == "-" else total_s
+
+
+def _match_forbidden(detail: str) -> FieldError:
+    return forbidden_field("resourceVersionMatch", detail)
+
+
+def _check(kind: str, wrong: list[FieldError]) -> None:
+    if wrong:
+        raise invalid(kind, _META_GROUP, "", wrong)
+
+
+def _integer(query: Query, name: str) -> int | None:
+    values = query.get(name)
+    if not values:
+        return None
+    text = values[0]
+    if not _INT.fullmatch(text):
+        raise bad_request(f"strconv.ParseInt: parsing {go_quote(text)}: invalid syntax")
+    number = int(text)
+    if not -(1 << 63) <= number < 1 << 63:
+        raise bad_request(f"strconv.ParseInt: parsing {go_quote(text)}: value out of range")
+    return number
+
+
+def _selectors(query: Query, served: Served, name: str) -> tuple[LabelSelector | None, FieldSelector | None]:
+    labels_text, fields_text = first(query, "labelSelector"), first(query, "fieldSelector")
+    try:
+        labels = LabelSelector.parse(labels_text) if labels_text else None
+        fields = FieldSelector.parse(fields_text) if fields_text else None
+    except ValueError as error:
+        raise bad_request(str(error)) from error
+    if fields is not None:
+        _known_fields(fields, served)
+    if name:
+        if fields is not None and not fields.is_everything:
+            if fields.exact("metadata.name") != name:
+                raise bad_request("fieldSelector metadata.name doesn't match requested name")
+        else:
+            fields = FieldSelector((("metadata.name", "=", name),))
+    return labels, fields
+
+
+def _known_fields(fields: FieldSelector, served: Served) -> None:
+    """Upstream: the field label conversion of each kind; a kind without one knows name and namespace."""
+    asked = [field for field, _, _ in fields.requirements if field not in _ALWAYS_SELECTABLE]
+    if served.resource.builtin:
+        if not asked:
+            return
+    elif not served.resource.namespaced:
+        # A cluster-scoped custom resource has no namespace to select by (apiextensions: conversion/converter.go).
+        asked = [field for field, _, _ in fields.requirements if field != "metadata.name"]
+    known = {*served.version.selectable_fields, *served.resource.strategy.field_values({"metadata": {}})}
+    for field in asked:
+        if field not in known:
+            if served.resource.builtin and not known:
+                raise bad_request(
+                    f"{go_quote(field)} is not a known field selector: "
+                    'only "metadata.name", "metadata.namespace"'
+                )
+            raise bad_request(f"field label not supported: {field}")
+
+
+def _manager_problems(manager: str) -> list[FieldError]:
+    wrong: list[FieldError] = []
+    if len(manager.encode("utf-8", "surrogatepass")) > FIELD_MANAGER_BYTES_MAX:
+        wrong.append(too_long("fieldManager", FIELD_MANAGER_BYTES_MAX))
+    at = 0
+    for character in manager[:FIELD_MANAGER_BYTES_MAX]:
+        if not character.isprintable():
+            detail = f"invalid character U+{ord(character):04X} (at position {at})"
+            wrong.append(invalid_value("fieldManager", manager, detail))
+        at += len(character.encode("utf-8", "surrogatepass"))
+    return wrong
+
+
+def _dry_run_problems(values: list[str]) -> list[FieldError]:
+    if all(value == "All" for value in values):
+        return []
+    return [not_supported("dryRun", values, ["All"])]
+
+
+def _typed(document: Object, field: str, wanted: type[_T], go_type: str, path: str = "") -> _T | None:
+    """A field of a decoded body, None where absent or null. Raises ApiError 400 in the words of encoding/json."""
+    value = document.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        got = _JSON_NAMES.get(type(value), "object")
+        raise bad_request(
+            f"json: cannot unmarshal {got} into Go struct field {path or f'DeleteOptions.{field}'} of type {go_type}"
+        )
+    return value

@@ -1,0 +1,130 @@
+"""The scale subresource: an `autoscaling/v1` Scale read out of an object, and its replicas written back. Pure.
+
+Upstream: apiextensions-apiserver/pkg/registry/customresource/etcd.go (ScaleREST).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from clusterling.machinery.codec import Expected
+from clusterling.machinery.errors import ApiError, bad_request, go_quote, internal_error
+from clusterling.machinery.meta import Object
+from clusterling.machinery.selectors import LabelSelector
+from clusterling.registry.resource import Scale, Served
+
+EXPECTED: Final = Expected("autoscaling/v1", "Scale", typed=True)
+
+_MISSING: Final = object()
+_GO_NAMES: Final = {str: "string", bool: "bool", int: "int64", float: "float64", list: "[]interface {}"}
+
+
+def read(obj: Object, served: Served, *, complete: bool = True) -> Object:
+    """The object's Scale. `complete`: raises ApiError 500 where the object has no number of replicas.
+
+    Otherwise such a Scale has no `spec.replicas`, and whoever writes it back has to bring one.
+    """
+    paths = _paths(served)
+    replicas = _integer(obj, paths.spec_replicas_path)
+    if replicas is None and complete:
+        raise internal_error(
+            f"the spec replicas field {go_quote('.' + paths.spec_replicas_path.lstrip('.'))} does not exist"
+        )
+    metadata = obj["metadata"]
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    status: Object = {"replicas": _integer(obj, paths.status_replicas_path) or 0}
+    selector = _selector(obj, paths)
+    if selector:
+        status["selector"] = selector
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {field: metadata[field] for field in kept if field in metadata},
+        "spec": {} if replicas is None else {"replicas": replicas},
+        "status": status,
+    }
+
+
+def write(obj: Object, served: Served, scale: Object) -> Object:
+    """`obj` with the replicas of `scale`, and its resourceVersion as the one to write over, if it has one."""
+    if scale.get("kind") != "Scale" or scale.get("apiVersion") != "autoscaling/v1":
+        raise bad_request('no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"')
+    path = _paths(served).spec_replicas_path
+    spec = scale.get("spec")
+    replicas = spec.get("replicas", _MISSING) if isinstance(spec, dict) else _MISSING
+    if replicas is _MISSING:
+        # A body without replicas is Go's zero where it is a whole Scale, and nothing at all where it is a patched one.
+        if _integer(obj, path) is None:
+            raise bad_request(f"the spec replicas field {go_quote('.' + path.lstrip('.'))} cannot be empty")
+        replicas = 0
+    if not isinstance(replicas, int) or isinstance(replicas, bool):
+        got = "string" if isinstance(replicas, str) else "object" if isinstance(replicas, dict) else "number"
+        raise bad_request(
+            f'Scale in version "v1" cannot be handled as a Scale: json: cannot unmarshal {got} '
+            "into Go struct field ScaleSpec.spec.replicas of type int32"
+        )
+    if not -(1 << 31) <= replicas < 1 << 31:
+        raise bad_request(
+            f'Scale in version "v1" cannot be handled as a Scale: json: cannot unmarshal number {replicas} '
+            "into Go struct field ScaleSpec.spec.replicas of type int32"
+        )
+    *parents, last = _segments(path)
+    place = obj
+    for segment in parents:
+        inner = place.setdefault(segment, {})
+        if not isinstance(inner, dict):
+            raise _accessor_error(path, inner, "map[string]interface {}")
+        place = inner
+    place[last] = replicas
+    metadata = scale.get("metadata")
+    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    obj["metadata"]["resourceVersion"] = version or ""
+    return obj
+
+
+def _paths(served: Served) -> Scale:
+    paths = served.version.scale
+    assert paths is not None, "dispatch serves scale only where the version has it"
+    return paths
+
+
+def _segments(path: str) -> list[str]:
+    return path.removeprefix(".").split(".")
+
+
+def _find(obj: Object, path: str) -> object:
+    value: object = obj
+    for segment in _segments(path):
+        if not isinstance(value, dict):
+            raise _accessor_error(path, value, "map[string]interface {}")
+        value = value.get(segment)
+        if value is None:
+            return None
+    return value
+
+
+def _integer(obj: Object, path: str) -> int | None:
+    value = _find(obj, path)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _accessor_error(path, value, "int64")
+    return value
+
+
+def _selector(obj: Object, paths: Scale) -> str:
+    if not paths.selector_path:
+        return ""
+    value = _find(obj, paths.selector_path)
+    if paths.selector_is_object:
+        return str(LabelSelector.from_object(value)) if isinstance(value, dict) else ""
+    if value is not None and not isinstance(value, str):
+        raise _accessor_error(paths.selector_path, value, "string")
+    return value or ""
+
+
+def _accessor_error(path: str, value: object, expected: str) -> ApiError:
+    got = _GO_NAMES.get(type(value), "map[string]interface {}")
+    return internal_error(
+        f".{path.lstrip('.')} accessor error: {value} is of the type {got}, expected {expected}"
+    )
