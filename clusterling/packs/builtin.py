@@ -1,0 +1,193 @@
+"""Built-in kinds from the compiled data: a plain kind is one line.
+
+The data (`data/`, written by tools/compile_data.py) is read package by package when first asked for, so a server
+pays for the groups it serves. Everything here is a fact of the Kubernetes version that
+`clusterling.version.KUBERNETES` pins; what is special about a kind is in its strategy.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from typing_extensions import override
+
+from clusterling.machinery.meta import GroupVersion, Object
+from clusterling.machinery.protobuf import MessageTable, ProtobufCodec
+from clusterling.machinery.schema import Schema, compile_schema
+from clusterling.machinery.table import DEFAULT_COLUMNS, Column
+from clusterling.registry.resource import Converter, Names, Resource, Version
+from clusterling.registry.strategy import Strategy
+
+_DATA: Final = Path(__file__).parent / "data"
+_DESCRIPTIONS: Final = "descriptions.json.zlib"
+
+
+def _read(name: str) -> Any:
+    return orjson.loads(zlib.decompress((_DATA / name).read_bytes()))
+
+
+@cache
+def _discovery() -> Object:
+    found: Object = _read("discovery.zlib")
+    return found
+
+
+class _Definitions(Mapping[str, Object]):
+    """Every published schema by name, read by package."""
+
+    def __init__(self) -> None:
+        self._packages: dict[str, dict[str, Object]] = {}
+
+    @override
+    def __getitem__(self, name: str) -> Object:
+        return self._package(name.rpartition(".")[0])[name]
+
+    @override
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self._package(name.rpartition(".")[0])
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        for path in sorted((_DATA / "schemas").glob("*.zlib")):
+            yield from self._package(path.name.removesuffix(".zlib"))
+
+    @override
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _package(self, name: str) -> dict[str, Object]:
+        if name not in self._packages:
+            path = _DATA / "schemas" / f"{name}.zlib"
+            self._packages[name] = _read(f"schemas/{name}.zlib") if path.is_file() else {}
+        return self._packages[name]
+
+
+definitions: Final[Mapping[str, Object]] = _Definitions()
+
+
+def definition_of(group: str, version: str, kind: str) -> str:
+    """The name of the definition that describes a kind (`io.k8s.api.core.v1.ConfigMap`). Raises KeyError."""
+    name: str = _discovery()["definitions"][str(GroupVersion(group, version))][kind]
+    return name
+
+
+@cache
+def schema_of(group: str, version: str, kind: str) -> Schema:
+    """The kind's schema, compiled. Raises KeyError for a kind that upstream does not publish."""
+    return compile_schema(definitions[definition_of(group, version, kind)], definitions=definitions)
+
+
+def described(name: str) -> Object:
+    """A definition as upstream publishes it: with its descriptions where `make explain-data` has put them.
+
+    A copy, the caller's to change. Raises KeyError.
+    """
+    schema: Object = orjson.loads(orjson.dumps(definitions[name]))
+    texts = _descriptions().get(name, {})
+    if "" in texts:
+        schema["description"] = texts[""]
+    for field, one in schema.get("properties", {}).items():
+        if field in texts:
+            schema["properties"][field] = {"description": texts[field], **_beside_text(one)}
+    return schema
+
+
+def _beside_text(schema: Object) -> Object:
+    # A description is ignored beside $ref, so upstream wraps the reference.
+    return {"allOf": [schema]} if set(schema) == {"$ref"} else schema
+
+
+@cache
+def _descriptions() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = _read(_DESCRIPTIONS) if (_DATA / _DESCRIPTIONS).is_file() else {}
+    return found
+
+
+def closure(names: Iterator[str] | list[str]) -> list[str]:
+    """These definitions and all that they refer to, sorted: the components of an OpenAPI document."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _references(definitions[name])
+    return sorted(found)
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        reference = value.get("$ref")
+        if isinstance(reference, str):
+            yield reference.rpartition("/")[2]
+        for one in value.values():
+            yield from _references(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _references(one)
+
+
+def facts(group: str, version: str, plural: str) -> Object:
+    """What upstream's discovery says of a resource: name, kind, verbs, namespaced, subresources … Raises KeyError."""
+    for one in _discovery()["resources"].get(str(GroupVersion(group, version)), ()):
+        if one["name"] == plural:
+            found: Object = one
+            return found
+    raise KeyError(f"{plural}.{version}.{group}")
+
+
+def resource(
+    group: str,
+    version: str,
+    plural: str,
+    *,
+    strategy: Strategy | None = None,
+    columns: tuple[Column, ...] = DEFAULT_COLUMNS,
+    parts: tuple[str, ...] = (),
+    storage: Resource | None = None,
+    converter: Converter | None = None,
+) -> Resource:
+    """A built-in kind with one version, from upstream's facts. Raises KeyError for one that upstream does not serve."""
+    found = facts(group, version, plural)
+    kind: str = found["kind"]
+    below = {one["name"] for one in found["subresources"]}
+    return Resource(
+        group=group,
+        names=Names(
+            plural=plural,
+            singular=found["singularName"],
+            kind=kind,
+            list_kind=f"{kind}List",
+            short_names=tuple(found.get("shortNames", ())),
+            categories=tuple(found.get("categories", ())),
+        ),
+        namespaced=found.get("namespaced", False),
+        versions=(
+            Version(version, schema_of(group, version, kind), columns=columns, status="status" in below),
+        ),
+        storage_version=version,
+        strategy=strategy or Strategy(),
+        verbs=tuple(found["verbs"]),
+        parts=parts,
+        storage=storage,
+        converter=converter,
+    )
+
+
+@cache
+def _message_table(package: str) -> MessageTable:
+    path = _DATA / "protobuf" / f"{package}.zlib"
+    table: MessageTable = _read(f"protobuf/{package}.zlib") if path.is_file() else {}
+    return table
+
+
+@cache
+def protobuf_codec() -> ProtobufCodec:
+    """The reader of protobuf bodies, one for the process; tables are read package by package."""
+    table_of: Callable[[str], MessageTable] = _message_table
+    return ProtobufCodec(_discovery()["packages"], table_of)

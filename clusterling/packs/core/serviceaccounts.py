@@ -1,0 +1,43 @@
+"""ServiceAccounts. Upstream: kubernetes pkg/registry/core/serviceaccount."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from typing_extensions import override
+
+from clusterling.machinery.meta import Object, meta
+from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN
+from clusterling.packs import builtin
+from clusterling.registry.strategy import Context, Strategy
+
+_MOUNTABLE: Final = "kubernetes.io/enforce-mountable-secrets"
+
+
+class ServiceAccountStrategy(Strategy):
+    has_generation = False
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        secrets = new.get("secrets")
+        if secrets:
+            new["secrets"] = [{"name": one["name"]} if one.get("name") else {} for one in secrets]
+
+    @override
+    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+        self.prepare_for_create(ctx, new)
+
+    @override
+    def warnings(self, ctx: Context, new: Object) -> Sequence[str]:
+        if _MOUNTABLE not in (meta(new).get("annotations") or {}):
+            return ()
+        return (
+            f"metadata.annotations[{_MOUNTABLE}]: deprecated in v1.32+; "
+            "prefer separate namespaces to isolate access to mounted secrets",
+        )
+
+
+SERVICEACCOUNTS: Final = builtin.resource(
+    "", "v1", "serviceaccounts", strategy=ServiceAccountStrategy(), columns=(NAME_COLUMN, AGE_COLUMN)
+)
