@@ -53,8 +53,8 @@ class Definitions:
     """The published schemas of built-in kinds by name, in OpenAPI v3's form.
 
     `source` maps `io.k8s.api.core.v1.ConfigMap` to its schema; `published` gives it as documents show it (with its
-    descriptions), `name_of` the name for a group, version and kind (KeyError for a kind that upstream does not
-    publish). `fingerprint` changes whenever what is published does.
+    descriptions), `name_of` the name for a group, version and kind (KeyError for one that is not published); without
+    it the definitions are asked, all of them. `fingerprint` changes whenever what is published does.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class Definitions:
         source: Mapping[str, Object],
         fingerprint: str,
         *,
-        name_of: Callable[[str, str, str], str],
+        name_of: Callable[[str, str, str], str] | None = None,
         published: Callable[[str], Object] | None = None,
     ) -> None:
         self.source = source
         self.fingerprint = fingerprint
         self.published = published or source.__getitem__
-        self._name_of = name_of
+        self._name_of = name_of or _index(source)
         self._references: dict[str, tuple[str, ...]] = {}
 
     def name(self, group: str, version: str, kind: str) -> str | None:
@@ -95,6 +95,16 @@ class Definitions:
             found = {one for one in _references(self.source[name]) if one in self.source}
             known = self._references[name] = tuple(sorted(found))
         return known
+
+
+def _index(source: Mapping[str, Object]) -> Callable[[str, str, str], str]:
+    names = {}
+    for name, schema in source.items():
+        told = schema.get(GVK) or ()
+        # DeleteOptions and WatchEvent are told for every group; a kind of a group is told once.
+        if len(told) == 1:
+            names[(told[0]["group"], told[0]["version"], told[0]["kind"])] = name
+    return lambda group, version, kind: names[(group, version, kind)]
 
 
 @cache
