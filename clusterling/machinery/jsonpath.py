@@ -360,6 +360,11 @@ class _Parser:
             else:
                 raise ValueError(f"unrecognized character in action: U+{ord(character):04X} '{character}'")
 
+    @property
+    def rest(self) -> str:
+        """What follows the action that was parsed, up to the closing brace that stands for the end."""
+        return self._text[self._at + 1 :]
+
     def _nested(self, text: str) -> tuple[_Step, ...]:
         return _Parser(text, self._depth + 1).parse()
 
@@ -541,7 +546,12 @@ def compile_path(text: str) -> Path:
     """Parses a path such as `.status.conditions[?(@.type=="Ready")].status`. Raises ValueError with upstream's text."""
     if len(text) > PATH_CHARACTERS_MAX:
         raise ValueError(f"a path may have at most {PATH_CHARACTERS_MAX} characters")
-    steps = _Parser(text, 0).parse()
+    parser = _Parser(text, 0)
+    steps = parser.parse()
+    # A path may close upstream's braces and open more; only the first action counts, but all must parse.
+    while (opened := parser.rest.find("{")) >= 0:
+        parser = _Parser(parser.rest[opened + 1 : -1], 0)
+        parser.parse()
     names = tuple(step.name for step in steps if isinstance(step, _Field))
     return Path(text, steps, names if len(names) == len(steps) else None)
 

@@ -26,7 +26,7 @@ _NUMERIC: Final = "unable to parse numeric part of quantity"
 _SUFFIX: Final = "unable to parse quantity's suffix"
 
 # Looser than the message says: upstream takes no digits at all for a zero.
-_parts = re.compile(r"([+-]?)0*([0-9]*)(?:\.([0-9]*))?([eEinumkKMGTP]*[-+]?[0-9]*)").fullmatch
+_parts = re.compile(r"([+-]?)(0*)([0-9]*)(?:\.([0-9]*))?([eEinumkKMGTP]*[-+]?[0-9]*)").fullmatch
 _exponent = re.compile(r"[eE]([-+]?[0-9]+)").fullmatch
 
 _DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
@@ -63,9 +63,9 @@ class Quantity:
         found = _parts(given) if 0 < len(given) <= CHARACTERS_MAX else None
         if found is None:
             raise ValueError(_FORMAT_WRONG)
-        sign, whole, fraction, suffix = found.groups("")
+        sign, zeros, whole, fraction, suffix = found.groups("")
         written, exponent = _interpret(suffix)
-        if not whole and not fraction and "0" not in given:
+        if not (zeros or whole or fraction):
             # No digit at all. Upstream's short way (small numbers) takes it for 0, its long way does not.
             if suffix in {"Pi", "Ei"} or (written is not Format.BINARY_SI and exponent < _NANO):
                 raise ValueError(_NUMERIC)

@@ -424,7 +424,9 @@ class FieldSelector:
                 raise ValueError(f"invalid selector: '{text}'; can't understand '{term}'")
             op: FieldOp = "!=" if term[at] == "!" else "="
             width = 2 if term[at : at + 2] in {"!=", "=="} else 1
-            found.append((term[:at], op, _unescape(term[at + width :])))
+            name, value = term[:at], _unescape(term[at + width :])
+            if name or value:
+                found.append((name, op, value))
         if len(found) > REQUIREMENTS_MAX:
             raise ValueError(f"a selector may have at most {REQUIREMENTS_MAX} requirements")
         return cls(tuple(found))
