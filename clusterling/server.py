@@ -19,8 +19,6 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from clusterling.services.client import Client
-
 from clusterling.controllers import expiry, history
 from clusterling.controllers.clusters import ClusterController
 from clusterling.controllers.crds import CrdController
@@ -37,6 +35,7 @@ from clusterling.registry.strategy import User
 from clusterling.services import documents
 from clusterling.services.app import App, Authenticator, Authorizer, Decision
 from clusterling.services.app import Cluster as ServedCluster
+from clusterling.services.client import Client
 from clusterling.services.health import Health
 from clusterling.services.request import Request
 from clusterling.services.requestinfo import RequestInfo
@@ -75,14 +74,15 @@ class SystemClock:
 class BearerTokens:
     """Authenticates requests by their bearer token, in the realm of the cluster they name, then in root's."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, pool: ClusterPool) -> None:
         self._tokens = tokens
+        self._pool = pool
 
     async def authenticate(self, request: Request) -> User | None:
         token = bearer_token(request.headers.get("Authorization"))
         if token is None:
             return None
-        cluster = request.cluster
+        cluster = await self._pool.find(request.info.cluster)
         return await self._tokens.authenticate_token(token, None if cluster is None else cluster.id)
 
 
@@ -199,7 +199,7 @@ class ApiServer:
         static = StaticTokens(admin_tokens or {})
         self.app = App(
             clusters=self.pool,
-            authenticator=authenticator or BearerTokens(Tokens((static, self._tokens))),
+            authenticator=authenticator or BearerTokens(Tokens((static, self._tokens)), self.pool),
             authorizer=authorizer or MastersOnly(),
             documents=documents.respond,
             limits=Limits(),

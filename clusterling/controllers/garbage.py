@@ -22,6 +22,7 @@ from clusterling.controllers.reach import EVERYTHING, Clusters, context, edit, p
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import GroupVersion, Object
+from clusterling.registry import owners
 from clusterling.registry.cluster import Cluster
 from clusterling.registry.objects import FOREGROUND, ORPHAN
 from clusterling.registry.options import DeleteOptions, Propagation

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
-from clusterling.registry.crd import CustomResourceStrategy, resource_of
 
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
+from clusterling.registry.crd import CustomResourceStrategy, resource_of
 from clusterling.registry.objects import ObjectStore
 from clusterling.registry.ports import Ports
 from clusterling.registry.resource import Resource

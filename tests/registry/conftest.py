@@ -72,13 +72,14 @@ class NoKubeconfigs:
 
 def widgets(**changes: Any) -> Resource:
     schema = compile_schema(WIDGET_SCHEMA)
+    versions = (Version("v1", schema, status=True), Version("v2", schema, status=True))
     fields: dict[str, Any] = {
         "group": "example.com",
         "names": Names("widgets", "widget", "Widget", "WidgetList"),
         "namespaced": True,
-        "versions": (Version("v1", schema, status=True), Version("v2", schema, status=True)),
+        "versions": versions,
         "storage_version": "v1",
-        "strategy": CustomResourceStrategy(),
+        "strategy": CustomResourceStrategy(versions),
         "builtin": False,
     }
     return Resource(**{**fields, **changes})

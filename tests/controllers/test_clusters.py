@@ -1,0 +1,74 @@
+"""The life of a logical cluster."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from clusterling.machinery.errors import ApiError
+from tests.controllers.conftest import PATIENCE_S, Served, config_map, exists, until
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+async def test_a_deleted_cluster_answers_no_more_and_leaves_no_data(served: Served) -> None:
+    team = await served.server.clusters.get("team")
+    await served.cluster.post(MAPS, config_map("a"))
+    assert await served.store.count(f"{team.id}/") > 0
+    await served.server.clusters.delete("team")
+    with pytest.raises(ApiError) as refused:
+        await served.cluster.get(MAPS)
+    assert refused.value.code == 403
+
+    async def swept() -> bool:
+        return await served.store.count(f"{team.id}/") == 0
+
+    await until(swept)
+    root = served.server.client("root")
+    path = "/apis/tenancy.clusterling.io/v1alpha1/logicalclusters/team"
+
+    async def gone() -> bool:
+        return not await exists(root, path)
+
+    await until(gone)
+
+
+async def test_a_namesake_shares_nothing_with_the_dead(served: Served) -> None:
+    await served.cluster.post(MAPS, config_map("a"))
+    before = await served.server.clusters.get("team")
+    await served.server.clusters.delete("team")
+
+    async def made_again() -> bool:
+        try:
+            await served.server.clusters.create("team")
+        except ApiError as error:
+            assert error.code == 409, error
+            return False
+        return True
+
+    await until(made_again)
+    after = await served.server.clusters.get("team")
+    assert after.id != before.id
+    assert (await served.cluster.get(MAPS))["items"] == []
+
+
+async def test_the_watches_of_a_deleted_cluster_end(served: Served) -> None:
+    async with served.cluster.watching(MAPS) as events:
+        await served.server.clusters.delete("team")
+        async with asyncio.timeout(PATIENCE_S):
+            assert [event async for event in events] == []
+
+
+async def test_root_stays(served: Served) -> None:
+    with pytest.raises(ApiError) as refused:
+        await served.server.clusters.delete("root")
+    assert refused.value.code == 403
+
+
+async def test_two_servers_over_one_process_share_nothing(served: Served) -> None:
+    from clusterling.server import ApiServer
+    from clusterling.storage import memory
+
+    async with memory.open() as store, ApiServer(store).running() as other:
+        assert [cluster.name for cluster in await other.clusters.list()] == ["root"]
