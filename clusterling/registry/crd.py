@@ -158,7 +158,11 @@ def validate_crd(crd: Object, old: Object | None = None) -> list[FieldError]:
     errors: list[FieldError] = []
     if old is None:
         errors += _name_errors(crd)
-    errors += _spec_errors(crd["spec"], STRICT if old is None else _leniency(old), old)
+    wrong = list(_spec_errors(crd["spec"], STRICT, old))
+    if wrong and old is not None:
+        # Worked out only now: it costs as much as the check itself.
+        wrong = list(_spec_errors(crd["spec"], _leniency(old), old))
+    errors += wrong
     if old is not None:
         errors += _immutable_errors(crd["spec"], old)
     status = crd.get("status") or {}
@@ -689,19 +693,25 @@ class CustomResourceStrategy(Strategy):
     allow_unconditional_update = False
 
     def __init__(self, versions: Sequence[Version] = ()) -> None:
+        """`versions` of the kind; without any, the request's catalog is asked."""
         self._versions: Mapping[str, Version] = {version.name: version for version in versions}
 
     def knowing(self, versions: Sequence[Version]) -> CustomResourceStrategy:
         """The same strategy for a kind with these versions, which say what has a status and a scale."""
         return type(self)(versions)
 
-    def _version(self, obj: Object) -> Version | None:
-        return self._versions.get(obj["apiVersion"].rpartition("/")[2])
+    def _version(self, ctx: Context, obj: Object) -> Version | None:
+        group, _, name = obj["apiVersion"].rpartition("/")
+        known = self._versions.get(name)
+        if known is None and not self._versions:
+            served = ctx.catalog.by_kind(group, name, obj["kind"])
+            return None if served is None else served.version
+        return known
 
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
         """A new object has no status yet, where that is written apart."""
-        version = self._version(new)
+        version = self._version(ctx, new)
         if version is not None and version.status:
             new.pop("status", None)
 
@@ -711,7 +721,7 @@ class CustomResourceStrategy(Strategy):
         if ctx.subresource == "status":
             _take_status_only(new, old)
             return
-        version = self._version(new)
+        version = self._version(ctx, new)
         if version is not None and version.status:
             if "status" in old:
                 new["status"] = old["status"]
@@ -727,7 +737,7 @@ class CustomResourceStrategy(Strategy):
         return self._judge(ctx, new, old)
 
     def _judge(self, ctx: Context, new: Object, old: Object | None) -> Sequence[FieldError]:
-        version = self._version(new)
+        version = self._version(ctx, new)
         scale = None if version is None else version.scale
         errors = (
             [] if scale is None else list(_scale_errors(new, scale, only_status=ctx.subresource == "status"))
