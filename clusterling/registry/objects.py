@@ -228,7 +228,7 @@ class ObjectStore:
             try:
                 async with asyncio.timeout(FUTURE_WAIT_S):
                     # Another replica may have written it: only asking the store tells.
-                    while await self._translated(self._store.fresh()) < revision:
+                    while await self._translated(self._store.fresh()) < revision:  # noqa: ASYNC110
                         await asyncio.sleep(FUTURE_POLL_S)
             except TimeoutError as error:
                 raise errors.resource_version_too_large(revision, self._store.head()) from error
