@@ -10,13 +10,12 @@ evaluation by the number of values it touches (a path such as `..*..*..*` would 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final, Protocol
 
+from clusterling.machinery.gotext import go_json, go_text, go_type
 from clusterling.machinery.meta import Object
 
 PATH_CHARACTERS_MAX: Final = 4096
@@ -132,7 +131,7 @@ class _Slice:
             if value is None:
                 continue
             if not isinstance(value, list):
-                raise ValueError(f"{_go_type(value)} is not array or slice")  # noqa: TRY004 - the tenant's object
+                raise ValueError(f"{go_type(value)} is not array or slice")  # noqa: TRY004 - the tenant's object
             start, end = self._bounds(len(value))
             if start == end:
                 # Upstream ends the whole step here, with what it has.
@@ -260,64 +259,15 @@ _COMPARE: Final[dict[str, Callable[[object, object], bool]]] = {
 }
 
 
-def _go_type(value: object) -> str:
-    match value:
-        case dict():
-            return "map[string]interface {}"
-        case bool():
-            return "bool"
-        case int():
-            return "int64"
-        case float():
-            return "float64"
-        case _:
-            return "string"
-
-
 def printed(value: object) -> str:
     """A value as a path prints it: maps and lists as JSON, the rest in Go's plain form (upstream: PrintResults)."""
     match value:
         case None:
             return "<no value>"
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return value
-        case int():
-            return str(value)
-        case float():
-            return go_float(value)
+        case dict() | list():
+            return go_json(value)
         case _:
-            text = json.dumps(_go_json(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-            return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def go_float(value: float) -> str:
-    """A float64 as Go's %v prints it: the shortest digits, with an exponent below 1e-4 and from 1e6."""
-    if value == 0:
-        return "0"
-    sign, numerals, power = Decimal(repr(value)).as_tuple()
-    assert isinstance(power, int), "JSON has no infinities"
-    exponent = len(numerals) + power - 1
-    digits = "".join(map(str, numerals)).rstrip("0")
-    minus = "-" if sign else ""
-    if exponent < -4 or exponent >= 6:
-        fraction = f".{digits[1:]}" if len(digits) > 1 else ""
-        return f"{minus}{digits[0]}{fraction}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
-    return minus + f"{abs(value):.{max(len(digits) - 1 - exponent, 0)}f}"
-
-
-def _go_json(value: object) -> object:
-    """The value with whole floats as integers, the way Go's encoder writes them."""
-    match value:
-        case dict():
-            return {key: _go_json(item) for key, item in value.items()}
-        case list():
-            return [_go_json(item) for item in value]
-        case float() if value.is_integer() and abs(value) < 1e21:
-            return int(value)
-        case _:
-            return value
+            return go_text(value)
 
 
 class _Parser:

@@ -8,7 +8,6 @@ expect coerced metadata. Paths and texts were compared with kube-apiserver 1.37.
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -24,6 +23,7 @@ from clusterling.machinery.errors import (
     required,
     too_long,
 )
+from clusterling.machinery.gotext import go_json, json_type
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.names import (
     is_dns1123_label,
@@ -55,25 +55,12 @@ class _Decoding:
         self.unknown: list[str] = []
 
     def refuse(self, value: object, struct: str, field: str, go_type: str) -> NoReturn:
+        # Go tells the number where it is one, but of the wrong sort.
+        given = f"number {value}" if go_type == "int64" and json_type(value) == "number" else json_type(value)
         raise ValueError(
-            f"json: cannot unmarshal {_json_type(value, go_type)} into Go struct field "
+            f"json: cannot unmarshal {given} into Go struct field "
             f"{struct}.{self.prefix}{field} of type {go_type}"
         )
-
-
-def _json_type(value: object, go_type: str = "") -> str:
-    match value:
-        case bool():
-            return "bool"
-        case str():
-            return "string"
-        case list():
-            return "array"
-        case dict():
-            return "object"
-        case _:
-            # Go tells the number where it is one, but of the wrong sort.
-            return f"number {value}" if go_type == "int64" else "number"
 
 
 # A decoder takes (decoding, value, struct, field) and returns what to keep, or None for nothing.
@@ -228,7 +215,7 @@ def coerce_object_meta(given: object, *, kind: str = "") -> tuple[Object, list[s
         return {}, []
     if type(given) is not dict:
         place = f"struct field {kind}.metadata" if kind else "value"
-        raise ValueError(f"json: cannot unmarshal {_json_type(given)} into Go {place} of type v1.ObjectMeta")
+        raise ValueError(f"json: cannot unmarshal {json_type(given)} into Go {place} of type v1.ObjectMeta")
     decoding = _Decoding("metadata." if kind else "")
     kept: Object = {}
     for key, value in given.items():
@@ -372,13 +359,8 @@ def _annotations(annotations: Mapping[str, str], path: str) -> list[FieldError]:
     return errors
 
 
-def _go_json(value: object) -> str:
-    """A struct in a message: upstream's field order, which FieldError's own rendering would sort."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
 def _in_go_order(reference: Object) -> Object:
+    """A struct in a message has upstream's field order, which FieldError's own rendering would sort."""
     return {key: reference[key] for key in _OWNER_FIELDS if key in reference}
 
 
@@ -390,7 +372,7 @@ def _owner_references(references: Sequence[Object], path: str) -> list[FieldErro
         if reference.get("controller"):
             this = f"{reference['kind']}/{reference['name']}"
             if controller:
-                shown = _go_json([_in_go_order(one) for one in references])
+                shown = go_json([_in_go_order(one) for one in references], sort_keys=False)
                 errors.append(
                     FieldError(
                         FieldErrorType.INVALID,
@@ -423,7 +405,7 @@ def _owner_reference(reference: Object, path: str) -> list[FieldError]:
         if not reference[key]
     ]
     if group_version == GroupVersion("", "v1") and reference["kind"] == "Event":
-        shown = _go_json(_in_go_order(reference))
+        shown = go_json(_in_go_order(reference), sort_keys=False)
         errors.append(
             FieldError(
                 FieldErrorType.INVALID,

@@ -28,7 +28,7 @@ from typing import Any, Final
 import orjson
 
 from clusterling.machinery.errors import ApiError, bad_request, go_quote, invalid, invalid_value, too_large
-from clusterling.machinery.jsonpath import go_float
+from clusterling.machinery.gotext import go_text, go_type, json_type
 from clusterling.machinery.meta import Object
 
 OPERATIONS_MAX: Final = 10_000
@@ -73,55 +73,6 @@ def _copied(value: Any) -> Any:
     if isinstance(value, list):
         return [_copied(item) for item in value]
     return value
-
-
-def _json_type(value: object) -> str:
-    match value:
-        case bool():
-            return "bool"
-        case str():
-            return "string"
-        case list():
-            return "array"
-        case dict():
-            return "object"
-        case _:
-            return "number"
-
-
-def _go_type(value: object) -> str:
-    match value:
-        case None:
-            return "%!s(<nil>)"
-        case bool():
-            return "bool"
-        case str():
-            return "string"
-        case int():
-            return "int64"
-        case float():
-            return "float64"
-        case dict():
-            return "map[string]interface {}"
-        case _:
-            return "[]interface {}"
-
-
-def _go_text(value: object) -> str:
-    """A value as Go's %v prints it: `map[a:1 b:[x y]]`."""
-    match value:
-        case None:
-            return "<nil>"
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return go_float(value)
-        case dict():
-            return f"map[{' '.join(f'{key}:{_go_text(value[key])}' for key in sorted(value))}]"
-        case list():
-            return f"[{' '.join(map(_go_text, value))}]"
-        case _:
-            return str(value)
 
 
 def _broken(text: str) -> ApiError:
@@ -334,7 +285,7 @@ def _checked_operations(operations: object) -> list[Mapping[str, Any]]:
     if operations is None:
         return []
     if not isinstance(operations, list):
-        kind = _json_type(operations)
+        kind = json_type(operations)
         raise bad_request(
             f"error decoding patch: json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
         )
@@ -342,7 +293,7 @@ def _checked_operations(operations: object) -> list[Mapping[str, Any]]:
         if operation is None:
             continue
         if not isinstance(operation, dict):
-            kind = _json_type(operation)
+            kind = json_type(operation)
             raise bad_request(
                 f"error decoding patch: json: cannot unmarshal {kind} into Go value of type handlers.jsonPatchOp"
             )
@@ -350,7 +301,7 @@ def _checked_operations(operations: object) -> list[Mapping[str, Any]]:
             value = operation.get(field)
             if value is not None and not isinstance(value, str):
                 raise bad_request(
-                    f"error decoding patch: json: cannot unmarshal {_json_type(value)} "
+                    f"error decoding patch: json: cannot unmarshal {json_type(value)} "
                     f"into Go struct field jsonPatchOp.{field} of type string"
                 )
     if len(operations) > OPERATIONS_MAX:
@@ -410,7 +361,7 @@ def merge_patch(doc: Object, patch: object) -> Object:
     if patch is None:
         raise bad_request("invalid JSON patch")
     if not isinstance(patch, dict):
-        kind = _json_type(patch)
+        kind = json_type(patch)
         raise bad_request(
             f"error decoding patch: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
         )
@@ -541,7 +492,7 @@ def strategic_merge(doc: Object, patch: object, schema: PatchMeta) -> Object:
     if patch is None:
         raise bad_request("invalid JSON patch")
     if not isinstance(patch, dict):
-        kind = _json_type(patch)
+        kind = json_type(patch)
         raise bad_request(f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}")
     _check_nesting(patch)
     return _merge_map(doc, patch, schema)
@@ -589,7 +540,7 @@ def _directed(patch: Object) -> Object:
         case "delete":
             return {}
         case directive:
-            raise _broken(f"unknown patch type: {_go_text(directive)} in map: {_go_text(patch)}")
+            raise _broken(f"unknown patch type: {go_text(directive)} in map: {go_text(patch)}")
 
 
 def _field(meta: PatchMeta, name: str) -> PatchField:
@@ -652,11 +603,11 @@ def _token(value: object) -> object:
 
 
 def _no_merge_key(item: Object, merge_key: str) -> ApiError:
-    return _broken(f"map: {_go_text(item)} does not contain declared merge key: {merge_key}")
+    return _broken(f"map: {go_text(item)} does not contain declared merge key: {merge_key}")
 
 
 def _bad_type(expected: object, actual: object) -> ApiError:
-    return _broken(f"expected a {_go_type(expected)}, but received a {_go_type(actual)}")
+    return _broken(f"expected a {go_type(expected)}, but received a {go_type(actual)}")
 
 
 def _key_token(item: object, merge_key: str) -> object:
@@ -698,8 +649,27 @@ def _merge_ordered_lists(result: Object, patch: Object, meta: PatchMeta) -> None
             merged = _copied(change)
         listed, rest = _partition(merged, order, field.merge_key)
         maps = _element_type(current, change) is dict
-        result[name] = _in_order(listed, rest, order, current, field.merge_key, maps=maps)
+        live = (
+            _live_order(current, change, field.merge_key) if maps and field.strategy == "merge" else current
+        )
+        result[name] = _in_order(listed, rest, order, live, field.merge_key, maps=maps)
         patch.pop(name, None)
+
+
+def _live_order(current: Sequence[Any], change: Sequence[Any], merge_key: str) -> Sequence[Any]:
+    """The live list as upstream sees it once it has merged in place.
+
+    Deleting shifts the live slice, and new items are then appended into the room that this made: as many of them as
+    were deleted count as live ones, after the others, when the order is worked out.
+    """
+    gone = {_key_token(item, merge_key) for item in change if item.get(_DIRECTIVE) == "delete"}
+    remaining = [item for item in current if _token(item.get(merge_key, _ABSENT)) not in gone]
+    room = len(current) - len(remaining)
+    if not room or any(item.get(_DIRECTIVE) == "replace" for item in change):
+        return current
+    known = {_token(item.get(merge_key, _ABSENT)) for item in remaining}
+    added = {_key_token(item, merge_key): item for item in change if _DIRECTIVE not in item}
+    return [*remaining, *[item for token, item in added.items() if token not in known][:room]]
 
 
 def _check_order(change: Sequence[Any], order: Sequence[Any], merge_key: str) -> None:
@@ -723,8 +693,8 @@ def _check_order(change: Sequence[Any], order: Sequence[Any], merge_key: str) ->
         place += 1
     if at < len(waiting):
         raise _broken(
-            f"The order in patch list:\n{_go_text(list(change))}\n doesn't match {_ELEMENT_ORDER} list:\n"
-            f"{_go_text(list(order))}\n"
+            f"The order in patch list:\n{go_text(list(change))}\n doesn't match {_ELEMENT_ORDER} list:\n"
+            f"{go_text(list(order))}\n"
         )
 
 
@@ -738,7 +708,7 @@ def _element_type(*lists: Sequence[Any]) -> type:
                 if found is list:
                     raise _rejected()
             elif type(item) is not found:
-                raise _broken(f"list element types are not identical: {_go_text(list(map(list, lists)))}")
+                raise _broken(f"list element types are not identical: {go_text(list(map(list, lists)))}")
     if found is None:
         raise _broken("no elements in any of the given slices")
     return found
@@ -783,7 +753,7 @@ def _direct_items(
             case "merge":
                 raise _broken("merging lists cannot yet be specified in the patch")
             case directive:
-                raise _broken(f"unknown patch type: {_go_text(directive)} in map: {_go_text(item)}")
+                raise _broken(f"unknown patch type: {go_text(directive)} in map: {go_text(item)}")
     if replace:
         return _copied(plain), []
     if gone:
