@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from datetime import datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from typing import Final, TypeVar
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
@@ -50,6 +51,9 @@ class Kept:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._found: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._found
 
     def get(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
         """What is kept under the key, made if it is not. `size` tells its bytes."""
@@ -106,6 +110,29 @@ def warm(catalog: Catalog) -> None:
     index(catalog, definitions)
     for one in _versions(catalog, definitions).values():
         v3_document(one, definitions)
+
+
+def preparations(
+    catalog: Catalog, path: str, *, definitions: Definitions | None = None
+) -> Iterator[Callable[[], object]]:
+    """The slow parts of answering `path`, one call a resource (a few ms at most), for who would take turns.
+
+    Each is still to be made when it is yielded. `respond` does without them, and makes what is missing at once.
+    """
+    if definitions is None:
+        definitions = builtin_definitions()
+    versions = _versions(catalog, definitions)
+    if path == "/openapi/v2":
+        for one in versions.values():
+            for served, key in one.served:
+                if ("v2", definitions.fingerprint, key) not in _kept:
+                    yield partial(_v2_fragment, served, key, definitions)
+        return
+    known = versions.get(path.removeprefix(_PREFIX))
+    if known is not None and ("v3", known.etag) not in _kept:
+        for served, key in known.served:
+            if ("v3", definitions.fingerprint, key) not in _kept:
+                yield partial(_v3_fragment, served, key, definitions)
 
 
 class _GroupVersion:
@@ -272,20 +299,18 @@ def v2_document(
     """All groups' document, as JSON or as gnostic's protobuf."""
 
     def make() -> bytes:
-        fragments = [
-            _kept.get(
-                ("v2", definitions.fingerprint, key),
-                lambda served=served: v2.fragment(served, definitions),  # type: ignore[misc]
-                lambda made: made.size,
-            )
-            for one in versions
-            for served, key in one.served
-        ]
+        fragments = [_v2_fragment(served, key, definitions) for one in versions for served, key in one.served]
         reached = definitions.reached({name for part in fragments for name in part.references})
         fragments += [_v2_shared(name, definitions) for name in reached]
         return v2.proto_document(fragments) if protobuf else v2.json_document(fragments)
 
     return _kept.get(("v2", etag, protobuf), make, len)
+
+
+def _v2_fragment(served: Served, key: bytes, definitions: Definitions) -> v2.Fragment:
+    return _kept.get(
+        ("v2", definitions.fingerprint, key), lambda: v2.fragment(served, definitions), lambda made: made.size
+    )
 
 
 def _v2_shared(name: str, definitions: Definitions) -> v2.Fragment:

@@ -100,7 +100,7 @@ class Definitions:
 def _index(source: Mapping[str, Object]) -> Callable[[str, str, str], str]:
     names = {}
     for name, schema in source.items():
-        told = schema.get(GVK) or ()
+        told = schema.get(GVK) or []
         # DeleteOptions and WatchEvent are told for every group; a kind of a group is told once.
         if len(told) == 1:
             names[(told[0]["group"], told[0]["version"], told[0]["kind"])] = name
