@@ -14,7 +14,7 @@ import orjson
 from clusterling.machinery.errors import expired
 from clusterling.registry.resource import Served
 from clusterling.registry.views import Selection, at_revision, document
-from clusterling.storage.store import Batch, Compacted, Entry, Event, Watch
+from clusterling.storage.store import Batch, Compacted, Entry, Event, Unavailable, Watch
 
 INITIAL_CHUNK: Final = (
     500  # Entries a take may send of the initial state, so that a big one can drain between.
@@ -89,6 +89,8 @@ class ObjectWatch:
                     return data
         except Compacted as error:
             raise expired(f"too old resource version: {self._watch.revision} ({error.args[-1]})") from error
+        except Unavailable as error:
+            raise WatchEnded from error
         return None
 
     def bookmark(self) -> bytes | None:

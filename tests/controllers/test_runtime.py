@@ -66,7 +66,7 @@ async def test_failures_put_a_key_off_for_longer_each_time() -> None:
     for _ in range(20):
         key = await queue.get()
         delays.append(queue.failed(key))
-        clock.turn(delays[-1])
+        clock.turn(delays[-1] + 0.001)
     assert delays == sorted(delays)
     assert (delays[0], delays[-1]) == (0.05, 60.0)
 
