@@ -226,6 +226,8 @@ class _Reader:
 
     def put(self, found: Object, field: _Field, number: int, start: int, end: int, depth: int) -> None:
         held, name = field.held, field.name
+        if number >= 0 and (field.message or held == "m"):
+            raise WireError(f"proto: wrong wireType = 0 for field {name}")
         if held == "r":
             items = found.setdefault(name, [])
             if number < 0 and field.kind in ("int32", "int64", "bool"):

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from clusterling.packs.apiextensions import PACK as apiextensions  # noqa: N811 - how embedders name it
 from clusterling.packs.coordination import PACK as coordination  # noqa: N811 - how embedders name it
 from clusterling.packs.core import PACK as core  # noqa: N811 - how embedders name it
 from clusterling.packs.events import PACK as events  # noqa: N811 - how embedders name it
 from clusterling.registry.pack import Pack
 from clusterling.registry.resource import Resource
 
-__all__ = ["ALL", "DEFAULT", "choose", "coordination", "core", "events"]
+__all__ = ["ALL", "DEFAULT", "apiextensions", "choose", "coordination", "core", "events"]
 
-ALL: Final[tuple[Pack, ...]] = (core, events, coordination)
+ALL: Final[tuple[Pack, ...]] = (core, events, coordination, apiextensions)
 # What a cluster without nodes needs.
-DEFAULT: Final[tuple[Pack, ...]] = (core, events, coordination)
+DEFAULT: Final[tuple[Pack, ...]] = (core, events, coordination, apiextensions)
 
 
 def choose(text: str) -> tuple[Pack, ...]:
