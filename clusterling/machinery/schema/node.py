@@ -100,7 +100,10 @@ class Node:
         self.map_keys: tuple[str, ...] = tuple(source.get("x-kubernetes-list-map-keys") or ())
         self.additional_given = source.get("additionalProperties") is not None
         self.preserve = bool(source.get("x-kubernetes-preserve-unknown-fields")) or (
-            self.builtin and not source.get("properties") and not self.additional_given
+            self.builtin
+            and not source.get("properties")
+            and not self.additional_given
+            and source.get("items") is None
         )
         default = source.get("default")
         self.default: object = None if self.builtin and not default else default
