@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from typing_extensions import override
 
+from clusterling.machinery.gotext import go_float
 from clusterling.machinery.meta import Object
 
 
@@ -81,8 +82,8 @@ def _go_value(value: object) -> str:
             return "true" if value else "false"
         case str():
             return go_quote(value)
-        case float() if value.is_integer() and abs(value) < 1e21:
-            return str(int(value))
+        case float():
+            return go_float(value)
         case _:
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str)
             # encoding/json escapes these three; messages carry them so.
@@ -143,11 +144,13 @@ def duplicate(path: str, value: object) -> FieldError:
 
 
 def too_long(path: str, bytes_max: int) -> FieldError:
-    return FieldError(FieldErrorType.TOO_LONG, path, detail=f"may not be more than {bytes_max} bytes")
+    unit = "byte" if bytes_max == 1 else "bytes"
+    return FieldError(FieldErrorType.TOO_LONG, path, detail=f"may not be more than {bytes_max} {unit}")
 
 
 def too_many(path: str, actual: int, items_max: int) -> FieldError:
-    return FieldError(FieldErrorType.TOO_MANY, path, actual, f"must have at most {items_max} items")
+    unit = "item" if items_max == 1 else "items"
+    return FieldError(FieldErrorType.TOO_MANY, path, actual, f"must have at most {items_max} {unit}")
 
 
 def immutable_field(path: str, value: object) -> FieldError:

@@ -26,10 +26,11 @@ from clusterling.machinery.errors import (
     too_many,
     type_invalid,
 )
+from clusterling.machinery.gotext import go_float
 from clusterling.machinery.schema.correlation import Correlated, json_equal
 from clusterling.machinery.schema.formats import FORMATS, PatternError, compile_pattern
 from clusterling.machinery.schema.node import Node
-from clusterling.machinery.schema.numbers import as_float, go_float, is_int64, is_json_integer
+from clusterling.machinery.schema.numbers import as_float, is_int64, is_json_integer
 
 # Errors that name no field keep upstream's rendering of a missing path.
 _NO_PATH: Final = "<nil>"

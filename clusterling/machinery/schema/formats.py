@@ -70,7 +70,11 @@ def quick_matcher(pattern: str) -> Callable[[str], list[int]]:
     options.max_mem = _PATTERN_BYTES[-1]
     alone = re2.Set.SearchSet(options)
     alone.Add(pattern)
-    alone.Compile()
+    try:
+        alone.Compile()
+    except re2.error:
+        # A set may be too large where the pattern alone is not.
+        return lambda _: []
     match: Callable[[str], list[int]] = alone.Match
     return match
 

@@ -1,11 +1,12 @@
-"""JSON numbers as Go sees them: int64 where they fit, float64 otherwise; and how Go writes floats.
+"""JSON numbers as Go sees them: int64 where they fit, float64 otherwise.
 
-Upstream: apimachinery `util/json`, go-openapi/swag `conv.IsFloat64AJSONInteger`, Go's `%v`.
+Upstream: apimachinery `util/json`, go-openapi/swag `conv.IsFloat64AJSONInteger`.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from typing import Final
 
 INT64_MIN: Final = -(2**63)
@@ -19,12 +20,12 @@ def is_int64(value: object) -> bool:
 
 
 def as_float(value: object) -> float:
-    """A number as float64; infinite where it is beyond."""
+    """A number as float64; the largest where it is beyond, since JSON has no infinity."""
     assert isinstance(value, int | float), "callers have checked that it is a number"
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return sys.float_info.max if value > 0 else -sys.float_info.max
 
 
 def is_json_integer(value: float) -> bool:
@@ -35,34 +36,3 @@ def is_json_integer(value: float) -> bool:
     if abs(value) == rounded:
         return True
     return rounded != 0 and abs(abs(value) - rounded) < _EPSILON * rounded
-
-
-def go_float(value: float) -> str:
-    """`%v` of a float64: the shortest digits, with an exponent below 1e-4 and from 1e6 on."""
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    sign, digits, power = _shortest(value)
-    if not -4 <= power < 6:
-        mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
-        return f"{sign}{mantissa}e{'-' if power < 0 else '+'}{abs(power):02d}"
-    if power < 0:
-        return f"{sign}0.{'0' * (-power - 1)}{digits}"
-    digits = digits.ljust(power + 1, "0")
-    rest = digits[power + 1 :]
-    return f"{sign}{digits[: power + 1]}{'.' + rest if rest else ''}"
-
-
-def _shortest(value: float) -> tuple[str, str, int]:
-    """(sign, shortest significant digits, decimal exponent of the first)."""
-    text = repr(abs(value))
-    sign = "-" if math.copysign(1.0, value) < 0 else ""
-    mantissa, _, exponent = text.partition("e")
-    whole, _, fraction = mantissa.partition(".")
-    digits = (whole + fraction).lstrip("0")
-    if not digits:
-        return sign, "0", 0
-    leading = len(whole + fraction) - len(digits)
-    power = int(exponent or 0) + len(whole) - 1 - leading
-    return sign, digits.rstrip("0") or "0", power
