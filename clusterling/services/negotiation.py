@@ -209,7 +209,7 @@ class Encoding:
         metadata = _list_meta(listing.resource_version, listing.continue_token, listing.remaining)
         if not self.target:
             head = _list_head(served.resource.names.list_kind, str(served.group_version))
-            return self.document(b'%b%b,"items":[%b]}' % (head, metadata, b",".join(listing.values)))
+            return self.document(_joined(b'%b%b,"items":[' % (head, metadata), listing.values))
         if self.target == "PartialObjectMetadata":
             raise not_acceptable_form(
                 f"you requested PartialObjectMetadata, but the requested object is a list (*{_go_type(served)}List)"
@@ -219,8 +219,8 @@ class Encoding:
             rows = [_row(self.version, served, value, include, moment) for value in listing.values]
             return self.document(_table(self.version, served, metadata, rows))
         head = _list_head("PartialObjectMetadataList", f"meta.k8s.io/{self.version}")
-        items = b",".join([_partial(self.version, value) for value in listing.values])
-        return self.document(b'%b%b,"items":[%b]}' % (head, metadata, items))
+        items = [_partial(self.version, value) for value in listing.values]
+        return self.document(_joined(b'%b%b,"items":[' % (head, metadata), items))
 
     def frame_codec(
         self,
@@ -332,6 +332,16 @@ def _go_type(served: Served) -> str:
 @lru_cache(maxsize=4096)
 def _list_head(kind: str, api_version: str) -> bytes:
     return b'{"kind":%b,"apiVersion":%b,"metadata":' % (orjson.dumps(kind), orjson.dumps(api_version))
+
+
+def _joined(head: bytes, items: Sequence[bytes]) -> bytes:
+    """The list's document. The items may be megabytes, so they are copied once: head and tail go with the outer two."""
+    if not items:
+        return head + b"]}"
+    parts = list(items)
+    parts[0] = head + parts[0]
+    parts[-1] += b"]}"
+    return b",".join(parts)
 
 
 def _list_meta(revision: str, continue_token: str = "", remaining: int | None = None) -> bytes:
