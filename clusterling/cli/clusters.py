@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -67,7 +68,8 @@ def _complete_names(ctx: click.Context, _parameter: click.Parameter, incomplete:
     """Names of clusters for the shell. A server that is not there completes nothing."""
     try:
         target = find_target(ctx.params.get("kubeconfig"), ctx.params.get("data_dir"))
-        found = Admin(target, _COMPLETION_TIMEOUT_S).list()["items"]
+        with closing(Admin(target, _COMPLETION_TIMEOUT_S)) as admin:
+            found = admin.list()["items"]
     except (CliError, OSError):
         return []
     return [CompletionItem(name_of(one)) for one in found if name_of(one).startswith(incomplete)]
@@ -80,7 +82,9 @@ def _name_arguments(command: _F) -> _F:
 
 
 def _admin(kubeconfig: str | None, data_dir: str | None, timeout_s: float) -> Admin:
-    return Admin(find_target(kubeconfig, data_dir), timeout_s)
+    admin = Admin(find_target(kubeconfig, data_dir), timeout_s)
+    click.get_current_context().call_on_close(admin.close)
+    return admin
 
 
 @click.command(

@@ -43,7 +43,7 @@ _REAPER: Final = """
 trap '' HUP INT TERM
 group=
 while read -r line; do group=$line; done
-if [ -n "$group" ]; then kill -KILL -- "-$group"; fi
+if [ -n "$group" ]; then kill -s KILL -- "-$group"; fi
 rm -rf -- "$1"
 """
 
@@ -97,9 +97,9 @@ async def _dev(name: str, packs: str, command: Sequence[str]) -> int:
                     "CLUSTERLING_KUBECONFIG": str(reaper.directory / "root.kubeconfig"),
                 }
                 return await _run(command, environment, reaper)
-            emit(f"{kubeconfig}\n")
-            say(f"try: kubectl --kubeconfig {kubeconfig} get namespaces\nCtrl-C ends it")
             with _signals() as signals:
+                emit(f"{kubeconfig}\n")
+                say(f"try: kubectl --kubeconfig {kubeconfig} get namespaces\nCtrl-C ends it")
                 await signals.get()
             return 0
 

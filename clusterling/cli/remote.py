@@ -90,10 +90,11 @@ class Admin:
             document = json.loads(answer)
         except ValueError:
             document = None
-        if not isinstance(document, dict):
-            raise CliError(f"{self._target.server} answered {code} with something that is not from this API")
         if code >= 400:
-            raise self._refused(code, document, about)
+            # Groups that are not served get a page of text, as from upstream.
+            raise self._refused(code, document if isinstance(document, dict) else {}, about)
+        if not isinstance(document, dict):
+            raise CliError(f"{self._target.server} answered with something that is not from this API")
         return document
 
     def _exchange(

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import signal
+import socket
+import ssl
+import stat
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clusterling.cli.target import read_kubeconfig
+from clusterling.tenancy import pki
+from tests.cli.processes import clusterling, serving
+
+
+def _get(url: str, ca: Path | None = None, token: str = "") -> int:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310 - our own server
+    context = ssl.create_default_context(cafile=ca) if ca else None
+    try:
+        with urllib.request.urlopen(request, context=context, timeout=30) as response:  # noqa: S310 - our own server
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order(number: int, tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        assert server.stop(number) == 0
+
+
+def test_what_it_keeps_is_for_its_owner_alone(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        assert server.data_dir == tmp_path / "data"
+        assert stat.S_IMODE(server.data_dir.stat().st_mode) == 0o700
+        assert {path.name for path in server.data_dir.iterdir()} >= {
+            "FORMAT",
+            "admin.kubeconfig",
+            "lock",
+            "pki",
+            "state.db",
+        }
+        files = [path for path in server.data_dir.rglob("*") if path.is_file()]
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_it_is_let_in_by_its_own_ca_and_admin_kubeconfig(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        ca = tmp_path / "data" / "pki" / "ca.crt"
+        target = read_kubeconfig(server.data_dir / "admin.kubeconfig")
+        assert target.server == f"{server.url}/clusters/root"
+        assert _get(f"{server.url}/readyz", ca) == 200
+        assert _get(f"{server.url}/clusters/default/api/v1/namespaces", ca) == 401
+        assert _get(f"{server.url}/clusters/default/api/v1/namespaces", ca, target.token) == 200
+        assert _get(f"{server.url}/api/v1/namespaces", ca, target.token) == 200
+
+
+def test_a_restart_keeps_clusters_credentials_and_ca(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with serving(data) as server:
+        assert clusterling("create", "kept", "--data-dir", str(data)).returncode == 0
+        tenant = yaml.safe_load(clusterling("kubeconfig", "kept", "--data-dir", str(data)).stdout)
+        admin = read_kubeconfig(data / "admin.kubeconfig")
+        server.stop()
+    with serving(data) as server:
+        again = read_kubeconfig(data / "admin.kubeconfig")
+        assert (again.token, again.ca_pem) == (admin.token, admin.ca_pem)
+        assert again.server == f"{server.url}/clusters/root"
+        token = tenant["users"][0]["user"]["token"]
+        assert _get(f"{server.url}/clusters/kept/api/v1/namespaces", data / "pki" / "ca.crt", token) == 200
+        shown = yaml.safe_load(clusterling("get", "kept", "-o", "yaml", "--data-dir", str(data)).stdout)
+        assert shown["status"]["url"] == f"{server.url}/clusters/kept"
+
+
+def test_a_second_server_on_a_directory_is_refused(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        refused = clusterling("serve", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0")
+        assert refused.returncode == 1
+        assert refused.stdout == ""
+        assert f"in use by process {server.process.pid}" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+        assert server.process.poll() is None
+
+
+def test_an_address_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        refused = clusterling("serve", "--data-dir", str(tmp_path), "--listen", address)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines() == [
+        f"error: cannot listen on {address}: Address already in use",
+        "hint: name another address with --listen",
+    ]
+
+
+def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_bytes(b"something else entirely" * 1000)
+    refused = clusterling("serve", "--data-dir", str(tmp_path), "--listen", "127.0.0.1:0")
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    assert (tmp_path / "state.db").read_bytes() == b"something else entirely" * 1000
+
+
+def test_http_is_served_on_loopback_where_it_is_asked_for(tmp_path: Path) -> None:
+    with serving(tmp_path, "--insecure-http") as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        assert _get(f"{server.url}/readyz") == 200
+        assert not (tmp_path / "pki").exists()
+
+
+def test_a_certificate_of_ones_own_is_served(tmp_path: Path) -> None:
+    from datetime import UTC, datetime
+
+    made = pki.ephemeral(datetime.now(UTC))
+    for name, content in (("crt", made.certificate_pem), ("key", made.key_pem), ("ca", made.ca_pem)):
+        (tmp_path / name).write_bytes(content)
+    flags = (
+        "--tls-cert",
+        str(tmp_path / "crt"),
+        "--tls-key",
+        str(tmp_path / "key"),
+        "--tls-ca",
+        str(tmp_path / "ca"),
+    )
+    with serving(tmp_path / "data", *flags) as server:
+        assert _get(f"{server.url}/readyz", tmp_path / "ca") == 200
+        assert clusterling("list", "--data-dir", str(server.data_dir)).returncode == 0
+    refused = clusterling(
+        "serve",
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--tls-cert",
+        str(tmp_path / "crt"),
+        "--tls-key",
+        str(tmp_path / "ca"),
+    )
+    assert refused.returncode == 1
+    assert "hint: both must be PEM and belong together" in refused.stderr
+
+
+def test_no_default_cluster_leaves_the_root_of_the_address_empty(tmp_path: Path) -> None:
+    with serving(tmp_path, "--default-cluster", "") as server:
+        token = read_kubeconfig(tmp_path / "admin.kubeconfig").token
+        assert _get(f"{server.url}/api/v1/namespaces", tmp_path / "pki" / "ca.crt", token) == 403
+        listed = clusterling("list", "-o", "name", "--data-dir", str(tmp_path)).stdout
+        assert listed == "logicalcluster.tenancy.clusterling.io/root\n"
+
+
+def test_an_external_url_is_what_clients_are_told(tmp_path: Path) -> None:
+    with serving(tmp_path, "--external-url", "https://api.example.com:8443", "--tls-san", "alt.example.com"):
+        assert (
+            read_kubeconfig(tmp_path / "admin.kubeconfig").server
+            == "https://api.example.com:8443/clusters/root"
+        )
+        note = yaml.safe_load((tmp_path / "pki" / "tls.json").read_text())
+        assert {"api.example.com", "alt.example.com"} <= set(note["hosts"])
+
+
+def test_a_pack_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+    refused = clusterling("serve", "--data-dir", str(tmp_path / "data"), "--packs", "nonsense")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: --packs nonsense: ")
+    assert not (tmp_path / "data").exists()
