@@ -175,9 +175,7 @@ def with_request_info(app: App, handle: Handler) -> Handler:
     prefixed = not app.bound_cluster
 
     async def request_info(request: Request) -> Response:
-        info = request.info = parse(request.method, request.path, request.query, prefixed=prefixed)
-        if not info.cluster:
-            info.cluster = default
+        request.info = parse(request.method, request.path, request.query, prefixed=prefixed, default=default)
         return await handle(request)
 
     return request_info

@@ -197,11 +197,15 @@ def _handler(app: App) -> Callable[[web.BaseRequest], Any]:
             response,
             request.id,
             head_only=raw.method == "HEAD",
-            keep_alive=raw.keep_alive and not (isinstance(response, StreamingResponse) and not chunked),
+            keep_alive=raw.keep_alive and response.status != 413 and (chunked or not _streams(response)),
             old=not chunked,
         )
 
     return handle
+
+
+def _streams(response: Response) -> bool:
+    return isinstance(response, StreamingResponse)
 
 
 class _Body:

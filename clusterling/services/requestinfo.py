@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_plus, unquote_to_bytes
 
@@ -25,6 +26,7 @@ from clusterling.machinery.selectors import FieldSelector
 PATH_CHARACTERS_MAX: Final = 2_048
 QUERY_CHARACTERS_MAX: Final = 32_768
 PARAMETERS_MAX: Final = 64
+_MEMOIZED_CHARACTERS_MAX: Final = 256
 
 # Parameters by name, each with its values in order: Go's url.Values.
 Query = dict[str, list[str]]
@@ -48,7 +50,7 @@ _NO_QUERY: Final[Query] = {}
 
 
 class RequestInfo:
-    """What a request asks for. `cluster` is "" where the path names none.
+    """What a request asks for. `cluster` is "" where none is meant.
 
     `path` is what follows the cluster, raw. For a resource: `verb` is Kubernetes' (`list`, `deletecollection`, …),
     `name` may come from a field selector on a list; `in_namespace` tells `/namespaces/a/pods` from `/namespaces/a`,
@@ -86,14 +88,21 @@ class RequestInfo:
         return f"RequestInfo({fields})"
 
 
-def parse(method: str, path: str, query: str, *, prefixed: bool = True) -> RequestInfo:
-    """Reads a raw target. `prefixed` False: this listener serves one cluster, `/clusters/` means nothing on it.
+def parse(method: str, path: str, query: str, *, prefixed: bool = True, default: str = "") -> RequestInfo:
+    """Reads a raw target. What is returned may be shared by equal requests: nobody changes it.
 
-    Raises ApiError 400 or 404 for a target that can mean nothing.
+    `prefixed` False: this listener serves one cluster, `/clusters/` means nothing on it. `default` is the cluster that
+    is meant where the path names none. Raises ApiError 400 or 404 for a target that can mean nothing.
     """
+    if len(path) + len(query) <= _MEMOIZED_CHARACTERS_MAX:
+        return _parse_memoized(method, path, query, prefixed, default)
+    return _parse(method, path, query, prefixed, default)
+
+
+def _parse(method: str, path: str, query: str, prefixed: bool, default: str) -> RequestInfo:
     if len(path) > PATH_CHARACTERS_MAX or not path.startswith("/"):
         raise no_such_resource()
-    cluster = ""
+    cluster = default
     if prefixed and path.startswith(_CLUSTERS):
         match = _CLUSTER.match(path, len(_CLUSTERS))
         if match is None:
@@ -116,6 +125,9 @@ def parse(method: str, path: str, query: str, *, prefixed: bool = True) -> Reque
     elif "%" in path:
         raise no_such_resource()
     return info
+
+
+_parse_memoized: Final = lru_cache(maxsize=4096)(_parse)
 
 
 def parse_query(query: str) -> Query:
