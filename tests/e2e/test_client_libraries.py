@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -64,6 +65,13 @@ def greeting(name: str, **spec: Any) -> dict[str, Any]:
 def _any(module: str) -> Any:
     """A client library without its types: they make the simplest call a matter of casts."""
     return importlib.import_module(module)
+
+
+@pytest.fixture(autouse=True)
+def _swept() -> Iterator[None]:
+    """What the libraries leave open is found here, not in whatever test comes next."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

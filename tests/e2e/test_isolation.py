@@ -309,7 +309,8 @@ INSIDE_MINE = [
 def test_nothing_inside_ones_own_cluster_shows_the_other(scene: Scene, path: str) -> None:
     target = f"/clusters/{scene.mine.name}{path.replace('{b}', scene.other.name)}"
     answer = ask(scene.mine, target, token=scene.mine.token)
-    assert scene.shows(answer) == []
+    told = [canary for canary in scene.shows(answer) if canary.decode() not in path]
+    assert told == []
     assert b"canary-namespace" not in answer.body or "canary-namespace" in path
     assert GROUP.encode() not in answer.body or GROUP in path
     assert answer.status < 500, answer.everything[:500]
@@ -346,7 +347,7 @@ def test_no_header_changes_whose_cluster_it_is(scene: Scene, headers: dict[str, 
     target = f"/clusters/{name}/api/v1/configmaps"
     answer = ask(scene.mine, target, token=scene.mine.token, headers=filled)
     assert scene.shows(answer) == []
-    assert aimed_at == "mine" or answer.status in {400, 403, 421}
+    assert aimed_at == "mine" or answer.status in {400, 401, 403, 421}
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
@@ -372,11 +373,11 @@ def test_a_connection_that_was_let_in_once_is_asked_again_for_another_cluster(
 ) -> None:
     mine, other = (f"/clusters/{cluster.name}/api/v1/configmaps" for cluster in (scene.mine, scene.other))
     assert connection.send(mine, token=scene.mine.token).status == 200
-    assert connection.send(other, token=scene.mine.token).status == 403
+    assert connection.send(other, token=scene.mine.token).status in {401, 403}
     assert connection.send(other, token="").status in {401, 403}
     assert connection.send(mine, token=scene.mine.token).status == 200
     assert connection.send(other, token=scene.other.token).status == 200
-    assert connection.send(mine, token=scene.other.token).status == 403
+    assert connection.send(mine, token=scene.other.token).status in {401, 403}
 
 
 def test_a_page_begun_in_one_cluster_does_not_go_on_in_another(scene: Scene) -> None:
