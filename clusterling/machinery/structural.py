@@ -59,9 +59,9 @@ STRICT: Final = Leniency()
 
 def validate_schema(schema: Object, path: str, leniency: Leniency = STRICT) -> list[FieldError]:
     """Everything wrong with one version's `openAPIV3Schema`."""
-    too_complex = _complexity(schema, path)
-    if too_complex:
-        return too_complex
+    unreadable = _malformed(schema, path) or _complexity(schema, path)
+    if unreadable:
+        return unreadable
     errors: list[FieldError] = []
     unconverted = ""
     if not leniency.structural:
@@ -79,17 +79,33 @@ def validate_schema(schema: Object, path: str, leniency: Leniency = STRICT) -> l
 
 def children(schema: Object) -> Iterator[Object]:
     """The schemas directly below this one, in every position a schema can have."""
+    return (below for below in _below(schema) if isinstance(below, dict))
+
+
+def _below(schema: Object) -> Iterator[object]:
     for keyword in ("properties", "patternProperties", "definitions"):
         yield from (schema.get(keyword) or {}).values()
-    for keyword in ("items", "additionalProperties", "additionalItems", "not"):
+    for keyword in ("items", "allOf", "anyOf", "oneOf"):
         below = schema.get(keyword)
         if isinstance(below, list):
             yield from below
         elif isinstance(below, dict):
             yield below
-    for keyword in ("allOf", "anyOf", "oneOf"):
-        yield from schema.get(keyword) or ()
+    for keyword in ("additionalProperties", "additionalItems", "not"):
+        if isinstance(schema.get(keyword), dict):
+            yield schema[keyword]
     yield from (one for one in (schema.get("dependencies") or {}).values() if isinstance(one, dict))
+
+
+def drop_unreadable(schema: Object) -> None:
+    """Drops, in place, an `items` that is neither a schema nor a list: upstream's decoder reads it as nothing."""
+
+    def look(one: Object) -> bool:
+        if not isinstance(one.get("items"), dict | list):
+            one.pop("items", None)
+        return False
+
+    anywhere(schema, look)
 
 
 def anywhere(schema: Object, holds: Callable[[Object], bool]) -> bool:
@@ -101,6 +117,20 @@ def anywhere(schema: Object, holds: Callable[[Object], bool]) -> bool:
             return True
         stack.extend(children(one))
     return False
+
+
+def _malformed(schema: Object, path: str) -> list[FieldError]:
+    """Schemas that are no objects. OpenAPI cannot say what they must be where they may also be something else."""
+    stack = [schema]
+    while stack:
+        one = stack.pop()
+        for keyword in ("additionalProperties", "additionalItems"):
+            if not isinstance(one.get(keyword), dict | bool | None):
+                return [invalid_value(path, one[keyword], "boolean or JSON schema expected")]
+        if not all(isinstance(below, dict) for below in _below(one)):
+            return [invalid_value(path, "", "a JSON schema must be an object")]
+        stack.extend(children(one))
+    return []
 
 
 def _complexity(schema: Object, path: str) -> list[FieldError]:

@@ -144,7 +144,11 @@ def accept_names(crd: Object, claims: Claims, now: datetime) -> None:
     } and is_true(crd, "Established"):
         return
     names, reason, message = _granted(name_of(crd), wanted, had, claims)
-    status["acceptedNames"] = {key: names[key] for key in _NAME_FIELDS if names.get(key)}
+    # plural and kind are always shown, also while they are not granted.
+    granted = {"plural": "", "kind": "", **names}
+    status["acceptedNames"] = {
+        key: granted[key] for key in _NAME_FIELDS if granted.get(key) or key in ("plural", "kind")
+    }
     claims.take(name_of(crd), names)
     accepted = not reason
     set_condition(
@@ -377,19 +381,38 @@ def crd_resources(crds: Iterable[tuple[Object, int]]) -> list[Resource]:
 # ---------------------------------------------------------------------- the Resource
 
 
+class _SchemaOfSchemas(Schema):
+    """The kind's published schema for what is unknown, and a closed one for all else.
+
+    OpenAPI cannot express the three unions in a CRD (`items` is a schema or a list of them, …), so what is
+    published leaves them open. Upstream decodes below them without reporting unknown fields, but drops these,
+    and refuses wrong types.
+    """
+
+    def __init__(self, published: Schema, closed: Schema) -> None:
+        super().__init__(published.source, closed.node)
+        self._published = published
+
+    @override
+    def prune(self, obj: Object) -> list[str]:
+        unknown = self._published.prune(obj)
+        super().prune(obj)
+        return unknown
+
+
 def _schema() -> Schema:
-    """The published schema, with the three unions closed that OpenAPI cannot express: without that,
-    nothing below `items` would be known or checked."""
     props = builtin.definitions[f"{_DEFINITIONS}JSONSchemaProps"]
     either = {key: value for key, value in props.items() if key != "type"}
     array = {**either, "items": {"$ref": f"#/components/schemas/{_DEFINITIONS}JSONSchemaProps"}}
-    closed = {
-        f"{_DEFINITIONS}JSONSchemaPropsOrArray": array,
-        f"{_DEFINITIONS}JSONSchemaPropsOrBool": either,
-        f"{_DEFINITIONS}JSONSchemaPropsOrStringArray": either,
-    }
-    definitions = _Overlaid(closed)
-    return compile_schema(definitions[f"{_DEFINITIONS}CustomResourceDefinition"], definitions=definitions)
+    closed = _Overlaid(
+        {
+            f"{_DEFINITIONS}JSONSchemaPropsOrArray": array,
+            f"{_DEFINITIONS}JSONSchemaPropsOrBool": either,
+            f"{_DEFINITIONS}JSONSchemaPropsOrStringArray": either,
+        }
+    )
+    source = closed[f"{_DEFINITIONS}CustomResourceDefinition"]
+    return _SchemaOfSchemas(_published.versions[0].schema, compile_schema(source, definitions=closed))
 
 
 class _Overlaid(dict[str, Object]):

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import orjson
 from typing_extensions import override
 
 from clusterling.machinery.errors import (
     FieldError,
+    FieldErrorType,
     duplicate,
     forbidden_field,
     go_quote,
@@ -25,6 +27,7 @@ from clusterling.machinery.errors import (
     required,
     too_many,
 )
+from clusterling.machinery.gotext import go_text
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1035_label, is_dns1123_subdomain, is_qualified_name
 from clusterling.machinery.schema import compile_schema
@@ -35,6 +38,7 @@ from clusterling.machinery.structural import (
     Leniency,
     anywhere,
     default_errors,
+    drop_unreadable,
     field_of,
     is_structural,
     key_item_errors,
@@ -75,6 +79,8 @@ def default_crd(crd: Object) -> None:
     service = ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("service")
     if service is not None:
         service.setdefault("port", 443)
+    for schema in schemas(crd):
+        drop_unreadable(schema)
 
 
 def storage_version(crd: Object) -> str:
@@ -429,15 +435,17 @@ def _had_as_many(old: Object | None, version: str, fields: list[Object]) -> bool
 def _version_errors(hub: _Hub) -> Iterator[FieldError]:
     names = [version.get("name") or "" for version in hub.versions]
     if len(set(names)) < len(names):
-        yield invalid_value("spec.versions", _internal(hub), "must contain unique version names")
+        yield _about_versions(hub, "must contain unique version names")
     if sum(bool(version.get("storage")) for version in hub.versions) != 1:
-        detail = "must have exactly one version marked as storage version"
-        yield invalid_value("spec.versions", _internal(hub), detail)
+        yield _about_versions(hub, "must have exactly one version marked as storage version")
+    problems = is_dns1035_label(names[0]) if names and names[0] else []
+    if problems:
+        yield invalid_value("spec.version", names[0], ",".join(problems))
 
 
-def _internal(hub: _Hub) -> list[Object] | None:
-    """The versions as messages show them: Go's internal struct, which has no JSON names."""
-    return [
+def _about_versions(hub: _Hub, detail: str) -> FieldError:
+    """An error that shows the versions as Go's internal struct, whose fields have no JSON names but an order."""
+    shown = [
         {
             "Name": version.get("name") or "",
             "Served": bool(version.get("served")),
@@ -450,7 +458,9 @@ def _internal(hub: _Hub) -> list[Object] | None:
             "SelectableFields": hub.own(version, "selectableFields"),
         }
         for version in hub.versions
-    ] or None
+    ]
+    text = orjson.dumps(shown).decode()
+    return FieldError(FieldErrorType.INVALID, "spec.versions", detail=f"{text}: {detail}")
 
 
 _NAMES: Final = ("plural", "singular", "kind", "listKind")
@@ -515,7 +525,7 @@ def _immutable_errors(spec: Object, old: Object) -> Iterator[FieldError]:
 def _stored_version_errors(stored: list[str], spec: Object) -> Iterator[FieldError]:
     path = "status.storedVersions"
     if not stored:
-        yield invalid_value(path, stored, "must have at least one stored version")
+        yield invalid_value(path, None, "must have at least one stored version")
         return
     missing = {name: at for at, name in enumerate(stored)}
     for version in spec.get("versions") or ():
@@ -782,10 +792,6 @@ def _replicas_errors(obj: Object, path: str) -> Iterator[FieldError]:
         yield invalid_value(f".{path}", count, f"should be less than or equal to {_INT32_MAX}")
 
 
-_GO_TYPES: Final = {
-    bool: "bool", int: "int64", float: "float64", str: "string",
-    dict: "map[string]interface {}", list: "[]interface {}", type(None): "<nil>",
-}  # fmt: skip
 _GO_EXPECTED: Final = {int: "int64", str: "string", dict: "map[string]interface{}"}
 
 
@@ -807,11 +813,29 @@ def _nested(obj: Object, path: str, wanted: type) -> tuple[object, str]:
 
 
 def _accessor_error(names: Sequence[str], value: object, wanted: type) -> str:
-    shown = "<nil>" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return (
-        f".{'.'.join(names)} accessor error: {shown} is of the type {_GO_TYPES[type(value)]}, "
+        f".{'.'.join(names)} accessor error: {go_text(value)} is of the type {_go_type(value)}, "
         f"expected {_GO_EXPECTED[wanted]}"
     )
+
+
+def _go_type(value: object) -> str:
+    """%T of a decoded JSON value."""
+    match value:
+        case None:
+            return "<nil>"
+        case bool():
+            return "bool"
+        case int():
+            return "int64"
+        case float():
+            return "float64"
+        case str():
+            return "string"
+        case list():
+            return "[]interface {}"
+        case _:
+            return "map[string]interface {}"
 
 
 _STANDARD_FINALIZERS: Final = frozenset({"orphan", "foregroundDeletion", "kubernetes"})

@@ -47,8 +47,9 @@ class Schema:
     """A compiled schema. Made by `compile_schema` only; immutable, shared between clusters."""
 
     def __init__(self, source: Object, node: Node) -> None:
+        """`node`: the source as read, for who compiles more from it."""
         self.source = source
-        self._node = node
+        self.node = node
 
     @cached_property
     def has_rules(self) -> bool:
@@ -57,27 +58,27 @@ class Schema:
 
     @cached_property
     def _default(self) -> Default | None:
-        return compile_default(self._node, skip=frozenset({"metadata"}))
+        return compile_default(self.node, skip=frozenset({"metadata"}))
 
     @cached_property
     def _prune(self) -> Prune | None:
-        return compile_prune(self._node.rooted())
+        return compile_prune(self.node.rooted())
 
     @cached_property
     def _prune_embedded(self) -> Walk[str] | None:
-        return compile_prune_metadata(self._node)
+        return compile_prune_metadata(self.node)
 
     @cached_property
     def _check(self) -> Check | None:
-        return compile_check(self._node)
+        return compile_check(self.node)
 
     @cached_property
     def _lists(self) -> Walk[FieldError] | None:
-        return compile_lists(self._node)
+        return compile_lists(self.node)
 
     @cached_property
     def _embedded(self) -> Walk[FieldError] | None:
-        return compile_embedded(self._node)
+        return compile_embedded(self.node)
 
     def default(self, obj: Object) -> None:
         """Fills in defaults and drops nulls that may not stay, in place; metadata is left alone."""
@@ -108,7 +109,7 @@ class Schema:
         """
         errors: list[FieldError] = []
         if self._check is not None and not self._check(obj):
-            errors = explain(self._node, obj, old=None if old is None else Correlated(self._node, obj, old))
+            errors = explain(self.node, obj, old=None if old is None else Correlated(self.node, obj, old))
         if self._embedded is not None:
             self._embedded(obj, "", errors)
         if self._lists is not None:
@@ -118,7 +119,7 @@ class Schema:
     def validate_status(self, obj: Object, old: Object | None = None) -> list[FieldError]:
         """As `validate`, for a write of `/status`: only `.status` is held against its part of the schema."""
         errors: list[FieldError] = []
-        node = self._node.properties.get("status")
+        node = self.node.properties.get("status")
         if node is not None and "status" in obj:
             check = compile_check(node)
             if check is not None and not check(obj["status"]):

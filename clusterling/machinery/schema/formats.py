@@ -81,8 +81,8 @@ def quick_matcher(pattern: str) -> Callable[[str], list[int]]:
 
 def _in_go_words(text: str) -> str:
     words, colon, where = text.partition(": ")
-    words = _GO_WORDS.get(words, words)
-    return f"error parsing regexp: {words}: `{where}`" if colon else f"error parsing regexp: {words}"
+    said = f"error parsing regexp: {_GO_WORDS.get(words, words)}"
+    return f"{said}: `{where}`" if colon or text.startswith("trailing") else said
 
 
 def _matches(pattern: str) -> Format:
