@@ -196,6 +196,13 @@ def storage_version_hash(resource: Resource) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()[:8]).decode()
 
 
+def _tells_storage(resource: Resource) -> bool:
+    # For a custom kind upstream tells the hash only where the stored version is served too.
+    return "list" in resource.verbs and (
+        resource.builtin or resource.version(resource.storage_version).served
+    )
+
+
 def subresources(served: Served) -> Iterator[tuple[str, str, str, str, tuple[str, ...]]]:
     """Name, group, version, kind and verbs of each subresource; group and version "" where they are the resource's."""
     resource = served.resource
@@ -228,7 +235,7 @@ def _entries(served: Served) -> Iterator[Object]:
         entry["shortNames"] = list(names.short_names)
     if names.categories:
         entry["categories"] = list(names.categories)
-    if "list" in resource.verbs:
+    if _tells_storage(resource):
         entry["storageVersionHash"] = storage_version_hash(resource)
     yield entry
     for name, group, version, kind, verbs in subresources(served):

@@ -125,6 +125,15 @@ def test_every_version_tells_the_hash_of_the_stored_one(catalog: Catalog) -> Non
     assert beta["storageVersionHash"] == "gIwvi5rymmg="
 
 
+def test_a_stored_version_that_is_not_served_has_no_hash() -> None:
+    widgets = kinds.widgets()
+    v1, beta = widgets.versions
+    catalog = Catalog([replace(widgets, versions=(replace(v1, served=False), beta))])
+    (told,) = get(catalog, "/apis/example.com/v1beta1")["resources"]
+    assert "storageVersionHash" not in told
+    assert respond(catalog, "/apis/example.com/v1").status == 404
+
+
 def test_aggregated_custom_kinds_name_their_group_and_version(catalog: Catalog) -> None:
     found = get(catalog, "/apis", accept_header=V2)["items"][-1]
     kind = {"group": "example.com", "version": "v1", "kind": "Widget"}

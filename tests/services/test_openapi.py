@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,14 @@ def test_a_custom_list_refers_to_its_kind(catalog: Catalog) -> None:
     assert found["x-kubernetes-group-version-kind"][0]["kind"] == "WidgetList"
 
 
+def test_a_crd_for_a_kind_that_upstream_has_is_published_as_it_is() -> None:
+    mine = replace(kinds.gadgets(), group="apps", names=kinds.names("deployments", "Deployment"))
+    found = document(Catalog([mine]), "/openapi/v3/apis/apps/v1")["components"]["schemas"]
+    assert set(found["apps.v1.Deployment"]["properties"]) == {"apiVersion", "kind", "metadata", "spec"}
+    assert "io.k8s.api.apps.v1.Deployment" not in found
+    assert "apps.v1.Deployment" in document(Catalog([mine]), "/openapi/v2")["definitions"]
+
+
 def test_publishing_leaves_the_crds_schema_as_it_was() -> None:
     fresh = Catalog([kinds.widgets()])
     before = orjson.dumps(fresh.resources[0].versions[0].schema.source)
@@ -507,7 +516,8 @@ def test_documents_are_kept_within_a_budget() -> None:
 
 
 def test_a_kind_without_published_definitions_refers_to_nothing() -> None:
-    nothing = Definitions({}, "none")
+    names: dict[tuple[str, str, str], str] = {}
+    nothing = Definitions({}, "none", name_of=lambda *kind: names[kind])
     catalog = Catalog([kinds.gadgets(), *kinds.builtins()[1:2]])
     for path in ("/openapi/v3/apis/example.com/v1", "/openapi/v3/api/v1"):
         body = get(catalog, path, definitions=nothing).body

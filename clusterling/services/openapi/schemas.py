@@ -53,8 +53,8 @@ class Definitions:
     """The published schemas of built-in kinds by name, in OpenAPI v3's form.
 
     `source` maps `io.k8s.api.core.v1.ConfigMap` to its schema; `published` gives it as documents show it (with its
-    descriptions), `name_of` the name for a group, version and kind (KeyError for one that is not published); without
-    it the definitions are asked, all of them. `fingerprint` changes whenever what is published does.
+    descriptions), `name_of` the name for a group, version and kind (KeyError for one that is not published).
+    `fingerprint` changes whenever what is published does.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class Definitions:
         source: Mapping[str, Object],
         fingerprint: str,
         *,
-        name_of: Callable[[str, str, str], str] | None = None,
+        name_of: Callable[[str, str, str], str],
         published: Callable[[str], Object] | None = None,
     ) -> None:
         self.source = source
         self.fingerprint = fingerprint
         self.published = published or source.__getitem__
-        self._name_of = name_of or _index(source)
+        self._name_of = name_of
         self._references: dict[str, tuple[str, ...]] = {}
 
     def name(self, group: str, version: str, kind: str) -> str | None:
@@ -95,16 +95,6 @@ class Definitions:
             found = {one for one in _references(self.source[name]) if one in self.source}
             known = self._references[name] = tuple(sorted(found))
         return known
-
-
-def _index(source: Mapping[str, Object]) -> Callable[[str, str, str], str]:
-    names = {}
-    for name, schema in source.items():
-        told = schema.get(GVK) or []
-        # DeleteOptions and WatchEvent are told for every group; a kind of a group is told once.
-        if len(told) == 1:
-            names[(told[0]["group"], told[0]["version"], told[0]["kind"])] = name
-    return lambda group, version, kind: names[(group, version, kind)]
 
 
 @cache
@@ -143,10 +133,12 @@ def model_name(group: str, version: str, kind: str) -> str:
 def kind_names(served: Served, definitions: Definitions) -> tuple[str, str]:
     """The definitions of the kind and of its list."""
     group, version, names = served.group, served.version.name, served.resource.names
-    return (
-        definitions.name(group, version, names.kind) or model_name(group, version, names.kind),
-        definitions.name(group, version, names.list_kind) or model_name(group, version, names.list_kind),
-    )
+    known = (names.kind, names.list_kind)
+    if not served.resource.builtin:
+        # A CRD may define a kind that upstream has too (`apps/v1` Deployment), and is what counts then.
+        return model_name(group, version, known[0]), model_name(group, version, known[1])
+    told = [definitions.name(group, version, kind) or model_name(group, version, kind) for kind in known]
+    return told[0], told[1]
 
 
 def _reference(name: str, description: str, *, v2: bool) -> Object:
