@@ -311,6 +311,11 @@ def with_api_version(value: bytes, api_version: str) -> bytes:
     return b"%b%b%b" % (_HEAD, api_version.encode(), value[value.index(b'"', len(_HEAD)) :])
 
 
+def without_head(value: bytes) -> bytes:
+    """The stored bytes without apiVersion and kind: so upstream writes the items of a built-in kind's list."""
+    return b"{" + value[value.index(_METADATA) :]
+
+
 _REVISION: Final = re.compile(rb'"resourceVersion":"[0-9]*",?')
 
 

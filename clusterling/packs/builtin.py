@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -19,12 +20,16 @@ from typing_extensions import override
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.protobuf import MessageTable, ProtobufCodec
 from clusterling.machinery.schema import Schema, compile_schema
-from clusterling.machinery.table import DEFAULT_COLUMNS, Column
+from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, Column
 from clusterling.registry.resource import Converter, Names, Resource, Version
 from clusterling.registry.strategy import Strategy
 
 _DATA: Final = Path(__file__).parent / "data"
 _DESCRIPTIONS: Final = "descriptions.json.zlib"
+
+# Upstream's own kinds declare their age as a string, where custom resources have a date.
+AGE: Final = replace(AGE_COLUMN, type="string")
+COLUMNS: Final = (NAME_COLUMN, AGE)
 
 
 def _read(name: str) -> Any:
@@ -147,7 +152,7 @@ def resource(
     plural: str,
     *,
     strategy: Strategy | None = None,
-    columns: tuple[Column, ...] = DEFAULT_COLUMNS,
+    columns: tuple[Column, ...] = COLUMNS,
     parts: tuple[str, ...] = (),
     storage: Resource | None = None,
     converter: Converter | None = None,

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import FieldError, invalid_value
 from clusterling.machinery.meta import Object
-from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, Column
+from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.packs.core.times import read_micro_time
 from clusterling.registry.pack import Pack
@@ -58,7 +58,7 @@ LEASES: Final = builtin.resource(
     "v1",
     "leases",
     strategy=LeaseStrategy(),
-    columns=(NAME_COLUMN, Column("Holder", "string", _holder), AGE_COLUMN),
+    columns=(NAME_COLUMN, Column("Holder", "string", _holder), builtin.AGE),
 )
 
 PACK: Final = Pack("coordination", (LEASES,))

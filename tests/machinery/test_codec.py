@@ -230,6 +230,11 @@ def test_splices_land_in_metadata_whatever_the_strings_around_say(kind: str, met
     assert json.loads(codec.with_api_version(value, "b.io/v2"))["apiVersion"] == "b.io/v2"
 
 
+def test_items_of_a_list_go_without_their_head() -> None:
+    value = codec.encode_stored({"apiVersion": "v1", "kind": "X", "metadata": {"name": "a"}, "y": 1})
+    assert codec.without_head(value) == b'{"metadata":{"name":"a"},"y":1}'
+
+
 def test_encoded_bytes_hold_no_spare_memory() -> None:
     import sys
 

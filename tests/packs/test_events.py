@@ -78,6 +78,8 @@ async def test_fields_that_go_always_writes_are_there(cluster: Cluster) -> None:
     made = await cluster.create("events", "e", involvedObject=_POD)
     assert made["source"] == {}
     assert made["reportingComponent"] == made["reportingInstance"] == ""
+    shown = await cluster.get(_NEW, "e")
+    assert not {"reportingController", "reportingInstance"} & shown.keys()
     assert made["eventTime"] is made["firstTimestamp"] is made["lastTimestamp"] is None
 
 

@@ -122,6 +122,8 @@ async def test_the_table_shows_the_phase(cluster: Cluster) -> None:
     made = await cluster.create("namespaces", "team")
     cluster.clock.turn(90)
     assert cluster.row("namespaces", made) == ["team", "Active", "90s"]
+    columns = cluster.served("namespaces").version.columns
+    assert [column.type for column in columns] == ["string"] * 3
 
 
 def test_every_cluster_starts_with_four_namespaces() -> None:

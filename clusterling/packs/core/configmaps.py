@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import FieldError, invalid_value, too_long
 from clusterling.machinery.meta import Object
-from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, Column
+from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.packs.core.content import (
     CONTENT_BYTES_MAX,
@@ -64,5 +64,5 @@ CONFIGMAPS: Final = builtin.resource(
     "v1",
     "configmaps",
     strategy=ConfigMapStrategy(),
-    columns=(NAME_COLUMN, Column("Data", "string", _count), AGE_COLUMN),
+    columns=(NAME_COLUMN, Column("Data", "string", _count), builtin.AGE),
 )

@@ -37,17 +37,20 @@ _RENAMED: Final = {
     "deprecatedLastTimestamp": "lastTimestamp",
     "deprecatedCount": "count",
 }
+# Fields that v1 writes even when they are empty, and events.k8s.io does not.
+_ALWAYS_WRITTEN: Final = ("reportingComponent", "reportingInstance")
 _RENAMED_BACK: Final = {core: new for new, core in _RENAMED.items()}
 
 
 def to_core(obj: Object, _version: str) -> Object:
     """An events.k8s.io/v1 Event as v1 stores it."""
-    return _renamed(obj, _RENAMED, "v1")
+    return dict.fromkeys(_ALWAYS_WRITTEN, "") | _renamed(obj, _RENAMED, "v1")
 
 
 def from_core(obj: Object, version: str) -> Object:
     """A stored v1 Event as events.k8s.io shows it."""
-    return _renamed(obj, _RENAMED_BACK, f"events.k8s.io/{version}")
+    kept = {key: value for key, value in obj.items() if value != "" or key not in _ALWAYS_WRITTEN}
+    return _renamed(kept, _RENAMED_BACK, f"events.k8s.io/{version}")
 
 
 def _renamed(obj: Object, names: dict[str, str], api_version: str) -> Object:
@@ -123,7 +126,7 @@ def _write_as_go_does(event: Object) -> None:
         read_micro_time(event, series, "lastObservedTime")
     for field in ("involvedObject", "source"):
         event.setdefault(field, {})
-    for field in ("reportingComponent", "reportingInstance"):
+    for field in _ALWAYS_WRITTEN:
         event.setdefault(field, "")
     for field in ("eventTime", "firstTimestamp", "lastTimestamp"):
         event.setdefault(field, None)

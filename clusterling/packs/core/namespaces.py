@@ -14,7 +14,7 @@ from clusterling.machinery import errors
 from clusterling.machinery.errors import FieldError, invalid_value
 from clusterling.machinery.meta import Object, meta, name_of
 from clusterling.machinery.names import is_dns1123_label, is_qualified_name
-from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, Column
+from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.registry.objects import ACTIVE_FENCE, NAMESPACE_FENCE
 from clusterling.registry.strategy import NO_COMPANIONS, Companions, Context, Strategy
@@ -48,8 +48,11 @@ class NamespaceStrategy(Strategy):
             new.setdefault("status", {}).setdefault("phase", "Active")
         else:
             new["status"] = old.get("status", {})
+        spec = new.setdefault("spec", {})
         if not ctx.subresource:
-            _keep_finalizers(new.setdefault("spec", {}), old.get("spec", {}))
+            _keep_finalizers(spec, old.get("spec", {}))
+        elif not spec.get("finalizers"):
+            spec.pop("finalizers", None)
         _label(new)
 
     @override
@@ -167,7 +170,7 @@ NAMESPACES: Final = builtin.resource(
     columns=(
         NAME_COLUMN,
         Column("Status", "string", lambda obj, _: _phase(obj), "", "The status of the namespace"),
-        AGE_COLUMN,
+        builtin.AGE,
     ),
     parts=("finalize",),
 )

@@ -17,7 +17,7 @@ from clusterling.machinery.errors import (
     too_long,
 )
 from clusterling.machinery.meta import Object, meta
-from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, Column
+from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.packs.core.content import (
     CONTENT_BYTES_MAX,
@@ -147,6 +147,6 @@ SECRETS: Final = builtin.resource(
         NAME_COLUMN,
         Column("Type", "string", lambda obj, _: obj.get("type", "")),
         Column("Data", "string", lambda obj, _: len(obj.get("data") or ())),
-        AGE_COLUMN,
+        builtin.AGE,
     ),
 )

@@ -8,7 +8,6 @@ from typing import Final
 from typing_extensions import override
 
 from clusterling.machinery.meta import Object, meta
-from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN
 from clusterling.packs import builtin
 from clusterling.registry.strategy import Context, Strategy
 
@@ -38,6 +37,4 @@ class ServiceAccountStrategy(Strategy):
         )
 
 
-SERVICEACCOUNTS: Final = builtin.resource(
-    "", "v1", "serviceaccounts", strategy=ServiceAccountStrategy(), columns=(NAME_COLUMN, AGE_COLUMN)
-)
+SERVICEACCOUNTS: Final = builtin.resource("", "v1", "serviceaccounts", strategy=ServiceAccountStrategy())
