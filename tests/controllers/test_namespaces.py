@@ -13,7 +13,7 @@ STAGE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "stage"}}
 
 async def test_every_cluster_begins_with_the_namespaces_that_clients_expect(served: Served) -> None:
     await served.server.clusters.create("other")
-    uids = []
+    uids: list[str] = []
     for cluster in ("team", "other"):
         items = (await served.server.client(cluster).get(NAMESPACES))["items"]
         by_name = {item["metadata"]["name"]: item["metadata"]["uid"] for item in items}
