@@ -93,8 +93,17 @@ def document(
 
 
 def member(name: str, schema: Object) -> bytes:
-    """A member of `schemas`."""
-    return orjson.dumps({name: schema})[1:-1]
+    """A member of `schemas`. What stands beside a reference would be ignored, so such references are wrapped."""
+    properties = {field: _wrapped(one) for field, one in schema.get("properties", {}).items()}
+    told = schema | {"properties": properties} if properties else schema
+    return orjson.dumps({name: told})[1:-1]
+
+
+def _wrapped(schema: Object) -> Object:
+    if len(schema) == 1 or "$ref" not in schema:
+        return schema
+    beside = {key: value for key, value in schema.items() if key != "$ref"}
+    return {"allOf": [{"$ref": schema["$ref"]}], **beside}
 
 
 def path_item(path: Path, definitions: Definitions, own: Object) -> Object:
