@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.yaml import parse_yaml
@@ -402,3 +404,19 @@ def test_fields_given_twice_are_told() -> None:
     _, in_yaml = decode_body(YAML, head, CONFIGMAPS)
     assert in_json == ['duplicate field "metadata.name"']
     assert in_yaml == ['yaml: unmarshal errors:\n  line 1: key "name" already set in map']
+
+
+@given(st.text("aplicton/json*;,=q.0123 -+\tTable\x00é", max_size=200) | st.text(max_size=100))
+def test_any_header_is_answered_or_refused(header: str) -> None:
+    try:
+        assert accept(header).content_type in (JSON, YAML)
+    except ApiError as error:
+        assert error.code == 406
+
+
+@given(st.text(max_size=60))
+def test_any_content_type_is_known_or_refused(content_type: str) -> None:
+    try:
+        assert body_type(content_type) in (JSON, YAML, PROTOBUF)
+    except ApiError as error:
+        assert error.code == 415

@@ -175,7 +175,7 @@ def _drop_descriptions(value: Any) -> None:
 def _unwrap(value: Any) -> None:
     """Upstream wraps a reference for its default, which ours does without, too."""
     if isinstance(value, dict):
-        if set(value) <= {"allOf", "default"} and "allOf" in value:
+        if set(value) <= {"allOf", "default"} and "allOf" in value and not value.get("default"):
             value.update(value.pop("allOf")[0])
         for one in value.values():
             _unwrap(one)
