@@ -178,6 +178,8 @@ class App:
         if served is None:
             return _unknown(catalog, info.group)
         request.served = served
+        if served.version.deprecation_warning:
+            request.warnings.append(served.version.deprecation_warning)
         misplaced = _placed(served, info)
         if misplaced is not None:
             return misplaced
