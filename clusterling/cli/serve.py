@@ -377,6 +377,17 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
                 say("stopping")
     except StorageError as error:
         raise CliError(str(error)) from error
+    except ExceptionGroup as error:
+        raise CliError(
+            f"the server failed: {_leaf(error)!r}", "see its log; --log-level debug says more"
+        ) from error
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """The first of the errors that a group of tasks ended with."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _external_url(config: Config) -> str:

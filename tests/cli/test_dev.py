@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -109,4 +113,49 @@ def test_a_name_that_is_none_is_refused(temporary: Path) -> None:
     refused = clusterling("dev", "--name", "A", "--", "true")
     assert refused.returncode == 1
     assert "cannot make the cluster A" in refused.stderr
+    assert list(temporary.iterdir()) == []
+
+
+def _on_a_terminal(command: tuple[str, ...], keys: bytes) -> tuple[str, int]:
+    """What `dev -- command` shows on a terminal of its own where `keys` are typed once it says `go>`; its exit code."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, "dev", "--", *command],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        # The terminal becomes the session's own, so that Ctrl-C on it is a signal.
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,  # noqa: PLW1509 - one system call
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while b"go>" not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, keys)
+        # Linux says EIO where the last one on the other side has gone.
+        with suppress(OSError):
+            while more := os.read(ours, 4096):
+                shown += more
+        return shown.decode(), process.wait(PATIENCE_S)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_on_a_terminal_the_command_reads_what_is_typed(temporary: Path) -> None:
+    shown, code = _on_a_terminal(("sh", "-c", 'echo "go>"; read x; echo got $x; exit 4'), b"hello\n")
+    assert "got hello" in shown
+    assert code == 4
+    assert list(temporary.iterdir()) == []
+
+
+def test_on_a_terminal_ctrl_c_is_the_commands(temporary: Path) -> None:
+    shown, code = _on_a_terminal(
+        ("sh", "-c", 'trap "echo caught; exit 9" INT; echo "go>"; sleep 1000 & wait'), b"\x03"
+    )
+    assert "caught" in shown
+    assert code == 9
     assert list(temporary.iterdir()) == []

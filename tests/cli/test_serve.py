@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import ssl
@@ -13,7 +14,7 @@ import yaml
 
 from clusterling.cli.target import read_kubeconfig
 from clusterling.tenancy import pki
-from tests.cli.processes import clusterling, serving
+from tests.cli.processes import PATIENCE_S, clusterling, serving
 
 
 def _get(url: str, ca: Path | None = None, token: str = "") -> int:
@@ -165,3 +166,20 @@ def test_a_pack_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: --packs nonsense: ")
     assert not (tmp_path / "data").exists()
+
+
+def test_a_stop_ends_watches_cleanly(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        token = read_kubeconfig(tmp_path / "admin.kubeconfig").token
+        request = urllib.request.Request(  # noqa: S310 - our own server
+            f"{server.url}/api/v1/namespaces?watch=true", headers={"Authorization": f"Bearer {token}"}
+        )
+        context = ssl.create_default_context(cafile=tmp_path / "pki" / "ca.crt")
+        with urllib.request.urlopen(request, context=context, timeout=30) as response:  # noqa: S310 - our own server
+            first = json.loads(response.readline())
+            assert first["type"] == "ADDED"
+            server.process.terminate()
+            # Cut off in the middle, this would raise IncompleteRead.
+            rest = [json.loads(line)["type"] for line in response.read().splitlines()]
+            assert set(rest) == {"ADDED"}
+        assert server.process.wait(PATIENCE_S) == 0

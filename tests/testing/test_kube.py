@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from clusterling.machinery.errors import ApiError
-from clusterling.testing import Kube
+from clusterling.testing import Kube, KubeServer
 
 CRD = """
 apiVersion: apiextensions.k8s.io/v1
@@ -52,6 +52,16 @@ def test_a_cluster_is_fresh_and_works(kube: Kube) -> None:
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}},
     )
     assert made["data"] == {"k": "v"}
+
+
+def test_kube_systems_uid_is_the_clusters(kube_factory: Callable[[], Kube], kube_server: KubeServer) -> None:
+    """Agents take that uid for the cluster's identity (kubernetes#77487)."""
+    root = Kube(kube_server, "root")
+    for kube in (kube_factory(), kube_factory(), root):
+        shown = root.client.get(f"/apis/tenancy.clusterling.io/v1alpha1/logicalclusters/{kube.name}")
+        assert (
+            kube.client.get("/api/v1/namespaces/kube-system")["metadata"]["uid"] == shown["metadata"]["uid"]
+        )
 
 
 def test_two_clusters_share_nothing(kube_factory: Callable[[], Kube]) -> None:
