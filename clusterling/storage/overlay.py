@@ -48,6 +48,8 @@ WHITEOUT: Final = b"\x18"
 ATTEMPTS_MAX: Final = 10
 COUNT_PAGE_ENTRIES: Final = 1000
 
+_REFUSED: Final = (KeyExists, RevisionConflict, GuardFailed)
+
 Derive = Callable[[str, bytes], bytes]
 
 
@@ -98,18 +100,22 @@ class Overlay:
             after, revision = page.entries[-1].key, page.revision
 
     async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
-        careful = False
         for attempt in range(1, ATTEMPTS_MAX + 1):
-            upper_guards = [await self._guard(guard, careful=careful) for guard in guards]
-            upper_ops = [await self._op(op, careful=careful) for op in ops]
+            # The first look takes for granted what is nearly always so: nothing hides where nothing is below.
+            careful = attempt > 1
+            try:
+                upper_guards = [await self._guard(guard, careful=careful) for guard in guards]
+                upper_ops = [await self._op(op, careful=careful) for op in ops]
+            except _REFUSED:
+                if careful:
+                    raise
+                continue
             try:
                 return await self._upper.write(upper_ops, upper_guards)
-            except (KeyExists, RevisionConflict, GuardFailed):
-                # The first look took for granted what is nearly always so; after a careful one, a key has changed
-                # since it was looked at, and the next look refuses the write if that was what it depended on.
+            except _REFUSED:
+                # A key has changed since it was looked at: if the write depends on that, the next look refuses it.
                 if attempt == ATTEMPTS_MAX:
                     raise
-                careful = True
         raise AssertionError("the last attempt returns or raises")
 
     def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
@@ -205,7 +211,7 @@ class Overlay:
         if not matches:
             raise RevisionConflict(op.key)
         value = WHITEOUT if op.value is None and below is not None else op.value
-        return Op(op.key, value, upper, op.expires_at)
+        return Op(op.key, value, upper, None if value == WHITEOUT else op.expires_at)
 
     def _derived(self, below: Entry) -> Entry:
         return Entry(below.key, self._derive(below.key, below.value), below.revision)

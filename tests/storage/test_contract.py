@@ -11,6 +11,7 @@ import pytest
 from clusterling.storage import memory, sqlite
 from clusterling.storage.cache import CachedStore
 from clusterling.storage.keyspace import Keyspace
+from clusterling.storage.metered import MeteredStore
 from clusterling.storage.overlay import Overlay
 from clusterling.storage.store import Op, Store
 from clusterling.testing.store_contract import StoreContract
@@ -111,3 +112,9 @@ class TestCacheOverOverlay(StoreContract):
         reads = await stack.enter_async_context(CachedStore(lower))
         overlay = Overlay(Keyspace(base, "mmmm"), lower, derive, reads=reads)
         return await stack.enter_async_context(CachedStore(await hidden(overlay, lower)))
+
+
+class TestMetered(StoreContract):
+    @pytest.fixture
+    async def store(self, stack: AsyncExitStack) -> Store:
+        return MeteredStore(await stack.enter_async_context(memory.open()))
