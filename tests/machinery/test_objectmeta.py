@@ -226,7 +226,7 @@ def test_coercing_changes_nothing_that_was_given_and_is_settled_after_once() -> 
         ),
         (
             {"name": "a", "managedFields": [{"manager": "a\1", "operation": "Update"}]},
-            'metadata.managedFields[0].manager: Invalid value: "a\\u0001": invalid character U+0001 (at position 1)',
+            'metadata.managedFields[0].manager: Invalid value: "a\\x01": invalid character U+0001 (at position 1)',
         ),
         (
             {"name": "a", "managedFields": [{"operation": "Foo"}]},
