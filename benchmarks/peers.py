@@ -125,7 +125,8 @@ def _start_apiserver(directory: Path, etcd_port: int) -> tuple[subprocess.Popen[
 def wait_ready(url: str, token: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Returns when `/readyz` answers ok. Raises RuntimeError with the log's end if the process ends first."""
     context = ssl._create_unverified_context()
-    request = urllib.request.Request(f"{url}/readyz", headers={"Authorization": f"Bearer {token}"})
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"{url}/readyz", headers=headers)
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:

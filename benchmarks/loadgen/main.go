@@ -195,6 +195,10 @@ func pct(v []float64, p float64) float64 {
 	return v[i]
 }
 
+func r6(f float64) float64 {
+	x, _ := strconv.ParseFloat(strconv.FormatFloat(f, 'f', 6, 64), 64)
+	return x
+}
 func r3(f float64) float64 {
 	x, _ := strconv.ParseFloat(strconv.FormatFloat(f, 'f', 3, 64), 64)
 	return x
@@ -357,13 +361,13 @@ func main() {
 		m, rss := procCPU(p)
 		d := m - cpu0[p.name]
 		tot += d
-		out["cpu_ms_op_"+p.name] = r3(d / max(ops, 1))
+		out["cpu_ms_op_"+p.name] = r6(d / max(ops, 1))
 		out["rss_mb_"+p.name] = r3(rss)
 	}
 	if len(pr) > 0 {
-		out["cpu_ms_op_server"] = r3(tot / max(ops, 1))
+		out["cpu_ms_op_server"] = r6(tot / max(ops, 1))
 	}
-	out["cpu_ms_op_loadgen"] = r3((selfCPU() - self0) / max(ops, 1))
+	out["cpu_ms_op_loadgen"] = r6((selfCPU() - self0) / max(ops, 1))
 	b, _ := json.Marshal(out)
 	fmt.Println(string(b))
 	if ne > 0 {
@@ -786,7 +790,7 @@ func runWatch(c *http.Client, ctx context.Context, s *stat, out map[string]any) 
 		x, _ := procCPU(p)
 		d += x - cpu0[p.name]
 	}
-	out["fanout_cpu_ms_per_event"] = r3(d / max(float64(del), 1))
+	out["fanout_cpu_ms_per_event"] = r6(d / max(float64(del), 1))
 	out["fanout_cpu_ms_per_write"] = r3(d / float64(N))
 	if del != int64(W)*int64(N) {
 		s.err("events missing")
