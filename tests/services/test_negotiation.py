@@ -15,6 +15,8 @@ from clusterling.machinery.yaml import parse_yaml
 from clusterling.registry.objects import Listing
 from clusterling.services.negotiation import (
     CLAUSES_MAX,
+    PRETTY_BYTES_MAX,
+    YAML_BYTES_MAX,
     Encoding,
     Framing,
     accept,
@@ -180,6 +182,17 @@ def test_a_plain_list_joins_the_stored_bytes() -> None:
     assert found["apiVersion"] == "example.com/v1"
     assert found["metadata"] == {"resourceVersion": "9", "continue": "token", "remainingItemCount": 3}
     assert found["items"] == [orjson.loads(widget("a")), orjson.loads(widget("b"))]
+
+
+def test_big_answers_stay_json_whatever_their_form() -> None:
+    big = orjson.dumps(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {"x": "y" * YAML_BYTES_MAX}}
+    )
+    written = accept(YAML).object(big, CONFIGMAPS)
+    assert written is big
+    assert parse_yaml(written)[0] == orjson.loads(big)
+    bigger = big.replace(b"yyyy", b"y" * PRETTY_BYTES_MAX, 1)
+    assert accept(JSON, pretty=True).object(bigger, CONFIGMAPS) is bigger
 
 
 def test_an_empty_list_has_items() -> None:
