@@ -116,7 +116,7 @@ async def _serving(name: str, packs: str, directory: Path) -> AsyncIterator[Path
     async with memory.open() as store:
         server = ApiServer(store, packs=chosen_packs(packs), ca_pem=made.ca_pem)
         async with server.running():
-            await server.listen("127.0.0.1", 0, pki.server_context(made))
+            await server.listen("127.0.0.1", 0, pki.server_context(made, directory))
             try:
                 await server.clusters.create(name)
             except ApiError as error:

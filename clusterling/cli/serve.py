@@ -330,7 +330,8 @@ def _tls(config: Config, directory: DataDirectory) -> tuple[ssl.SSLContext | Non
                 f"cannot use the certificates in {directory.pki}: {error}",
                 "move it away, and new ones are made",
             ) from error
-        return pki.server_context(made), made.ca_pem
+        context = pki.server_context_from_files(directory.pki / "tls.crt", directory.pki / "tls.key")
+        return context, made.ca_pem
     try:
         context = pki.server_context_from_files(config.tls_cert, config.tls_key)
         return context, config.tls_ca.read_bytes() if config.tls_ca else b""

@@ -6,6 +6,7 @@ deleted cluster's data is a controller's work, which this file's finalizer waits
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -317,8 +318,10 @@ async def refresh_urls(store: Store, url_of: Callable[[str], str]) -> None:
     after = ""
     while True:
         page = await store.list(f"{COLLECTION}-/", after=after, limit=_PAGE)
-        for entry in page.entries:
-            await _refresh_url(store, entry, url_of)
+        # Together, so that they share commits.
+        async with asyncio.TaskGroup() as group:
+            for entry in page.entries:
+                group.create_task(_refresh_url(store, entry, url_of))
         if len(page.entries) < _PAGE:
             return
         after = page.entries[-1].key

@@ -84,9 +84,12 @@ def ensure(directory: Path, now: datetime, hosts: Iterable[str] = ()) -> Credent
     return made
 
 
-def server_context(credentials: Credentials) -> ssl.SSLContext:
-    """What a listener needs. The key touches the disk only in a private directory that is gone on return."""
-    with tempfile.TemporaryDirectory(prefix="clusterling-tls-") as name:
+def server_context(credentials: Credentials, within: Path | None = None) -> ssl.SSLContext:
+    """What a listener needs. The key touches the disk only in a private directory that is gone on return.
+
+    `within`: where that directory is made; None where temporary files are.
+    """
+    with tempfile.TemporaryDirectory(prefix="clusterling-tls-", dir=within) as name:
         certificate, key = Path(name, "tls.crt"), Path(name, "tls.key")
         _write(certificate, credentials.certificate_pem)
         _write(key, credentials.key_pem)

@@ -95,7 +95,7 @@ class KubeServer:
         """`https://127.0.0.1:PORT`."""
         with self._listening:
             if not self.server.url:
-                context = pki.server_context(self._credentials)
+                context = pki.server_context(self._credentials, self.directory)
                 self.call(self.server.listen("127.0.0.1", 0, context))
             return self.server.url
 

@@ -7,6 +7,7 @@ import json
 import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_it_is_reached_over_https_with_what_it_gives(kube: Kube) -> None:
 def test_kubectl_works_with_its_environment(kube: Kube, kubectl_binary: Path) -> None:
     done = subprocess.run(
         [kubectl_binary, "get", "namespaces", "-o", "name"],
-        env={**kube.env},
+        env={**kube.env, "HOME": str(kube.kubeconfig.parent)},
         capture_output=True,
         text=True,
         check=True,
@@ -176,3 +177,19 @@ def test_a_run_leaves_no_thread_and_no_file_open(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
+
+
+def test_two_servers_in_one_process_share_nothing(kube_server: KubeServer, tmp_path: Path) -> None:
+    with KubeServer(tmp_path) as other, other.cluster("twin") as theirs, kube_server.cluster("twin") as ours:
+        ours.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}})
+        with pytest.raises(ApiError):
+            theirs.client.get("/api/v1/namespaces/default/configmaps/a")
+        assert ours.url != theirs.url
+        request = urllib.request.Request(  # noqa: S310 - our own server
+            f"{theirs.url}/api/v1/namespaces", headers={"Authorization": f"Bearer {ours.token}"}
+        )
+        context = ssl.create_default_context(cadata=theirs.ca_pem)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, context=context, timeout=30)  # noqa: S310 - our own server
+        assert refused.value.code == 401
+        refused.value.close()
