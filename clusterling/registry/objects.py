@@ -548,7 +548,8 @@ class ObjectStore:
             return await self._remove(ctx, served, namespace, entry, old)
         if not began:
             metadata["deletionTimestamp"] = rfc3339(self._clock.now())
-            metadata["deletionGracePeriodSeconds"] = 0
+            if not stays:
+                metadata["deletionGracePeriodSeconds"] = 0
             if metadata.get("generation"):
                 metadata["generation"] += 1
         if obj == old:
@@ -686,7 +687,8 @@ class ObjectStore:
     @staticmethod
     def _check(served: Served, obj: Object, wrong: Sequence[FieldError]) -> None:
         if wrong:
-            raise errors.invalid(served.kind, served.group, name_of(obj), wrong)
+            group = (served.resource.storage or served.resource).group
+            raise errors.invalid(served.kind, group, name_of(obj), wrong)
 
     async def _guards(self, ctx: Context, served: Served, namespace: str, name: str) -> tuple[Guard, ...]:
         """What the write depends on: the kind's schema and, for new content, its namespace (decision 4)."""

@@ -115,6 +115,7 @@ class Strategy:
         """Marks an object that stays for now (a namespace becomes Terminating); True where it must stay.
 
         Called when a delete arrives; the object already has deletionTimestamp when True was returned before.
+        What stays by its kind gets no deletionGracePeriodSeconds, as upstream.
         """
         return False
 

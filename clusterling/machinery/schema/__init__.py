@@ -22,7 +22,7 @@ from typing import Final
 
 import orjson
 
-from clusterling.machinery.errors import FieldError
+from clusterling.machinery.errors import FieldError, invalid_value
 from clusterling.machinery.meta import Object
 from clusterling.machinery.schema.checking import Check, compile_check
 from clusterling.machinery.schema.correlation import Correlated
@@ -35,12 +35,17 @@ from clusterling.machinery.schema.invariants import (
 )
 from clusterling.machinery.schema.node import Definitions, Node, SchemaError, has_rules, measure, node_of
 from clusterling.machinery.schema.shaping import Default, Prune, compile_default, compile_prune
+from clusterling.machinery.schema.typed import mismatch, settle_nulls
 
 __all__ = ["ANY", "Schema", "SchemaError", "compile_schema"]
 
 # How many schemas are kept compiled, and how much source they may have in all.
 SCHEMAS_MAX: Final = 2048
 SOURCE_BYTES_MAX: Final = 64 << 20
+
+
+# Objects within the depth that decoding allows never get here, unless a schema's branches add to their own.
+_TOO_DEEP: Final = invalid_value("<nil>", "", "nested too deeply to be validated")
 
 
 class Schema:
@@ -107,6 +112,12 @@ class Schema:
         `old` is the object that an update replaces: errors of what did not change are then tolerated
         (CRDValidationRatcheting). CEL rules are not evaluated.
         """
+        try:
+            return self._validate(obj, old)
+        except RecursionError:
+            return [_TOO_DEEP]
+
+    def _validate(self, obj: Object, old: Object | None) -> list[FieldError]:
         errors: list[FieldError] = []
         if self._check is not None and not self._check(obj):
             errors = explain(self.node, obj, old=None if old is None else Correlated(self.node, obj, old))
@@ -115,6 +126,16 @@ class Schema:
         if self._lists is not None:
             self._validate_lists(obj, old, errors)
         return errors
+
+    def mismatch(self, obj: Object, kind: str) -> str | None:
+        """For built-in kinds: what Go's decoder says of the first value of a wrong type, None where all fit."""
+        if self._check is None or self._check(obj):
+            return None
+        return mismatch(self.node, obj, kind)
+
+    def settle_nulls(self, obj: Object) -> None:
+        """For built-in kinds: reads nulls as decoding into a Go type does, in place."""
+        settle_nulls(self.node, obj)
 
     def validate_status(self, obj: Object, old: Object | None = None) -> list[FieldError]:
         """As `validate`, for a write of `/status`: only `.status` is held against its part of the schema."""

@@ -1,0 +1,140 @@
+"""What decoding into a Go type refuses, and how it reads null: for built-in kinds, whose schemas describe such types.
+
+Upstream decodes a built-in kind before it validates anything, so a value of the wrong JSON type is a 400 in the words of
+encoding/json, not a 422. The published schema tells enough of the Go type for those words.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from clusterling.machinery.schema.node import Node
+
+_REF: Final = "#/components/schemas/"
+_NUMBERS: Final = {"int32": 2**31, "int64": 2**63}
+_ZERO: Final = {"string": "", "integer": 0, "number": 0, "boolean": False}
+
+
+def mismatch(node: Node, obj: Any, kind: str) -> str | None:
+    """Go's message for the first value that does not fit, None where all do. Costs a walk: ask when something is wrong."""
+    return _look(node, obj, (), "", kind)
+
+
+def settle_nulls(node: Node | None, value: Any) -> None:
+    """Reads nulls as Go does, in place: a field that is null is absent; in a map or list it is the zero value."""
+    if isinstance(value, dict):
+        properties = node.properties if node is not None else {}
+        further = node.additional if node is not None else None
+        for key in [key for key, item in value.items() if item is None]:
+            zero = _zero(further) if further is not None and key not in properties else None
+            if zero is None:
+                del value[key]
+            else:
+                value[key] = zero
+        for key, item in value.items():
+            if isinstance(item, dict | list):
+                settle_nulls(properties.get(key, further), item)
+    elif isinstance(value, list):
+        items = node.items if node is not None else None
+        for item in value:
+            if isinstance(item, dict | list):
+                settle_nulls(items, item)
+
+
+def _zero(node: Node) -> Any:
+    return _ZERO.get(node.types[0]) if len(node.types) == 1 else None
+
+
+def _look(node: Node, value: Any, path: tuple[str, ...], holder: str, struct: str) -> str | None:
+    """`holder` is the struct that has the field being looked at, `struct` the field's own type where that is one."""
+    if value is None or len(node.types) != 1:
+        return None
+    match node.types[0]:
+        case "object" if node.preserve:
+            return None
+        case "object" if isinstance(value, dict):
+            return _look_into(node, value, path, struct)
+        case "array" if isinstance(value, list) and node.items is not None:
+            return next(
+                (text for item in value if (text := _look(node.items, item, path, holder, struct))), None
+            )
+        case "integer" if isinstance(value, int) and not isinstance(value, bool):
+            bound = _NUMBERS.get(node.source.get("format", ""), 2**63)
+            fits = -bound <= value < bound
+            return None if fits else _refused(f"number {value}", path, holder, _go_type(node, struct))
+        case "integer" if isinstance(value, float):
+            return _refused(f"number {value}", path, holder, _go_type(node, struct))
+        case "number" if isinstance(value, int | float) and not isinstance(value, bool):
+            return None
+        case "string" if isinstance(value, str):
+            return None
+        case "boolean" if isinstance(value, bool):
+            return None
+        case "array" if isinstance(value, list):
+            return None
+    return _refused(_json_type(value), path, holder, _go_type(node, struct))
+
+
+def _look_into(node: Node, value: dict[str, Any], path: tuple[str, ...], struct: str) -> str | None:
+    """Map keys are not part of Go's path; metadata is decoded apart."""
+    sources = node.source.get("properties") or {}
+    for key, item in value.items():
+        child = node.properties.get(key)
+        if child is not None:
+            skipped = not path and key == "metadata"
+            text = None if skipped else _look(child, item, (*path, key), struct, _named(sources.get(key)))
+        else:
+            further = node.additional
+            text = _look(further, item, path, struct, struct) if further is not None else None
+        if text is not None:
+            return text
+    return None
+
+
+def _refused(got: str, path: tuple[str, ...], holder: str, wanted: str) -> str:
+    return f"json: cannot unmarshal {got} into Go struct field {holder}.{'.'.join(path)} of type {wanted}"
+
+
+def _json_type(value: Any) -> str:
+    match value:
+        case bool():
+            return "bool"
+        case str():
+            return "string"
+        case int() | float():
+            return "number"
+        case list():
+            return "array"
+        case _:
+            return "object"
+
+
+def _go_type(node: Node, struct: str) -> str:
+    match node.types[0]:
+        case "array":
+            items = node.items
+            return f"[]{_go_type(items, struct) if items is not None and len(items.types) == 1 else 'interface {}'}"
+        case "object" if node.additional is not None and len(node.additional.types) == 1:
+            return f"map[string]{_go_type(node.additional, struct)}"
+        case "object":
+            return f"v1.{struct}"
+        case "integer":
+            return str(node.source.get("format") or "int64")
+        case "string" if node.source.get("format") == "byte":
+            return "[]uint8"
+        case "number":
+            return "float64"
+        case "boolean":
+            return "bool"
+        case other:
+            return other
+
+
+def _named(source: Any) -> str:
+    """The Go type that a published schema refers to, by itself, in an `allOf`, or as items."""
+    if not isinstance(source, dict):
+        return ""
+    reference = source.get("$ref") or next((one.get("$ref") for one in source.get("allOf") or ()), None)
+    if isinstance(reference, str):
+        return reference.removeprefix(_REF).rpartition(".")[2]
+    return _named(source.get("items")) or _named(source.get("additionalProperties"))
