@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -24,10 +24,9 @@ from clusterling.services.request import (
     Request,
     Response,
     Sink,
+    Stream,
     StreamingResponse,
 )
-
-UNREAD_BYTES_MAX: Final = 4 * 1024 * 1024
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 
@@ -81,19 +80,15 @@ class Client:
         if not isinstance(response, StreamingResponse):
             raise _error_of(response)
         events = _Events()
-        async with AsyncExitStack() as resources:
-            resources.push_async_callback(response.close)
-            group = await resources.enter_async_context(asyncio.TaskGroup())
-            resources.callback(response.stream.stop)
-
-            async def run() -> None:
-                try:
-                    await response.stream.run(events)
-                finally:
-                    events.end()
-
-            group.create_task(run())
+        task = asyncio.get_running_loop().create_task(events.follow(response.stream))
+        try:
             yield events
+        finally:
+            response.stream.stop()
+            try:
+                await task
+            finally:
+                await response.close()
 
     async def request(
         self,
@@ -202,10 +197,13 @@ class _Events(Sink):
     def on_drain(self, callback: Callable[[], None]) -> None:
         self._drain = callback
 
-    def end(self) -> None:
-        """Nothing comes after what was written."""
-        self._ended = True
-        self._arrived.set()
+    async def follow(self, stream: Stream) -> None:
+        """Takes what the stream writes, until it ends."""
+        try:
+            await stream.run(self)
+        finally:
+            self._ended = True
+            self._arrived.set()
 
     def __aiter__(self) -> AsyncIterator[Object]:
         return self

@@ -1,0 +1,314 @@
+"""The watch response: what reaches the client, and what happens when it does not read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import orjson
+import pytest
+from typing_extensions import override
+
+from clusterling.machinery.errors import ApiError
+from clusterling.machinery.meta import Object
+from clusterling.services import watch as watching
+from clusterling.services.request import Headers, Request, Sink, StreamingResponse
+from tests.services.serving import ADMIN, CONFIGMAPS, WIDGETS, Serving, configmap, serving, widget
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[Serving]:
+    async with serving() as found:
+        yield found
+
+
+class Recorder(Sink):
+    """A sink that keeps what it was given, and says it is as full as it is told to be."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.full = 0
+        self.drain: Callable[[], None] | None = None
+
+    @override
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    @property
+    @override
+    def buffered(self) -> int:
+        return self.full
+
+    @override
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        self.drain = callback
+
+    def events(self) -> list[Object]:
+        return [orjson.loads(line) for line in b"".join(self.writes).splitlines()]
+
+
+async def opened(world: Serving, query: str, *, chunked: bool = False, accept: str = "") -> StreamingResponse:
+    async def read(limit: int) -> bytes:
+        return b""
+
+    headers = Headers({"Accept": accept} if accept else {})
+    request = Request(
+        "GET",
+        f"/clusters/team-a{CONFIGMAPS}",
+        f"watch=1&{query}",
+        headers,
+        read,
+        chunked=chunked,
+        authenticated_as=ADMIN,
+    )
+    response = await world.app(request)
+    assert isinstance(response, StreamingResponse), response.body
+    return response
+
+
+async def settle() -> None:
+    """Lets everything that is ready run."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_changes_arrive_in_order_with_their_revisions(world: Serving) -> None:
+    client = world.client()
+    async with client.watching(CONFIGMAPS) as events:
+        made = await client.post(CONFIGMAPS, configmap("a", x="1"))
+        changed = await client.patch(f"{CONFIGMAPS}/a", {"data": {"x": "2"}})
+        await client.delete(f"{CONFIGMAPS}/a")
+        found = [await anext(events) for _ in range(3)]
+    assert [event["type"] for event in found] == ["ADDED", "MODIFIED", "DELETED"]
+    assert found[0]["object"] == made
+    assert found[1]["object"] == changed
+    assert int(found[2]["object"]["metadata"]["resourceVersion"]) > int(
+        changed["metadata"]["resourceVersion"]
+    )
+
+
+async def test_a_watch_from_a_revision_tells_what_came_after(world: Serving) -> None:
+    client = world.client()
+    first = await client.post(CONFIGMAPS, configmap("a"))
+    await client.post(CONFIGMAPS, configmap("b"))
+    async with client.watching(CONFIGMAPS, resourceVersion=first["metadata"]["resourceVersion"]) as events:
+        event = await anext(events)
+    assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "b")
+
+
+async def test_initial_events_end_with_a_bookmark_that_says_so(world: Serving) -> None:
+    client = world.client()
+    await client.post(CONFIGMAPS, configmap("a"))
+    async with client.watching(
+        CONFIGMAPS, sendInitialEvents=True, resourceVersionMatch="NotOlderThan", allowWatchBookmarks=True
+    ) as events:
+        found = [await anext(events) for _ in range(2)]
+    assert [event["type"] for event in found] == ["ADDED", "BOOKMARK"]
+    assert found[1]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+async def test_a_watch_ends_cleanly_when_its_time_is_over(world: Serving) -> None:
+    client = world.client()
+    await client.post(CONFIGMAPS, configmap("a"))
+    found = [event async for event in client.watch(CONFIGMAPS, timeoutSeconds=1)]
+    assert [event["type"] for event in found] == ["ADDED"]
+    assert len(world.app.streams) == 0
+
+
+async def test_a_watch_by_name_tells_of_that_object_alone(world: Serving) -> None:
+    client = world.client()
+    for name in "ab":
+        await client.post(CONFIGMAPS, configmap(name))
+    path = "/api/v1/watch/namespaces/default/configmaps/b?timeoutSeconds=1"
+    found = [event["object"]["metadata"]["name"] async for event in client.watch(path)]
+    assert found == ["b"]
+
+
+async def test_history_that_is_gone_is_told_in_the_stream(world: Serving) -> None:
+    client = world.client()
+    for number in range(3):
+        await client.post(CONFIGMAPS, configmap(f"c{number}"))
+    await world.store.compact(world.store.head())
+    await client.delete(f"{CONFIGMAPS}/c0")
+    await world.store.compact(world.store.head())
+    response = await opened(world, "resourceVersion=1")
+    sink = Recorder()
+    await response.stream.run(sink)
+    await response.close()
+    assert response.status == 200
+    (event,) = sink.events()
+    status = event["object"]
+    assert (event["type"], status["kind"], status["apiVersion"]) == ("ERROR", "Status", "v1")
+    assert (status["code"], status["reason"]) == (410, "Expired")
+    with pytest.raises(ApiError) as caught:
+        async for _ in client.watch(CONFIGMAPS, resourceVersion=1):
+            pass
+    assert (caught.value.code, caught.value.reason) == (410, "Expired")
+
+
+async def test_frames_are_chunks_for_http_and_lines_in_process(world: Serving) -> None:
+    await world.client().post(CONFIGMAPS, configmap("a"))
+    for chunked in (True, False):
+        response = await opened(world, "timeoutSeconds=5", chunked=chunked)
+        sink = Recorder()
+        task = asyncio.create_task(response.stream.run(sink))
+        await settle()
+        response.stream.stop()
+        await task
+        await response.close()
+        (data,) = sink.writes
+        if chunked:
+            size, _, rest = data.partition(b"\r\n")
+            data, end = rest[: int(size, 16)], rest[int(size, 16) :]
+            assert end == b"\r\n"
+        assert orjson.loads(data)["type"] == "ADDED"
+
+
+async def test_a_watch_of_tables_tells_tables(world: Serving) -> None:
+    await world.client().post(CONFIGMAPS, configmap("a"))
+    response = await opened(
+        world, "timeoutSeconds=5", accept="application/json;as=Table;g=meta.k8s.io;v=v1,application/json"
+    )
+    sink = Recorder()
+    task = asyncio.create_task(response.stream.run(sink))
+    await settle()
+    response.stream.stop()
+    await task
+    await response.close()
+    (event,) = sink.events()
+    assert event["object"]["kind"] == "Table"
+    assert event["object"]["rows"][0]["cells"][0] == "a"
+
+
+async def test_who_does_not_read_is_left_alone_until_there_is_room(world: Serving) -> None:
+    client = world.client()
+    response = await opened(world, "timeoutSeconds=30")
+    sink = Recorder()
+    task = asyncio.create_task(response.stream.run(sink))
+    await settle()
+    sink.full = watching.BUFFERED_BYTES_MAX + 1
+    await client.post(CONFIGMAPS, configmap("a"))
+    await settle()
+    before = len(sink.writes)
+    for name in "bcd":
+        await client.post(CONFIGMAPS, configmap(name))
+    await settle()
+    assert (before, len(sink.writes)) == (1, 1)
+    sink.full = 0
+    assert sink.drain is not None
+    sink.drain()
+    await settle()
+    response.stream.stop()
+    await task
+    await response.close()
+    assert [event["object"]["metadata"]["name"] for event in sink.events()] == list("abcd")
+
+
+async def test_what_came_together_is_written_together(world: Serving) -> None:
+    client = world.client()
+    first = await client.post(CONFIGMAPS, configmap("a"))
+    for name in "bcdef":
+        await client.post(CONFIGMAPS, configmap(name))
+    response = await opened(
+        world, f"timeoutSeconds=30&resourceVersion={first['metadata']['resourceVersion']}"
+    )
+    sink = Recorder()
+    task = asyncio.create_task(response.stream.run(sink))
+    await settle()
+    response.stream.stop()
+    await task
+    await response.close()
+    assert len(sink.writes) == 1
+    assert len(sink.events()) == 5
+
+
+async def test_a_bookmark_comes_once_the_watch_has_moved(
+    world: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "BOOKMARK_TICK_S", 0.000_1)
+    client = world.client()
+    wanted = await opened(world, "timeoutSeconds=30&allowWatchBookmarks=true&labelSelector=none=such")
+    unwanted = await opened(world, "timeoutSeconds=30&labelSelector=none=such")
+    sinks = (Recorder(), Recorder())
+    tasks = [
+        asyncio.create_task(response.stream.run(sink))
+        for response, sink in zip((wanted, unwanted), sinks, strict=True)
+    ]
+    await settle()
+    made = await client.post(CONFIGMAPS, configmap("a"))
+    async with asyncio.timeout(10):
+        while not sinks[0].writes:
+            await asyncio.sleep(0.001)
+    for response in (wanted, unwanted):
+        response.stream.stop()
+    await asyncio.gather(*tasks)
+    for response in (wanted, unwanted):
+        await response.close()
+    event = sinks[0].events()[0]
+    assert event["type"] == "BOOKMARK"
+    assert event["object"]["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+    assert sinks[1].writes == []
+
+
+async def test_stopping_ends_every_watch_and_refuses_to_begin_more(world: Serving) -> None:
+    client = world.client()
+    ended: list[int] = []
+
+    async def follow(number: int) -> None:
+        async for _ in client.watch(CONFIGMAPS):
+            pass
+        ended.append(number)
+
+    tasks = [asyncio.create_task(follow(number)) for number in range(20)]
+    async with asyncio.timeout(10):
+        while len(world.app.streams) < 20:
+            await asyncio.sleep(0)
+        await world.app.streams.stop(0.05)
+        await asyncio.gather(*tasks)
+        await follow(20)
+    assert sorted(ended) == list(range(21))
+    assert world.limits.watches.total == 0
+
+
+async def test_a_watch_that_is_left_is_closed(world: Serving) -> None:
+    client = world.client()
+    with pytest.raises(LookupError):
+        async with client.watching(WIDGETS) as events:
+            await client.post(WIDGETS, widget("w"))
+            await anext(events)
+            raise LookupError
+    assert len(world.app.streams) == 0
+    assert world.limits.watches.total == 0
+
+
+async def test_a_watch_that_was_opened_and_never_run_gives_everything_back(world: Serving) -> None:
+    response = await opened(world, "")
+    await response.close()
+    await response.close()
+    assert world.limits.watches.total == 0
+    sink = Recorder()
+    await response.stream.run(sink)
+    assert sink.writes == []
+
+
+async def test_a_thousand_watches_see_each_change_once(world: Serving) -> None:
+    client = world.client()
+    responses = [await opened(world, "timeoutSeconds=60") for _ in range(1000)]
+    sinks = [Recorder() for _ in responses]
+    tasks = [
+        asyncio.create_task(response.stream.run(sink))
+        for response, sink in zip(responses, sinks, strict=True)
+    ]
+    await settle()
+    for number in range(5):
+        await client.post(CONFIGMAPS, configmap(f"c{number}"))
+    async with asyncio.timeout(30):
+        while any(len(sink.events()) < 5 for sink in sinks):
+            await asyncio.sleep(0.01)
+    for response in responses:
+        response.stream.stop()
+    await asyncio.gather(*tasks)
+    for response in responses:
+        await response.close()
+    names = [[event["object"]["metadata"]["name"] for event in sink.events()] for sink in sinks]
+    assert all(one == [f"c{number}" for number in range(5)] for one in names)
