@@ -53,7 +53,7 @@ def _look(node: Node, value: Any, path: tuple[str, ...], holder: str, struct: st
         case "object" if node.preserve:
             return None
         case "object" if isinstance(value, dict):
-            return _look_into(node, value, path, struct)
+            return _look_into(node, value, path, holder, struct)
         case "array" if isinstance(value, list) and node.items is not None:
             return next(
                 (text for item in value if (text := _look(node.items, item, path, holder, struct))), None
@@ -75,7 +75,9 @@ def _look(node: Node, value: Any, path: tuple[str, ...], holder: str, struct: st
     return _refused(_json_type(value), path, holder, _go_type(node, struct))
 
 
-def _look_into(node: Node, value: dict[str, Any], path: tuple[str, ...], struct: str) -> str | None:
+def _look_into(
+    node: Node, value: dict[str, Any], path: tuple[str, ...], holder: str, struct: str
+) -> str | None:
     """Map keys are not part of Go's path; metadata is decoded apart."""
     sources = node.source.get("properties") or {}
     for key, item in value.items():
@@ -85,7 +87,7 @@ def _look_into(node: Node, value: dict[str, Any], path: tuple[str, ...], struct:
             text = None if skipped else _look(child, item, (*path, key), struct, _named(sources.get(key)))
         else:
             further = node.additional
-            text = _look(further, item, path, struct, struct) if further is not None else None
+            text = _look(further, item, path, holder, struct) if further is not None else None
         if text is not None:
             return text
     return None
