@@ -232,10 +232,10 @@ async def test_a_kubeconfig_carries_a_token_of_that_cluster_alone(root: Root) ->
     assert document["clusters"][0]["cluster"]["server"] == f"{URL}/clusters/team-a"
     token = document["users"][0]["user"]["token"]
     assert token != other["users"][0]["user"]["token"]
-    user = await root.tokens.find(made["status"]["id"], token)
+    user = await root.tokens.find(token, (made["status"]["id"],))
     assert user is not None
     assert (user.realm, user.groups) == (made["status"]["id"], ("system:masters", "system:authenticated"))
-    assert await root.tokens.find(ROOT_ID, token) is None
+    assert await root.tokens.find(token, (ROOT_ID,)) is None
 
 
 async def test_a_kubeconfig_is_refused_where_it_would_lead_nowhere(root: Root) -> None:

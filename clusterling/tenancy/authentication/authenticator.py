@@ -21,8 +21,8 @@ NOWHERE: Final = "-"
 class TokenSource(Protocol):
     """Someone who knows tokens."""
 
-    async def find(self, realm: str, token: str) -> User | None:
-        """The user whose token this is in that realm, with that realm."""
+    async def find(self, token: str, realms: Sequence[str]) -> User | None:
+        """The user whose token this is in the first of these realms that knows it, with that realm."""
 
 
 def bearer_token(authorization: str | None) -> str | None:
@@ -49,11 +49,10 @@ class Tokens:
         if len(token) > TOKEN_CHARACTERS_MAX:
             return None
         realms = (ROOT_ID,) if cluster_id == ROOT_ID else (cluster_id or NOWHERE, ROOT_ID)
-        for realm in realms:
-            for source in self._sources:
-                user = await source.find(realm, token)
-                if user is not None and may_enter(user, cluster_id):
-                    return user
+        for source in self._sources:
+            user = await source.find(token, realms)
+            if user is not None and may_enter(user, cluster_id):
+                return user
         return None
 
 

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import orjson
@@ -54,9 +54,14 @@ class StaticTokens:
         """`users` by token; each user's realm is where the token is good."""
         self._users = {(user.realm, token_hash(token)): user for token, user in users.items()}
 
-    async def find(self, realm: str, token: str) -> User | None:
-        """The user whose token this is in that realm."""
-        return self._users.get((realm, token_hash(token)))
+    async def find(self, token: str, realms: Sequence[str]) -> User | None:
+        """The user whose token this is, in the first of the realms that knows it."""
+        digest = token_hash(token)
+        for realm in realms:
+            user = self._users.get((realm, digest))
+            if user is not None:
+                return user
+        return None
 
 
 class IssuedTokens:
@@ -91,14 +96,26 @@ class IssuedTokens:
         await self._store.write([Op(_key(cluster_id, token_hash(token)), value, expected=ABSENT)], guards)
         return token
 
-    async def find(self, realm: str, token: str) -> User | None:
-        """The user whose token this is in that realm; None: it was issued there never, or is revoked."""
+    async def find(self, token: str, realms: Sequence[str]) -> User | None:
+        """The user whose token this is, in the first of the realms that knows it; None: never issued there, or revoked.
+
+        What is remembered of any realm is asked before the store is: an administrator of `root` at work in
+        a tenant's cluster must not cost a read each time for not being the tenant's.
+        """
         if len(token) > TOKEN_CHARACTERS_MAX:
             return None
         digest = token_hash(token)
-        users = self._cached.get(realm)
-        if users is not None and (user := users.get(digest)) is not None:
-            return user
+        for realm in realms:
+            users = self._cached.get(realm)
+            if users is not None and (user := users.get(digest)) is not None:
+                return user
+        for realm in realms:
+            user = await self._look_up(realm, digest)
+            if user is not None:
+                return user
+        return None
+
+    async def _look_up(self, realm: str, digest: str) -> User | None:
         forgotten = self._forgotten
         entry = await self._store.get(_key(realm, digest))
         if entry is None:
