@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -144,11 +145,21 @@ def create_command(
         write_private(kubeconfig_out, as_yaml(admin.kubeconfig(name)))
         say(f"try: kubectl --kubeconfig {kubeconfig_out} get namespaces")
     elif created:
-        say(
-            f"next: clusterling kubeconfig {name} > {name}.yaml && kubectl --kubeconfig {name}.yaml get namespaces"
-        )
+        say(f"next: clusterling kubeconfig {name}{_same_server()} > {name}.yaml")
+        say(f"      kubectl --kubeconfig {name}.yaml get namespaces")
     if output is not None:
         _show_one(admin, answer, output)
+
+
+def _same_server() -> str:
+    """The flags that named the server, for a hint that works when it is pasted."""
+    ctx = click.get_current_context()
+    given = ("kubeconfig", "data_dir")
+    return "".join(
+        f" --{name.replace('_', '-')} {shlex.quote(ctx.params[name])}"
+        for name in given
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    )
 
 
 def _show_one(admin: Admin, obj: Object, output: str) -> None:

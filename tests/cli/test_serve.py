@@ -183,3 +183,14 @@ def test_a_stop_ends_watches_cleanly(tmp_path: Path) -> None:
             rest = [json.loads(line)["type"] for line in response.read().splitlines()]
             assert set(rest) == {"ADDED"}
         assert server.process.wait(PATIENCE_S) == 0
+
+
+def test_a_directory_of_a_newer_release_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        server.stop()
+    (tmp_path / "FORMAT").write_text("1000\n")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    refused = clusterling("serve", "--data-dir", str(tmp_path), "--listen", "127.0.0.1:0")
+    assert refused.returncode == 1
+    assert "was written by a newer Clusterling (format 1000" in refused.stderr
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -46,7 +46,7 @@ def cli(kube_server: KubeServer, tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_a_cluster_is_created_shown_and_deleted(cli: Cli) -> None:
     assert cli("create", "cli-a", "--display-name", "A") == ""
     assert cli.err.splitlines()[0] == "logical cluster cli-a created"
-    assert "next: clusterling kubeconfig cli-a" in cli.err
+    assert f"next: clusterling kubeconfig cli-a --kubeconfig {cli.kubeconfig} > cli-a.yaml" in cli.err
     shown = json.loads(cli("get", "cli-a", "-o", "json"))
     assert shown["spec"]["displayName"] == "A"
     assert cli("get", "cli-a", "root", "-o", "name").splitlines() == [

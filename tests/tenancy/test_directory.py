@@ -12,6 +12,7 @@ from clusterling.machinery.names import ClusterName
 from clusterling.storage import memory
 from clusterling.storage.store import ABSENT, Op, Store
 from clusterling.tenancy.directory import Directory, Record, key_of
+from tests.tenancy.forgetful import Forgetful, opened
 
 BORN = "2026-03-01T12:00:00Z"
 TEAM_A = ClusterName.parse("team-a")
@@ -123,3 +124,42 @@ async def test_an_object_that_is_no_cluster_yet_is_not_served(store: Store) -> N
         del obj["status"]
         await _write(store, obj)
         assert await directory.find(TEAM_A) is None
+
+
+async def test_a_directory_that_fell_behind_reads_everything_again(store: Store) -> None:
+    forgetful = Forgetful(store)
+    revisions = {
+        name: await _write(store, _object(name, f"id-of-{name}")) for name in ("kept", "gone", "changed")
+    }
+    async with _running(forgetful) as directory:
+        heard: list[tuple[str | None, str | None]] = []
+        directory.listen(lambda old, new: heard.append((_id_of(old), _id_of(new))))
+        (watch,) = forgetful.watches
+        watch.deafen()
+        await store.write([Op(key_of("gone"), None, revisions["gone"])])
+        await _write(store, _object("changed", "id-of-another"))
+        await _write(store, _object("new", "id-of-new"))
+        assert directory.known("gone") is not None, "it has heard nothing yet"
+        watch.lose()
+        await opened(forgetful, 2)
+        assert {record.id for record in directory.records()} == {"id-of-kept", "id-of-another", "id-of-new"}
+        assert directory.by_id("id-of-changed") is None
+        assert heard == [
+            ("id-of-changed", None),
+            (None, "id-of-another"),
+            (None, "id-of-new"),
+            ("id-of-gone", None),
+        ]
+        await _write(store, _object("newer", "id-of-newer"))
+        assert directory.known("newer") is not None
+
+
+async def test_what_the_watch_has_not_brought_yet_is_found_by_asking(store: Store) -> None:
+    forgetful = Forgetful(store)
+    async with _running(forgetful) as directory:
+        forgetful.watches[0].deafen()
+        await _write(store, _object("team-a", "aaaa"))
+        assert directory.known("team-a") is None
+        found = await directory.find(TEAM_A)
+        assert found is not None
+        assert found.id == "aaaa"

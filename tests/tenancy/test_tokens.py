@@ -15,6 +15,7 @@ from clusterling.tenancy.authentication.tokens import PREFIX, IssuedTokens, Stat
 from clusterling.tenancy.authorization import ADMIN, MASTERS, allows
 from clusterling.tenancy.names import ROOT_ID, fence_key
 from tests.tenancy.clocks import Turned
+from tests.tenancy.forgetful import Forgetful, opened
 
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 OWNER = User("owner", (MASTERS,), realm=A)
@@ -185,3 +186,18 @@ async def test_a_remembered_administrator_costs_no_read_on_a_tenants_cluster(
         await tokens.authenticate_token("unknown", A)
         await tokens.authenticate_token("unknown", None)
         assert len(reads) == 4, "a cluster that is not there costs what one that is does"
+
+
+async def test_a_server_that_fell_behind_forgets_what_it_remembered(store: Store) -> None:
+    forgetful = Forgetful(store)
+    issued = IssuedTokens(forgetful, Turned())
+    async with _running(issued):
+        token = await issued.issue(A, "owner", (MASTERS,))
+        assert await issued.find(token, (A,)) == OWNER
+        (watch,) = forgetful.watches
+        watch.deafen()
+        await store.drop(f"{PREFIX}{A}/")
+        assert await issued.find(token, (A,)) == OWNER, "it has heard nothing yet"
+        watch.lose()
+        await opened(forgetful, 2)
+        assert await issued.find(token, (A,)) is None
