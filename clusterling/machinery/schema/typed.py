@@ -47,7 +47,11 @@ def _zero(node: Node) -> Any:
 
 def _look(node: Node, value: Any, path: tuple[str, ...], holder: str, struct: str) -> str | None:
     """`holder` is the struct that has the field being looked at, `struct` the field's own type where that is one."""
-    if value is None or len(node.types) != 1:
+    if value is None:
+        return None
+    if not node.types and node.properties:
+        return _look_into_union(node, value, path, holder, struct)
+    if len(node.types) != 1:
         return None
     match node.types[0]:
         case "object" if node.preserve:
@@ -73,6 +77,16 @@ def _look(node: Node, value: Any, path: tuple[str, ...], holder: str, struct: st
         case "array" if isinstance(value, list):
             return None
     return _refused(_json_type(value), path, holder, _go_type(node, struct))
+
+
+def _look_into_union(node: Node, value: Any, path: tuple[str, ...], holder: str, struct: str) -> str | None:
+    """A struct or something else, named after both: JSONSchemaPropsOrArray, JSONSchemaPropsOrBool."""
+    if isinstance(value, dict):
+        return _look_into(node, value, path, holder, struct.partition("Or")[0])
+    if isinstance(value, list) and node.items is not None:
+        items, inner = node.items, struct.partition("Or")[0]
+        return next((text for item in value if (text := _look(items, item, path, holder, inner))), None)
+    return None
 
 
 def _look_into(
