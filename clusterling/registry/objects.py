@@ -347,6 +347,8 @@ class ObjectStore:
             metadata.pop("generation", None)
         await self._admission.mutate(ctx, served, "CREATE", obj, None)
         strategy.prepare_for_create(ctx, obj)
+        # Defaults once more: what the strategy took away (status) reads as its default from now on.
+        served.version.schema.default(obj)
         await strategy.admit(ctx, obj, None)
         self._check(served, obj, self._validate(ctx, served, obj))
         for text in strategy.warnings(ctx, obj):
@@ -457,6 +459,7 @@ class ObjectStore:
         _keep_system_fields(before, metadata)
         await self._admission.mutate(ctx, served, "UPDATE", obj, old)
         strategy.prepare_for_update(ctx, obj, old)
+        served.version.schema.default(obj)
         _keep_system_fields(before, metadata := meta(obj))
         if strategy.has_generation and self._outgrew(served, obj, old):
             metadata["generation"] = int(before.get("generation", 0)) + 1
