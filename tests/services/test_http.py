@@ -1,0 +1,449 @@
+"""The adapter to sockets: what goes over the wire, with TLS and without, and how a connection ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from clusterling.registry.strategy import User
+from clusterling.services import http
+from clusterling.services.http import Listener, serve
+from clusterling.services.request import Peer, Request
+from tests.services.serving import ADMIN, CONFIGMAPS, Serving, configmap, serving
+
+TEAM = "/clusters/team-a"
+AUTH = "Authorization: Bearer admin-token\r\n"
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[Serving]:
+    async with serving() as found:
+        yield found
+
+
+@asynccontextmanager
+async def listening(world: Serving, context: ssl.SSLContext | None = None) -> AsyncIterator[Listener]:
+    listener = await serve(world.app, "127.0.0.1", 0, context)
+    try:
+        yield listener
+    finally:
+        await listener.close(1.0)
+
+
+class Wire:
+    """A connection, byte by byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, text: str | bytes) -> None:
+        self.writer.write(text if isinstance(text, bytes) else text.encode())
+        await self.writer.drain()
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        text = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = text.strip().split("\r\n")
+        fields = dict(line.split(": ", 1) for line in lines)
+        return int(first.split()[1]), fields
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        status, fields = await self.head()
+        return status, fields, await self.reader.readexactly(int(fields["Content-Length"]))
+
+    async def chunk(self) -> bytes:
+        size = int(await self.reader.readuntil(b"\r\n"), 16)
+        data = await self.reader.readexactly(size + 2)
+        return data[:-2]
+
+    async def ended(self) -> bool:
+        return await self.reader.read(1) == b""
+
+
+@asynccontextmanager
+async def connected(
+    listener: Listener, context: ssl.SSLContext | None = None, name: str = ""
+) -> AsyncIterator[Wire]:
+    server_hostname = (name or "127.0.0.1") if context else None
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", listener.port, ssl=context, server_hostname=server_hostname
+    )
+    try:
+        async with asyncio.timeout(20):
+            yield Wire(reader, writer)
+    finally:
+        writer.close()
+
+
+def get(target: str, *fields: str, version: str = "1.1") -> str:
+    return "\r\n".join((f"GET {target} HTTP/{version}", "Host: x", AUTH.strip(), *fields, "", ""))
+
+
+def post(target: str, body: bytes, *fields: str) -> bytes:
+    length = f"Content-Length: {len(body)}"
+    head = "\r\n".join((f"POST {target} HTTP/1.1", "Host: x", AUTH.strip(), *fields, length, "", ""))
+    return head.encode() + body
+
+
+# ---------------------------------------------------------------------- answers
+
+
+async def test_an_answer_has_upstreams_headers(world: Serving) -> None:
+    await world.client().post(CONFIGMAPS, configmap("a"))
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}/a", "Audit-Id: mine"))
+        status, fields, body = await wire.answer()
+    assert status == 200
+    assert json.loads(body)["metadata"]["name"] == "a"
+    assert fields["Content-Type"] == "application/json"
+    assert fields["Cache-Control"] == "no-cache, private"
+    assert fields["Audit-Id"] == "mine"
+    assert fields["Date"].endswith(" GMT")
+    assert fields.keys() == {"Content-Type", "Cache-Control", "Audit-Id", "Date", "Content-Length"}
+
+
+async def test_one_connection_serves_many_requests_also_at_once(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get("/version") + get(f"{TEAM}/api") + get(f"{TEAM}/nothing"))
+        assert [(await wire.answer())[0] for _ in range(3)] == [200, 200, 404]
+        assert listener.connections == 1
+
+
+async def test_the_target_arrives_as_it_was_sent(world: Serving) -> None:
+    seen: list[tuple[str, str]] = []
+    world.app.audit = lambda request, response: seen.append((request.path, request.query))
+    async with listening(world) as listener, connected(listener) as wire:
+        for target in ("/clusters/a%2Fb/../x//y?q=%41&&r", "/clusters/%61/api", "//x", "/a?b?c"):
+            await wire.send(get(target))
+            await wire.answer()
+    assert seen == [
+        ("/clusters/a%2Fb/../x//y", "q=%41&&r"),
+        ("/clusters/%61/api", ""),
+        ("//x", ""),
+        ("/a", "b?c"),
+    ]
+
+
+async def test_a_head_has_the_length_and_no_body(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(f"HEAD /healthz HTTP/1.1\r\nHost: x\r\n{AUTH}\r\n" + get("/version"))
+        status, fields = await wire.head()
+        assert (status, fields["Content-Length"]) == (200, "2")
+        assert (await wire.answer())[0] == 200
+
+
+async def test_a_body_longer_than_one_write_arrives_whole(world: Serving) -> None:
+    for number in range(4):
+        await world.client().post(CONFIGMAPS, configmap(f"c{number}", x="y" * 900_000))
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}"))
+        _, _, body = await wire.answer()
+    assert len(json.loads(body)["items"]) == 4
+
+
+async def test_http_1_0_gets_no_chunks(world: Serving) -> None:
+    await world.client().post(CONFIGMAPS, configmap("a"))
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}?watch=1&timeoutSeconds=1", version="1.0"))
+        _, fields = await wire.head()
+        assert "Transfer-Encoding" not in fields
+        assert fields["Connection"] == "close"
+        lines = (await wire.reader.read()).splitlines()
+    assert [json.loads(line)["type"] for line in lines] == ["ADDED"]
+
+
+# ---------------------------------------------------------------------- bodies
+
+
+async def test_a_body_is_read_when_it_is_wanted(world: Serving) -> None:
+    body = json.dumps(configmap("a")).encode()
+    head = post(f"{TEAM}{CONFIGMAPS}", body, "Content-Type: application/json", "Expect: 100-continue")
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(head[: -len(body)])
+        assert await wire.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await wire.send(body)
+        assert (await wire.answer())[0] == 201
+
+
+async def test_nobody_is_told_to_go_on_with_a_body_that_is_too_large(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(
+            f"POST {TEAM}{CONFIGMAPS} HTTP/1.1\r\nHost: x\r\n{AUTH}Expect: 100-continue\r\nContent-Length: 4000000\r\n\r\n"
+        )
+        status, fields, body = await wire.answer()
+        assert (status, fields["Connection"]) == (413, "close")
+        assert json.loads(body)["message"] == "Request entity too large: limit is 3145728"
+
+
+async def test_a_chunked_body_is_bounded_too(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(
+            f"POST {TEAM}{CONFIGMAPS} HTTP/1.1\r\nHost: x\r\n{AUTH}Transfer-Encoding: chunked\r\n\r\n"
+        )
+        piece = b"%x\r\n%b\r\n" % (1 << 20, b" " * (1 << 20))
+        for _ in range(4):
+            await wire.send(piece)
+        assert (await wire.answer())[0] == 413
+
+
+async def test_a_small_chunked_body_is_a_body(world: Serving) -> None:
+    body = json.dumps(configmap("a")).encode()
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(
+            f"POST {TEAM}{CONFIGMAPS} HTTP/1.1\r\nHost: x\r\n{AUTH}Transfer-Encoding: chunked\r\n\r\n"
+        )
+        for part in (body[:10], body[10:]):
+            await wire.send(b"%x\r\n%b\r\n" % (len(part), part))
+        await wire.send("0\r\n\r\n")
+        assert (await wire.answer())[0] == 201
+
+
+async def test_a_body_that_never_comes_ends_with_the_deadline() -> None:
+    async with (
+        serving(request_timeout_s=0.05) as world,
+        listening(world) as listener,
+        connected(listener) as wire,
+    ):
+        await wire.send(
+            f"POST {TEAM}{CONFIGMAPS} HTTP/1.1\r\nHost: x\r\n{AUTH}Content-Length: 100\r\n\r\n"
+            + '{"metadata":'
+        )
+        assert (await wire.answer())[0] == 504
+
+
+@pytest.mark.parametrize("text", ["GARBAGE\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET  /x y HTTP/1.1\r\n\r\n"])
+async def test_what_is_no_http_is_refused_and_the_connection_ends(world: Serving, text: str) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(text)
+        status, fields, _ = await wire.answer()
+        assert (status, fields["Connection"]) == (400, "close")
+        assert await wire.ended()
+
+
+async def test_a_head_without_end_is_refused(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(f"GET /version HTTP/1.1\r\nX-Long: {'a' * (http.FIELD_BYTES_MAX + 1)}\r\n\r\n")
+        assert (await wire.head())[0] == 400
+
+
+# ---------------------------------------------------------------------- watches
+
+
+async def test_a_watch_is_chunked_and_the_connection_lives_on(world: Serving) -> None:
+    client = world.client()
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}?watch=1&timeoutSeconds=1"))
+        status, fields = await wire.head()
+        assert (status, fields["Transfer-Encoding"]) == (200, "chunked")
+        await client.post(CONFIGMAPS, configmap("a"))
+        assert json.loads(await wire.chunk())["type"] == "ADDED"
+        assert await wire.chunk() == b""
+        await wire.send(get("/version"))
+        assert (await wire.answer())[0] == 200
+
+
+async def test_an_upgrade_to_a_websocket_is_answered_with_a_plain_watch(world: Serving) -> None:
+    await world.client().post(CONFIGMAPS, configmap("a"))
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}?watch=1&timeoutSeconds=1", *upgrade))
+        assert (await wire.head())[0] == 200
+        assert json.loads(await wire.chunk())["type"] == "ADDED"
+
+
+async def test_a_watch_ends_when_its_client_goes(world: Serving) -> None:
+    async with listening(world) as listener:
+        async with connected(listener) as wire:
+            await wire.send(get(f"{TEAM}{CONFIGMAPS}?watch=1"))
+            await wire.head()
+            assert len(world.app.streams) == 1
+        async with asyncio.timeout(10):
+            while len(world.app.streams) or world.limits.watches.total:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_does_not_read_holds_no_more_than_its_share_and_misses_nothing_unknowingly(
+    world: Serving,
+) -> None:
+    client = world.client()
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}?watch=1&timeoutSeconds=60"))
+        await wire.head()
+        wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for number in range(12):
+            await client.post(CONFIGMAPS, configmap(f"c{number:02}", x="y" * 800_000))
+            await asyncio.sleep(0)
+        (stream,) = world.app.streams._open
+        assert stream._sink is not None
+        held = stream._sink.buffered
+        wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        names: list[str] = []
+        last = None
+        while len(names) < 12 and last is None:
+            event = json.loads(await wire.chunk())
+            if event["type"] == "ERROR":
+                last = event["object"]
+            else:
+                names.append(event["object"]["metadata"]["name"])
+    assert held < 4 * 1024 * 1024
+    # What the window still has is told, in order; if that is not all, the client hears that it must list again.
+    assert names == [f"c{number:02}" for number in range(len(names))]
+    assert last is None or (last["code"], last["reason"]) == (410, "Expired")
+
+
+# ---------------------------------------------------------------------- closing
+
+
+async def test_closing_ends_watches_cleanly_and_accepts_no_more(world: Serving) -> None:
+    listener = await serve(world.app, "127.0.0.1", 0)
+    async with connected(listener) as wire, connected(listener) as idle:
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}?watch=1"))
+        await wire.head()
+        await listener.close(5.0)
+        assert await wire.chunk() == b""
+        assert await wire.ended()
+        assert await idle.ended()
+    with pytest.raises(OSError):
+        await asyncio.open_connection("127.0.0.1", listener.port)
+
+
+async def test_a_request_in_flight_is_answered_before_the_end(world: Serving) -> None:
+    let_go = asyncio.Event()
+    arrived = asyncio.Event()
+    authorize = world.authorizer.authorize
+
+    class Waits:
+        async def authorize(self, *args: object) -> object:
+            arrived.set()
+            await let_go.wait()
+            return await authorize(*args)  # type: ignore[arg-type]
+
+    world.app.authorizer = Waits()  # type: ignore[assignment]
+    listener = await serve(world.app, "127.0.0.1", 0)
+    async with connected(listener) as wire:
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}"))
+        await arrived.wait()
+        closing = asyncio.create_task(listener.close(10.0))
+        await asyncio.sleep(0.05)
+        let_go.set()
+        assert (await wire.answer())[0] == 200
+        await closing
+
+
+async def test_a_request_that_does_not_end_is_not_waited_for_for_ever(world: Serving) -> None:
+    class Never:
+        async def authorize(self, *_: object) -> object:
+            await asyncio.Event().wait()
+            raise AssertionError("it waits for ever")
+
+    world.app.authorizer = Never()  # type: ignore[assignment]
+    listener = await serve(world.app, "127.0.0.1", 0)
+    async with connected(listener) as wire:
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}"))
+        while not world.app.counters.in_flight:
+            await asyncio.sleep(0)
+        await listener.close(0.2)
+        assert await wire.ended()
+        assert world.app.counters.in_flight == 0
+
+
+# ---------------------------------------------------------------------- TLS
+
+Key = ec.EllipticCurvePrivateKey
+
+
+def certificate(
+    name: str, issuer: x509.Certificate | None, signer: Key | None, *, ca: bool = False
+) -> tuple[x509.Certificate, Key]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("team-a.clusters.test")]
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+    )
+    return builder.sign(signer or key, hashes.SHA256()), key
+
+
+def written(path: Path, pair: tuple[x509.Certificate, Key]) -> Path:
+    key = pair[1].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(key + pair[0].public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+@pytest.fixture
+def contexts(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext, Path]:
+    """The server's context (which accepts client certificates), a client's, and a client certificate."""
+    ca = certificate("ca", None, None, ca=True)
+    trust = tmp_path / "ca.pem"
+    trust.write_bytes(ca[0].public_bytes(serialization.Encoding.PEM))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(written(tmp_path / "server.pem", certificate("server", *ca)))
+    server.load_verify_locations(trust)
+    server.verify_mode = ssl.CERT_OPTIONAL
+    client = ssl.create_default_context(cafile=str(trust))
+    return server, client, written(tmp_path / "client.pem", certificate("ann", *ca))
+
+
+async def test_tls_carries_requests_and_watches(
+    world: Serving, contexts: tuple[ssl.SSLContext, ssl.SSLContext, Path]
+) -> None:
+    server, client, _ = contexts
+    client.set_alpn_protocols(["h2", "http/1.1"])
+    async with listening(world, server) as listener, connected(listener, client) as wire:
+        assert wire.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}"))
+        assert (await wire.answer())[0] == 200
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}?watch=1&timeoutSeconds=30"))
+        await wire.head()
+        await world.client().post(CONFIGMAPS, configmap("a"))
+        assert json.loads(await wire.chunk())["type"] == "ADDED"
+
+
+async def test_the_peer_is_known_by_address_certificate_and_the_name_it_asked_for(
+    world: Serving, contexts: tuple[ssl.SSLContext, ssl.SSLContext, Path]
+) -> None:
+    server, client, own = contexts
+    client.load_cert_chain(own)
+    peers: list[Peer] = []
+
+    class ByCertificate:
+        async def authenticate(self, request: Request) -> User | None:
+            peers.append(request.peer)
+            return ADMIN
+
+    world.app.authenticator = ByCertificate()
+    async with (
+        listening(world, server) as listener,
+        connected(listener, client, "team-a.clusters.test") as wire,
+    ):
+        await wire.send(f"GET {TEAM}/api HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await wire.answer())[0] == 200
+    (peer,) = peers
+    assert peer.address == "127.0.0.1"
+    assert peer.server_name == "team-a.clusters.test"
+    assert peer.certificate is not None
+    found = x509.load_der_x509_certificate(peer.certificate)
+    assert found.subject.rfc4514_string() == "CN=ann"
