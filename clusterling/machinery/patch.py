@@ -49,17 +49,20 @@ _ELEMENT_ORDER: Final = "$setElementOrder"
 
 def nesting(value: object, limit: int) -> int:
     """Levels of maps and lists in a value, 0 for a scalar; stops counting above `limit`."""
-    level = [value] if isinstance(value, dict | list) else []
+    level: list[Any] = [value] if type(value) in _CONTAINERS else []
     depth = 0
     while level and depth <= limit:
         depth += 1
         level = [
             item
             for container in level
-            for item in (container.values() if isinstance(container, dict) else container)
-            if isinstance(item, dict | list)
+            for item in (container.values() if type(container) is dict else container)
+            if type(item) in _CONTAINERS
         ]
     return depth
+
+
+_CONTAINERS: Final = frozenset({dict, list})
 
 
 def _check_nesting(patch: object) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clusterling.machinery.names import is_dns1123_subdomain, is_path_segment_name
 from clusterling.machinery.objectmeta import (
@@ -351,3 +353,51 @@ def test_a_field_manager_is_short_and_printable() -> None:
     found = validate_field_manager("é\n")
     assert len(found) == 1
     assert str(found[0]).endswith("invalid character U+000A (at position 2)")
+
+
+KEYS = st.sampled_from(
+    [
+        "name",
+        "namespace",
+        "generateName",
+        "uid",
+        "labels",
+        "annotations",
+        "ownerReferences",
+        "finalizers",
+        "managedFields",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+        "selfLink",
+        "kind",
+        "time",
+        "manager",
+        "x",
+    ]
+)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+    | st.just("2020-01-01T00:00:00Z"),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(KEYS, children, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(KEYS, JSON, max_size=6), st.sampled_from(["", "ConfigMap"]))
+def test_whatever_is_sent_is_refused_as_a_value_error_or_can_be_validated(
+    given: dict[str, Any], kind: str
+) -> None:
+    try:
+        meta, _ = coerce_object_meta(given, kind=kind)
+    except ValueError:
+        return
+    assert coerce_object_meta(meta, kind=kind) == (meta, [])
+    assert isinstance(errors_of(meta), list)
+    assert isinstance(validate_object_meta_update(meta, {}), list)

@@ -319,3 +319,33 @@ def test_what_the_patch_does_not_name_stays(doc: dict[str, Any], patch: dict[str
     for key in ("mergingList", "mergeItemPtr"):
         wanted = {item["name"] for item in doc.get(key, [])} | {item["name"] for item in patch.get(key, [])}
         assert {item["name"] for item in merged.get(key, [])} == wanted
+
+
+FIELDS = st.sampled_from(
+    ["value", "mergingList", "nonMergingList", "mergingIntList", "simpleMap", "retainKeysMap", "name"]
+)
+DIRECTIVES = st.one_of(
+    st.sampled_from(["$patch", "$retainKeys", "$setElementOrder", "$deleteFromPrimitiveList/"]),
+    st.builds("{}/{}".format, st.sampled_from(["$setElementOrder", "$deleteFromPrimitiveList"]), FIELDS),
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from(["a", "delete", "replace", "merge", 1.5]),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(FIELDS | DIRECTIVES, children, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(
+    st.dictionaries(FIELDS, ANYTHING, max_size=5), st.dictionaries(FIELDS | DIRECTIVES, ANYTHING, max_size=5)
+)
+def test_whatever_is_sent_the_answer_is_an_object_or_an_api_error(
+    doc: dict[str, Any], patch: dict[str, Any]
+) -> None:
+    before = repr((doc, patch))
+    try:
+        assert isinstance(strategic_merge(doc, patch, ITEM), dict)
+    except ApiError as error:
+        assert error.code in {400, 422, 500}
+    assert repr((doc, patch)) == before
