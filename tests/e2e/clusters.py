@@ -193,12 +193,14 @@ def cli_env(data: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serving(data: Path, *arguments: str) -> Iterator[ServerProcess]:
-    """A server process on a port of its own, from its ready line to its graceful end."""
+def serving(
+    data: Path, *arguments: str, listen: str = "127.0.0.1:0", ends_with: int = 0
+) -> Iterator[ServerProcess]:
+    """A server process, from its ready line to its end. `ends_with` is its exit code, negative for a signal's."""
     log = data.parent / f"{data.name}.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [*CLUSTERLING, "serve", "--data-dir", str(data), "--listen", "127.0.0.1:0", *arguments],
+            [*CLUSTERLING, "serve", "--data-dir", str(data), "--listen", listen, *arguments],
             stdout=subprocess.PIPE,
             stderr=errors,
             env=cli_env(data),
@@ -214,4 +216,6 @@ def serving(data: Path, *arguments: str) -> Iterator[ServerProcess]:
     finally:
         process.terminate()
         process.communicate(timeout=CALL_S)
-    assert process.returncode == 0, f"the server ended with {process.returncode}: {log.read_text()[-4000:]}"
+    assert process.returncode == ends_with, (
+        f"the server ended with {process.returncode}: {log.read_text()[-4000:]}"
+    )
