@@ -213,7 +213,10 @@ class StreamWatch:
             self._callback()
 
     def close(self) -> None:
+        """Gives up the position; who still waits gets Unavailable."""
         self._callback = None
+        self._error = self._error or Unavailable("the watch is closed")
+        self.wake()
         self._stream.watches.discard(self)
         self._stream.release()
 
