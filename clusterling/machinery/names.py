@@ -128,10 +128,6 @@ def _subdomain_problems(value: str, too_long: Callable[[int], str]) -> list[str]
     return problems
 
 
-# The name under which the rule is handed around as a kind's `name_problems`.
-dns1123_subdomain_problems: Final = is_dns1123_subdomain
-
-
 def is_dns1035_label(value: str) -> list[str]:
     """`my-name`, beginning with a letter: at most 63 bytes. Services."""
     problems = [_characters_max(LABEL_BYTES_MAX)] if _bytes(value) > LABEL_BYTES_MAX else []

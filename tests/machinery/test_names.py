@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterling.machinery import names
@@ -98,6 +98,7 @@ def test_a_wrong_value_is_refused_in_upstreams_words(
     assert rule(value) == problems
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="aZ0-._/%é\n", max_size=70))
 def test_the_short_way_for_keys_agrees_with_the_rule_spelled_out(value: str) -> None:
     prefix, slash, name = value.rpartition("/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterling.machinery.names import is_dns1123_subdomain, is_path_segment_name
@@ -390,6 +390,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, JSON, max_size=6), st.sampled_from(["", "ConfigMap"]))
 def test_whatever_is_sent_is_refused_as_a_value_error_or_can_be_validated(
     given: dict[str, Any], kind: str

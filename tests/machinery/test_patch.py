@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterling.machinery.errors import ApiError
@@ -279,6 +279,7 @@ def merge_diff(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return patch
 
 
+@settings(deadline=None)
 @given(DOCUMENTS.map(without_nulls), DOCUMENTS.map(without_nulls))
 def test_merging_a_difference_leads_to_the_other_document(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert repr(sorted_keys(merge_patch(old, merge_diff(old, new)))) == repr(sorted_keys(new))
@@ -300,6 +301,7 @@ def nulls_in_maps_only(value: Any) -> Any:
     return without_nulls(value)
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, DOCUMENTS.map(nulls_in_maps_only))
 def test_a_merge_patch_applied_again_changes_nothing_more(doc: dict[str, Any], patch: dict[str, Any]) -> None:
     before = repr((doc, patch))
@@ -308,6 +310,7 @@ def test_a_merge_patch_applied_again_changes_nothing_more(doc: dict[str, Any], p
     assert repr((doc, patch)) == before
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, st.lists(st.tuples(st.sampled_from("abc"), JSON), max_size=4))
 def test_operations_undo_one_another(doc: dict[str, Any], added: list[tuple[str, Any]]) -> None:
     before = repr(doc)
@@ -333,6 +336,7 @@ OPERATIONS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, st.lists(OPERATIONS | JSON, max_size=5))
 def test_whatever_is_sent_the_answer_is_an_object_or_an_api_error(
     doc: dict[str, Any], operations: list[Any]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterling.machinery.errors import ApiError
@@ -293,6 +293,7 @@ def strategic_diff(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return patch
 
 
+@settings(deadline=None)
 @given(OBJECTS, OBJECTS)
 def test_merging_a_difference_leads_to_the_other_object(old: dict[str, Any], new: dict[str, Any]) -> None:
     patch = strategic_diff(old, new)
@@ -302,6 +303,7 @@ def test_merging_a_difference_leads_to_the_other_object(old: dict[str, Any], new
     assert repr((old, patch)) == before
 
 
+@settings(deadline=None)
 @given(OBJECTS, OBJECTS)
 def test_a_patch_without_directives_applied_again_changes_nothing_more(
     doc: dict[str, Any], patch: dict[str, Any]
@@ -310,6 +312,7 @@ def test_a_patch_without_directives_applied_again_changes_nothing_more(
     assert strategic_merge(once, patch, ITEM) == once
 
 
+@settings(deadline=None)
 @given(OBJECTS, OBJECTS)
 def test_what_the_patch_does_not_name_stays(doc: dict[str, Any], patch: dict[str, Any]) -> None:
     merged = strategic_merge(doc, patch, ITEM)
@@ -337,6 +340,7 @@ ANYTHING = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(FIELDS, ANYTHING, max_size=5), st.dictionaries(FIELDS | DIRECTIVES, ANYTHING, max_size=5)
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterling.machinery.quantity import CHARACTERS_MAX, EXPONENT_MAX, Format, Quantity
@@ -113,6 +113,7 @@ QUANTITIES = st.builds(
 ).map(Quantity.parse)
 
 
+@settings(deadline=None)
 @given(QUANTITIES)
 def test_the_canonical_text_is_a_fixed_point_and_loses_nothing(quantity: Quantity) -> None:
     again = Quantity.parse(quantity.canonical)
@@ -120,6 +121,7 @@ def test_the_canonical_text_is_a_fixed_point_and_loses_nothing(quantity: Quantit
     assert again == quantity
 
 
+@settings(deadline=None)
 @given(QUANTITIES, QUANTITIES)
 def test_addition_is_exact(left: Quantity, right: Quantity) -> None:
     assert left + right == right + left

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterling.machinery.selectors import (
@@ -181,6 +181,7 @@ def test_the_one_value_a_label_must_have_is_told() -> None:
     assert LabelSelector.from_labels({"a": "b"}).exact("c") is None
 
 
+@settings(deadline=None)
 @given(
     st.text(alphabet="ab/.-_ in,()=!<>\t\0", max_size=30),
     st.dictionaries(st.sampled_from("ab"), st.sampled_from("ab")),
