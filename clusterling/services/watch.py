@@ -55,6 +55,8 @@ class Streams:
         self._open: set[WatchStream] = set()
         self._ready: deque[WatchStream] = deque()
         self._ticking = False
+        self._parts: list[bytes] = []
+        self._joined = b""
         self._stopping = False
         self._bookmarked: list[set[WatchStream]] = [set() for _ in range(BOOKMARK_TICKS)]
         self._bookmark_tick = 0
@@ -88,6 +90,14 @@ class Streams:
             loop = asyncio.get_running_loop()
             loop.call_soon(self._tick, loop)
 
+    def joined(self, parts: list[bytes]) -> bytes:
+        """The parts as one. Equal watches that are served one after the other have the same parts, and share the copy."""
+        if len(parts) == 1:
+            return parts[0]
+        if parts != self._parts:
+            self._parts, self._joined = parts, b"".join(parts)
+        return self._joined
+
     async def stop(self, within_s: float = 0.0) -> None:
         """Ends all watches cleanly, spread over `within_s` so that their clients do not come back all at once."""
         self._stopping = True
@@ -115,6 +125,7 @@ class Streams:
             loop.call_soon(self._tick, loop)
         else:
             self._ticking = False
+            self._parts, self._joined = [], b""
 
     def _later(self, loop: asyncio.AbstractEventLoop) -> None:
         self._bookmark_timer = loop.call_later(BOOKMARK_TICK_S, self._send_bookmarks, loop)
@@ -233,7 +244,7 @@ class WatchStream(Stream):
     def _write(self, parts: list[bytes]) -> None:
         assert self._sink is not None, "writes only while it runs"
         if parts:
-            self._sink.write(parts[0] if len(parts) == 1 else b"".join(parts))
+            self._sink.write(self._streams.joined(parts))
 
     def _drained(self) -> None:
         if self._full:
