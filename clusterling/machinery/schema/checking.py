@@ -19,6 +19,9 @@ Check = Callable[[object], bool]
 
 _NUMERIC: Final = ("minimum", "maximum", "multipleOf")
 _INT32: Final = (-(2**31), 2**31 - 1)
+# Texts that fitted a pattern or a format are remembered, so many of so many characters a place.
+KNOWN_TEXTS: Final = 128
+KNOWN_TEXT_MAX: Final = 64
 
 
 def compile_check(node: Node) -> Check | None:
@@ -92,13 +95,23 @@ def _text_check(node: Node) -> Callable[[str], bool] | None:
     if longest is None and not shortest and found_in is None and format_ is None:
         return None
     top = INT64_MAX if longest is None else longest
+    if found_in is None and format_ is None:
+        return lambda text: shortest <= len(text) <= top
+    # Names, images, colours: what an object says once, the next says again.
+    known: set[str] = set()
 
     def check(text: str) -> bool:
+        if text in known:
+            return True
         if not shortest <= len(text) <= top:
             return False
         if found_in is not None and not found_in(text):
             return False
-        return format_ is None or format_(text)
+        if format_ is not None and not format_(text):
+            return False
+        if len(text) <= KNOWN_TEXT_MAX and len(known) < KNOWN_TEXTS:
+            known.add(text)
+        return True
 
     return check
 
@@ -132,9 +145,14 @@ def _integer(node: Node) -> Check:
 
 def _object(node: Node) -> Check:
     children = node.properties
-    checks = {name: compile_check(child) for name, child in children.items()}
-    required = frozenset(node.required)
-    additional = None if node.additional is None else compile_check(node.additional)
+    # `str` stands for the check of plain text, by far the commonest: a comparison instead of a call.
+    checks: dict[str, Check | type[str] | None] = {
+        name: str if _is_plain_text(child) else compile_check(child) for name, child in children.items()
+    }
+    required = tuple(node.required)
+    additional: Check | type[str] | None = None
+    if node.additional is not None:
+        additional = str if _is_plain_text(node.additional) else compile_check(node.additional)
     fewest = node.source.get("minProperties") or 0
     most = node.source.get("maxProperties")
     if node.source.get("patternProperties") or node.source.get("dependencies"):
@@ -145,19 +163,29 @@ def _object(node: Node) -> Check:
     get = checks.get
 
     def check(value: object) -> bool:
-        if type(value) is not dict or not (required <= value.keys()):
+        if type(value) is not dict:
             return False
+        for name in required:
+            if name not in value:
+                return False
         if bounded and not fewest <= len(value) <= top:
             return False
-        if closed is not None and not (value.keys() <= closed):
+        if closed is not None and not closed.issuperset(value):
             return False
         for name, item in value.items():
             below = get(name, additional)
-            if below is not None and not below(item):
+            if below is str:
+                if type(item) is not str:
+                    return False
+            elif below is not None and not below(item):
                 return False
         return True
 
     return check
+
+
+def _is_plain_text(node: Node) -> bool:
+    return node.source.keys() <= {"type", "description", "default", "title"} and node.types == ("string",)
 
 
 def _array(node: Node) -> Check:

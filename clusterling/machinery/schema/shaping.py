@@ -7,8 +7,14 @@ walk can change something; None stands for "nothing to do below", so leaves cost
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from clusterling.machinery.schema.node import META_FIELDS, Node
+
+# One look-up in place of two comparisons: these loops see every value of every object.
+CONTAINERS: Final = frozenset({dict, list})
+# With no more children than this to look into, a map is asked for each, instead of each of its values being looked at.
+_FEW: Final = 6
 
 Default = Callable[[object], None]
 # Where a walk is: the parent's place and a key or an index; None is the root.
@@ -90,7 +96,7 @@ def _default_of(node: Node, skip: frozenset[str]) -> Default | None:
             if item is None:
                 if not null_item_stays:
                     value[at] = _complete(items, item_default)
-            elif walk_items is not None and (type(item) is dict or type(item) is list):
+            elif walk_items is not None and type(item) in CONTAINERS:
                 walk_items(item)
 
     return walk
@@ -134,22 +140,25 @@ def _default_map(
             else:
                 value[name] = _complete(child, child.default)
 
+    below_of = [(name, below) for name, below in deep.items() if below is not None]
+    by_schema = beyond is None and len(below_of) <= _FEW
+
     def walk(value: object) -> None:
         if type(value) is not dict:
             return
-        nulls: list[str] | None = None
-        for name, item in value.items():
-            if item is None:
-                if nulls is None:
-                    nulls = [name]
-                else:
-                    nulls.append(name)
-            elif type(item) is dict or type(item) is list:
-                below = deep_get(name, beyond)
-                if below is not None:
+        if None in value.values():
+            fix_nulls(value, [name for name, item in value.items() if item is None])
+        if by_schema:
+            for name, below in below_of:
+                item = value.get(name)
+                if type(item) in CONTAINERS:
                     below(item)
-        if nulls is not None:
-            fix_nulls(value, nulls)
+        else:
+            for name, item in value.items():
+                if type(item) in CONTAINERS:
+                    run = deep_get(name, beyond)
+                    if run is not None:
+                        run(item)
         for name, scalar in scalars:
             if name not in value:
                 value[name] = scalar
@@ -167,7 +176,7 @@ def _prune_all(value: object, place: Place, unknown: list[str]) -> None:
         value.clear()
     elif type(value) is list:
         for at, item in enumerate(value):
-            if type(item) is dict or type(item) is list:
+            if type(item) in CONTAINERS:
                 _prune_all(item, (place, at), unknown)
 
 
@@ -207,30 +216,24 @@ def _pruning(node: Node) -> Prune:
     beyond = _beyond(node) if open_ended else None
     prune_item = compile_prune(node.items) if node.items is not None else _prune_all
 
+    knows_all_of = frozenset(known).issuperset
+    known_get = known.get
+
     def prune(value: object, place: Place, unknown: list[str]) -> None:
         if type(value) is dict:
-            strangers: list[str] | None = None
-            for name, item in value.items():
-                if name in known:
-                    if type(item) is dict or type(item) is list:
-                        below = known[name]
-                        if below is not None:
-                            below(item, (place, name), unknown)
-                elif not open_ended:
-                    if strangers is None:
-                        strangers = [name]
-                    else:
-                        strangers.append(name)
-                elif beyond is not None and (type(item) is dict or type(item) is list):
-                    beyond(item, (place, name), unknown)
-            if strangers is not None:
-                for name in strangers:
+            if not open_ended and not knows_all_of(value):
+                for name in [name for name in value if name not in known]:
                     unknown.append(path_of((place, name)))
                     del value[name]
+            for name, item in value.items():
+                if type(item) in CONTAINERS:
+                    below = known_get(name, beyond)
+                    if below is not None:
+                        below(item, (place, name), unknown)
         elif prune_item is not None:
             assert type(value) is list, "prune is called for maps and lists only"
             for at, item in enumerate(value):
-                if type(item) is dict or type(item) is list:
+                if type(item) in CONTAINERS:
                     prune_item(item, (place, at), unknown)
 
     return prune
@@ -249,13 +252,13 @@ def _preserving(node: Node) -> Prune | None:
     def prune(value: object, place: Place, unknown: list[str]) -> None:
         if type(value) is dict:
             for name, item in value.items():
-                if type(item) is dict or type(item) is list:
+                if type(item) in CONTAINERS:
                     below = known.get(name, beyond)
                     if below is not None:
                         below(item, (place, name), unknown)
         elif prune_item is not None and type(value) is list:
             for at, item in enumerate(value):
-                if type(item) is dict or type(item) is list:
+                if type(item) in CONTAINERS:
                     prune_item(item, (place, at), unknown)
 
     return prune
