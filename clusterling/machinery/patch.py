@@ -852,5 +852,26 @@ def _sorted(items: Sequence[Any], places: Mapping[object, int], token: Callable[
     """By place; items that only delete go last."""
     deletions = [item for item in items if isinstance(item, dict) and item.get(_DIRECTIVE) == "delete"]
     kept = [item for item in items if not (isinstance(item, dict) and item.get(_DIRECTIVE) == "delete")]
-    kept.sort(key=lambda item: places.get(token(item), -1))
+    ranks = [places.get(token(item), -1) for item in kept]
+    if -1 in ranks:
+        return [kept[at] for at in _upstream_order(ranks)] + deletions
+    kept.sort(key=lambda item: places[token(item)])
     return kept + deletions
+
+
+def _upstream_order(ranks: Sequence[int]) -> list[int]:
+    """The order in which Go's stable sort leaves items of which some (-1) have no place.
+
+    Upstream calls such an item less than any other, and any other less than it; what comes of that depends on the
+    algorithm, for up to 20 items an insertion sort. More of them, with an empty order for items that are not empty,
+    no client sends: those without a place go last then.
+    """
+    if len(ranks) > 20:
+        return sorted(range(len(ranks)), key=lambda at: (ranks[at] < 0, ranks[at]))
+    order: list[int] = []
+    for at, rank in enumerate(ranks):
+        place = len(order)
+        while place and (rank < 0 or ranks[order[place - 1]] < 0 or rank < ranks[order[place - 1]]):
+            place -= 1
+        order.insert(place, at)
+    return order

@@ -197,6 +197,18 @@ def test_an_item_deleted_makes_room_for_one_added_behind_the_live_ones() -> None
     assert [item["name"] for item in merged["mergingList"]] == ["b", "d", "c"]
 
 
+@pytest.mark.parametrize(
+    ("live", "sent", "merged"),
+    [("cd", "n", "cdn"), ("cd", "nm", "cdmn"), ("cd", "dn", "ncd"), ("", "nm", "mn")],
+)
+def test_items_that_an_empty_order_does_not_place_go_where_upstreams_sort_leaves_them(
+    live: str, sent: str, merged: str
+) -> None:
+    patch = {"mergingList": [{"name": name} for name in sent], "$setElementOrder/mergingList": []}
+    found = strategic_merge({"mergingList": [{"name": name} for name in live]}, patch, ITEM)
+    assert "".join(item["name"] for item in found["mergingList"]) == merged
+
+
 def test_numbers_of_different_types_are_different_items() -> None:
     assert strategic_merge({"mergingIntList": [1]}, {"mergingIntList": [2]}, ITEM) == {
         "mergingIntList": [2, 1]
