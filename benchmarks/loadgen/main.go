@@ -313,6 +313,9 @@ func main() {
 		runOps(c, ctx, s)
 		*count = n
 	}
+	if *op != "watch" {
+		connect(c, ctx)
+	}
 	cpu0 := map[string]float64{}
 	for _, p := range pr {
 		cpu0[p.name], _ = procCPU(p)
@@ -373,6 +376,23 @@ func main() {
 	if ne > 0 {
 		os.Exit(1)
 	}
+}
+
+// connect opens -c connections before the clock starts: with keep-alive a handshake is no part of an operation.
+func connect(c *http.Client, ctx context.Context) {
+	var wg sync.WaitGroup
+	start := make(chan bool)
+	for w := 0; w < *conc; w++ {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			<-start
+			_, _, err := do(c, ctx, "GET", *base+"/version", "", nil)
+			die(err)
+		}()
+	}
+	close(start)
+	wg.Wait()
 }
 
 func runOps(c *http.Client, ctx context.Context, s *stat) {
