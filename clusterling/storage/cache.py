@@ -112,7 +112,7 @@ class _Unit:
         self.snapshot = page.revision
         self.bytes = UNIT_OVERHEAD_BYTES
         self.charged = 0  # What the budget was last told.
-        self.used = True
+        self.used = False  # Again, since it was loaded or last spared.
         self.resources = AsyncExitStack()
         self.whole = self._new_stream(prefix, page.last_change)
         self.streams = {prefix: self.whole}
@@ -333,7 +333,8 @@ class CachedStore:
                 entry = await self._below.get(key)
                 return None if entry is None else self._finished(entry)
             unit = await self._load(prefix)
-        unit.used = True
+        else:
+            unit.used = True
         return unit.entries.get(key)
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page:
@@ -344,8 +345,11 @@ class CachedStore:
             )
         if revision == 0:
             await self._below.fresh()
-        unit = self._units.get(name) or await self._load(name)
-        unit.used = True
+        unit = self._units.get(name)
+        if unit is None:
+            unit = await self._load(name)
+        else:
+            unit.used = True
         now = unit.revision()
         at = revision or now
         if not unit.last_change <= at <= now:

@@ -178,8 +178,12 @@ class Overlay:
     async def _guard(self, guard: Guard, *, careful: bool) -> Guard:
         """What the guard asks of the upper key. Raises GuardFailed."""
         below = await self._reads.get(guard.key)
-        if below is None and guard.revision == ABSENT and not careful:
-            return guard
+        if not careful:
+            if below is None:
+                return guard
+            if guard.revision == below.revision:
+                # Whoever saw that revision saw what is below, so nothing of the cluster's own lies over it.
+                return Guard(guard.key, ABSENT)
         entry = await self._upper.get(guard.key)
         if entry is None:
             shown, upper = below, ABSENT
@@ -195,7 +199,7 @@ class Overlay:
         if op.value is not None and op.expected is None:
             return op
         below = await self._reads.get(op.key)
-        if below is None and op.value is not None and op.expected == ABSENT and not careful:
+        if below is None and op.expected is not None and not careful:
             return op
         entry = await self._upper.get(op.key)
         if entry is None:

@@ -1,0 +1,203 @@
+"""What shares a commit, what waits, and who hears of a failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import pytest
+from typing_extensions import override
+
+from clusterling.storage.backed import BackedStore, serve
+from clusterling.storage.backend import Committed, Transaction
+from clusterling.storage.batcher import BATCH_BYTES_MAX, BATCH_OPS_MAX
+from clusterling.storage.memory import MemoryBackend
+from clusterling.storage.store import (
+    ABSENT,
+    Guard,
+    GuardFailed,
+    KeyExists,
+    Op,
+    StorageError,
+    Unavailable,
+    UnknownOutcome,
+)
+from clusterling.testing.store_contract import put, remove
+
+T = TypeVar("T")
+
+
+class SlowBackend(MemoryBackend):
+    """Commits when told to, and remembers what came together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[list[Transaction]] = []
+        self.go = asyncio.Event()
+        self.failure: Exception | None = None
+
+    @override
+    async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
+        self.batches.append(list(transactions))
+        await self.go.wait()
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        return await super().commit(transactions)
+
+    def together(self) -> list[list[str]]:
+        return [[op.key for transaction in batch for op in transaction.ops] for batch in self.batches]
+
+
+@asynccontextmanager
+async def slow() -> AsyncIterator[tuple[SlowBackend, BackedStore]]:
+    backend = SlowBackend()
+    async with serve(backend) as store:
+        yield backend, store
+
+
+async def started(*writes: Coroutine[None, None, T]) -> list[asyncio.Task[T]]:
+    """Starts the writes one after the other and lets them queue."""
+    tasks: list[asyncio.Task[T]] = []
+    for write in writes:
+        tasks.append(asyncio.create_task(write))
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_what_arrives_during_a_commit_shares_the_next() -> None:
+    async with slow() as (backend, store):
+        tasks = await started(*(store.write([Op(f"a/b/{n}", b"")]) for n in range(10)))
+        assert backend.together() == [["a/b/0"]]
+        backend.go.set()
+        revisions = await asyncio.gather(*tasks)
+        assert backend.together() == [["a/b/0"], [f"a/b/{n}" for n in range(1, 10)]]
+        assert [revision for [revision] in revisions] == list(range(2, 12))
+
+
+async def test_a_batch_is_bounded_in_ops_and_bytes_and_a_large_value_goes_alone() -> None:
+    async with slow() as (backend, store):
+        small = [store.write([Op(f"a/b/{n:03}", b"")]) for n in range(1 + BATCH_OPS_MAX + 20)]
+        halves = [store.write([Op(f"c/d/{n}", b"x" * (BATCH_BYTES_MAX // 2))]) for n in range(3)]
+        large = [store.write([Op(f"e/f/{n}", b"x" * (BATCH_BYTES_MAX + 1))]) for n in range(2)]
+        tasks = await started(*small, *halves, *large)
+        backend.go.set()
+        await asyncio.gather(*tasks)
+        assert [len(keys) for keys in backend.together()] == [1, BATCH_OPS_MAX, 22, 1, 1, 1]
+        for batch in backend.batches:
+            assert sum(len(t.ops) for t in batch) <= BATCH_OPS_MAX
+            size = sum(len(op.value or b"") for t in batch for op in t.ops)
+            assert size <= BATCH_BYTES_MAX or len(batch) == 1
+
+
+async def test_a_key_is_written_once_in_a_batch_and_in_order() -> None:
+    async with slow() as (backend, store):
+        tasks = await started(*(put(store, f"a/b/{n % 2}", str(n).encode()) for n in range(6)))
+        backend.go.set()
+        revisions = await asyncio.gather(*tasks)
+        assert backend.together() == [["a/b/0"], ["a/b/1", "a/b/0"], ["a/b/1", "a/b/0"], ["a/b/1"]]
+        assert revisions == sorted(revisions)
+
+
+async def test_others_pass_a_waiting_transaction_but_not_on_its_keys() -> None:
+    async with slow() as (backend, store):
+        tasks = await started(
+            put(store, "a/b/first", b""),
+            put(store, "a/b/hot", b"1"),
+            store.write([Op("a/b/hot", b"2"), Op("a/b/other", b"2")]),
+            put(store, "a/b/other", b"3"),
+            put(store, "a/b/free", b""),
+        )
+        backend.go.set()
+        await asyncio.gather(*tasks)
+        assert backend.together() == [
+            ["a/b/first"],
+            ["a/b/hot", "a/b/free"],
+            ["a/b/hot", "a/b/other"],
+            ["a/b/other"],
+        ]
+        entry = await store.get("a/b/other")
+        assert entry is not None and entry.value == b"3"
+
+
+async def test_a_guard_on_a_key_that_the_batch_writes_waits() -> None:
+    async with slow() as (backend, store):
+        tasks = await started(
+            put(store, "a/b/first", b""),
+            put(store, "a/b/fence", b""),
+            store.write([Op("a/b/guarded", b"")], [Guard("a/b/fence", ABSENT)]),
+        )
+        backend.go.set()
+        with pytest.raises(GuardFailed):
+            await tasks[2]
+        assert len(backend.batches) == 3
+
+
+async def test_results_equal_those_of_one_after_the_other() -> None:
+    """Whatever shares a batch, the outcomes are those of executing in the order of arrival, key by key."""
+    async with slow() as (backend, store):
+        tasks = await started(
+            put(store, "a/b/k", b"1", ABSENT),
+            put(store, "a/b/k", b"2", ABSENT),
+            remove(store, "a/b/k", 2),
+            put(store, "a/b/k", b"4", ABSENT),
+            remove(store, "a/b/k", 2),
+        )
+        backend.go.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result).__name__ for result in results] == [
+            "int",
+            "KeyExists",
+            "int",
+            "int",
+            "RevisionConflict",
+        ]
+
+
+async def test_a_writer_that_leaves_before_its_turn_writes_nothing() -> None:
+    async with slow() as (backend, store):
+        first, leaves, stays = await started(*(put(store, f"a/b/{n}", b"") for n in range(3)))
+        leaves.cancel()
+        first.cancel()
+        backend.go.set()
+        assert await stays
+        assert backend.together() == [["a/b/0"], ["a/b/2"]]
+        assert await store.get("a/b/0") is not None
+
+
+async def test_a_failed_commit_fails_its_writers_and_the_next_is_tried() -> None:
+    async with slow() as (backend, store):
+        backend.failure = Unavailable("the disk is full")
+        first, *others = await started(*(put(store, f"a/b/{n}", b"") for n in range(3)))
+        backend.go.set()
+        with pytest.raises(Unavailable, match="full"):
+            await first
+        assert await asyncio.gather(*others) == [2, 3]
+
+
+async def test_a_backend_that_breaks_leaves_nobody_waiting() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with slow() as (backend, store):
+            backend.failure = ZeroDivisionError()
+            first, waiting = await started(put(store, "a/b/0", b""), put(store, "a/b/1", b""))
+            backend.go.set()
+            with pytest.raises(UnknownOutcome):
+                await first
+            with pytest.raises(Unavailable):
+                await waiting
+            with pytest.raises(Unavailable):
+                await put(store, "a/b/2", b"")
+
+
+async def test_each_writer_gets_an_error_of_its_own() -> None:
+    async with slow() as (backend, store):
+        backend.go.set()
+        await put(store, "a/b/k", b"")
+        results = await asyncio.gather(
+            *(put(store, "a/b/k", b"", ABSENT) for _ in range(3)), return_exceptions=True
+        )
+        assert all(isinstance(result, KeyExists) for result in results)
+        assert len({id(result) for result in results}) == 3

@@ -1,0 +1,87 @@
+"""Windows that overflow, replays that are long, and readers that are slow."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import pytest
+
+from clusterling.storage import memory
+from clusterling.storage.feed import REPLAY_PAGE_EVENTS, WINDOW_EVENTS_MAX, Stream
+from clusterling.storage.store import Batch, Compacted, Entry, Event, Op
+from clusterling.testing.store_contract import put, take
+
+
+def batch(*revisions: int) -> Batch:
+    events = [Event(r, f"a/b/{r}", Entry(f"a/b/{r}", b"v", r)) for r in revisions]
+    return Batch(events, revisions[-1])
+
+
+async def test_who_falls_out_of_the_window_is_told_and_the_others_are_not() -> None:
+    async with memory.open() as store:
+        start = store.head()
+        async with store.watch("a/", after=start) as slow, store.watch("a/", after=start) as quick:
+            taken = 0
+            for begin in range(0, WINDOW_EVENTS_MAX + 200, 100):
+                await store.write([Op(f"a/b/{n % 300}", b"") for n in range(begin, begin + 100)])
+                while (seen := quick.take()) is not None:
+                    taken += len(seen.events)
+            assert taken == WINDOW_EVENTS_MAX + 200
+            for _ in range(2):
+                with pytest.raises(Compacted):
+                    slow.take()
+            assert slow.revision == start
+            revision = await put(store, "a/b/last", b"")
+            assert [event.revision for event in await take(quick, 1)] == [revision]
+            async with store.watch("a/", after=start) as again:
+                assert len(await take(again, WINDOW_EVENTS_MAX + 201)) == WINDOW_EVENTS_MAX + 201
+
+
+async def test_a_window_is_bounded_in_bytes_too() -> None:
+    async with memory.open() as store, store.watch("a/", after=store.head()) as slow:
+        for _ in range(40):
+            await put(store, "a/b/c", b"x" * (1 << 20))
+        with pytest.raises(Compacted):
+            slow.take()
+
+
+async def test_a_long_replay_is_complete_and_joins_what_is_written_meanwhile() -> None:
+    async with memory.open() as store:
+        start = store.head()
+        count = 2 * REPLAY_PAGE_EVENTS + 500
+        for begin in range(0, count, 100):
+            await store.write([Op(f"a/b/{n}", b"") for n in range(begin, begin + 100)])
+        async with store.watch("a/", after=start) as watch:
+            last = await put(store, "a/b/live", b"")
+            revisions = [event.revision for event in await take(watch, count + 1)]
+        assert revisions == list(range(start + 1, last + 1))
+
+
+async def test_watches_of_one_prefix_share_batches() -> None:
+    async with memory.open() as store, AsyncExitStack() as stack:
+        watches = [await stack.enter_async_context(store.watch("a/", after=store.head())) for _ in range(3)]
+        await put(store, "a/b/c", b"")
+        one, *others = [watch.take() for watch in watches]
+        assert one is not None and all(other is one for other in others)
+
+
+async def test_a_taken_batch_is_not_kept() -> None:
+    stream = Stream("a/", lambda: 0, keep=False)
+    first, second = stream.subscribe(0), stream.subscribe(0)
+    for revision in range(1, 201):
+        stream.append(batch(revision))
+        assert first.take() is not None and second.take() is not None
+    assert len(stream.batches_after(0)) < 100
+
+
+async def test_a_kept_window_serves_those_who_resume_anywhere_in_it() -> None:
+    stream = Stream("a/", lambda: 9, keep=True, floor=1)
+    for revisions in ((2, 3), (5,), (6, 7, 9)):
+        stream.append(batch(*revisions))
+    for after in range(1, 10):
+        watch = stream.subscribe(after)
+        seen: list[int] = []
+        while (got := watch.take()) is not None:
+            seen += [event.revision for event in got.events]
+        assert seen == [revision for revision in (2, 3, 5, 6, 7, 9) if revision > after]
+        assert watch.revision == 9
