@@ -37,8 +37,8 @@ class GroupVersion:
 
 
 def rfc3339(moment: datetime) -> str:
-    """`metav1.Time`: UTC, whole seconds, `Z`."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    """`metav1.Time`: whole seconds, `Z`. The moment is aware and in UTC."""
+    return moment.isoformat()[:19] + "Z"
 
 
 def rfc3339_micro(moment: datetime) -> str:

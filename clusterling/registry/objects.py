@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -42,6 +41,7 @@ from clusterling.registry.ports import Clock
 from clusterling.registry.receiving import receive
 from clusterling.registry.resource import Resource, Served
 from clusterling.registry.strategy import Companions, Context, Strategy
+from clusterling.registry.uids import new_uid
 from clusterling.registry.views import Selection
 from clusterling.registry.watching import FrameCodec, ObjectWatch
 from clusterling.storage.cache import CachedStore
@@ -336,7 +336,7 @@ class ObjectStore:
         obj = _copy(given)
         metadata = meta(obj)
         metadata.update(
-            uid=str(uuid.uuid4()),
+            uid=new_uid(),
             creationTimestamp=rfc3339(self._clock.now()),
         )
         for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"):

@@ -53,6 +53,7 @@ class ClusterPool:
         self._base = base
         self._root = root
         self._underlay = underlay
+        self._underlay_reads = CachedStore(underlay, budget=budget)
         self._ports = ports
         self._admission = admission
         self._budget = budget
@@ -99,7 +100,7 @@ class ClusterPool:
         def derive(key: str, value: bytes) -> bytes:
             return derived(key, value, uid=record.uid, created_at=record.created_at)
 
-        records = Overlay(Keyspace(store, record.id), self._underlay, derive)
+        records = Overlay(Keyspace(store, record.id), self._underlay, derive, reads=self._underlay_reads)
         return Cluster(
             record.name,
             record.id,
@@ -142,3 +143,4 @@ class ClusterPool:
             self._let_go(cluster_id)
         for task in list(self._closing):
             await task
+        await self._underlay_reads.close()
