@@ -8,11 +8,13 @@ not the user's is refused by the same line (decision 22).
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -26,9 +28,10 @@ from clusterling.machinery.errors import (
     service_unavailable,
     unauthorized,
 )
+from clusterling.machinery.meta import Object
 from clusterling.registry.strategy import ANONYMOUS, User
 from clusterling.services.health import NOSNIFF
-from clusterling.services.negotiation import accept_anyway
+from clusterling.services.negotiation import accept_anyway, wants_pretty
 from clusterling.services.parameters import request_timeout_s
 from clusterling.services.request import Header, Request, Response, StreamingResponse
 from clusterling.services.requestinfo import RequestInfo, parse
@@ -82,8 +85,18 @@ def status_response(request: Request, error: ApiError) -> Response:
     headers: tuple[Header, ...] = tuple(error.headers.items())
     if error.code in {401, 403}:
         headers += (NOSNIFF,)
-    body = encoding.document(orjson.dumps(error.status(), option=orjson.OPT_APPEND_NEWLINE))
+    if wants_pretty(request.query, request.headers.get("User-Agent")):
+        encoding = replace(encoding, pretty=True)
+    body = encoding.document(_encoded(error.status()) + b"\n")
     return Response(error.code, body, encoding.content_type, headers)
+
+
+def _encoded(status: Object) -> bytes:
+    try:
+        return orjson.dumps(status)
+    except TypeError:
+        # Half a surrogate pair, from a header that was not UTF-8: it is no text.
+        return json.dumps(status, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def warning_headers(texts: list[str]) -> list[Header]:

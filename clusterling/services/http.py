@@ -24,12 +24,14 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import ApiError, too_large
 from clusterling.services.app import App
-from clusterling.services.request import Peer, Request, Response, Sink, StreamingResponse
+from clusterling.services.request import Peer, Request, Response, Sink, Stream, StreamingResponse
+from clusterling.services.watch import stop_spread
 
 _log = logging.getLogger(__name__)
 
 IDLE_S: Final = 90.0  # Between requests, and for a head to arrive whole (Go's IdleTimeout upstream).
 HANDSHAKE_S: Final = 10.0
+SHUTDOWN_S: Final = 3.0  # For a peer to say goodbye to TLS.
 LINGER_S: Final = 2.0  # For the rest of a body that nobody wanted.
 DRAIN_S: Final = 60.0  # For a peer to take what a whole answer left in the buffer.
 LINE_BYTES_MAX: Final = 48 * 1024
@@ -46,8 +48,7 @@ _LAST_CHUNK: Final = b"0\r\n\r\n"
 class Listener:
     """An open socket that serves an App. `port` is the real one where 0 was asked for."""
 
-    def __init__(self, app: App, server: asyncio.Server, web_server: _Server, host: str, port: int) -> None:
-        self._app = app
+    def __init__(self, server: asyncio.Server, web_server: _Server, host: str, port: int) -> None:
         self._server = server
         self._web_server = web_server
         self.host = host
@@ -58,14 +59,23 @@ class Listener:
         """How many are open."""
         return len(self._web_server.connections)
 
+    @property
+    def _connections(self) -> list[_Connection]:
+        return [one for one in self._web_server.connections if isinstance(one, _Connection)]
+
     async def close(self, grace_s: float = 10.0) -> None:
         """Accepts no more, ends watches cleanly within `grace_s`, lets requests in flight finish, closes the rest."""
         self._server.close()
         until = time.monotonic() + grace_s
         self._web_server.pre_shutdown()
-        await self._app.streams.stop(min(grace_s / 2, 1.0))
+        streams = [connection.stream for connection in self._connections if connection.stream is not None]
+        await stop_spread(streams, min(grace_s / 2, 1.0))
         await self._web_server.shutdown(max(until - time.monotonic(), 0.1))
-        await self._server.wait_closed()
+        try:
+            async with asyncio.timeout(SHUTDOWN_S + 1):
+                await self._server.wait_closed()
+        except TimeoutError:
+            _log.warning("connections would not close port=%d", self.port)
 
 
 async def serve(app: App, host: str, port: int, ssl: tls.SSLContext | None = None) -> Listener:
@@ -83,9 +93,10 @@ async def serve(app: App, host: str, port: int, ssl: tls.SSLContext | None = Non
         ssl=ssl,
         backlog=BACKLOG,
         ssl_handshake_timeout=HANDSHAKE_S if ssl is not None else None,
+        ssl_shutdown_timeout=SHUTDOWN_S if ssl is not None else None,
     )
     real_port: int = server.sockets[0].getsockname()[1]
-    return Listener(app, server, web_server, host, real_port)
+    return Listener(server, web_server, host, real_port)
 
 
 def _remember_server_name(ssl_object: tls.SSLObject, name: str | None, context: tls.SSLContext) -> None:
@@ -115,13 +126,13 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_peer", "on_drain", "on_lost")
+    __slots__ = ("_peer", "on_drain", "stream")
 
     def __init__(self, manager: _Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._peer: Peer | None = None
         self.on_drain: Callable[[], None] | None = None
-        self.on_lost: Callable[[], None] | None = None
+        self.stream: Stream | None = None  # The body that is being written, if it is one.
 
     @property
     def peer(self) -> Peer:
@@ -139,8 +150,8 @@ class _Connection(web.RequestHandler):
     @override
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        if self.on_lost is not None:
-            self.on_lost()
+        if self.stream is not None:
+            self.stream.stop()
 
     async def drained(self) -> None:
         """Waits until the transport has room. Raises ConnectionError once the peer is gone."""
@@ -356,7 +367,7 @@ class _Answer:
 
     async def _stream(self, response: StreamingResponse, transport: asyncio.Transport | None) -> None:
         connection = self._connection
-        connection.on_lost = response.stream.stop
+        connection.stream = response.stream
         try:
             if transport is None or transport.is_closing():
                 return
@@ -367,7 +378,7 @@ class _Answer:
             if not (self._old or transport.is_closing()):
                 transport.write(_LAST_CHUNK)
         finally:
-            connection.on_lost = connection.on_drain = None
+            connection.stream = connection.on_drain = None
             await response.close()
 
     def _make_head(self, length: int | None) -> bytes:
@@ -377,7 +388,7 @@ class _Answer:
         cacheable = False
         for name, value in response.headers:
             cacheable = cacheable or name == "Cache-Control"
-            parts.append(f"{name}: {_one_line(value)}\r\n".encode())
+            parts.append(f"{name}: {_one_line(value)}\r\n".encode(errors="replace"))
         parts[0] = _head(response.status, response.content_type, cacheable)
         if self._id:
             parts.append(b"Audit-Id: %b\r\n" % self._id.encode("ascii"))

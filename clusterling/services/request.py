@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol, overload
 
+from clusterling.registry.strategy import ANONYMOUS, User
+from clusterling.services.requestinfo import NOTHING, RequestInfo
+
 if TYPE_CHECKING:
     from clusterling.registry.resource import Served
-    from clusterling.registry.strategy import User
     from clusterling.services.app import Cluster
-    from clusterling.services.requestinfo import RequestInfo
 
 JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
@@ -101,9 +102,6 @@ class Request:
         "warnings",
     )
 
-    info: RequestInfo
-    user: User
-
     def __init__(
         self,
         method: str,
@@ -127,6 +125,8 @@ class Request:
         self.chunked = chunked
         self.authenticated_as = authenticated_as
         self.id = ""
+        self.info: RequestInfo = NOTHING
+        self.user: User = ANONYMOUS
         self.cluster: Cluster | None = None
         self.served: Served | None = None
         self.warnings: list[str] = []

@@ -88,6 +88,9 @@ class RequestInfo:
         return f"RequestInfo({fields})"
 
 
+NOTHING: Final = RequestInfo("", "", _NO_QUERY, "")  # Of a request whose target could not be read.
+
+
 def parse(method: str, path: str, query: str, *, prefixed: bool = True, default: str = "") -> RequestInfo:
     """Reads a raw target. What is returned may be shared by equal requests: nobody changes it.
 

@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Final, TypeVar
 
 import orjson
 from typing_extensions import override
@@ -34,11 +34,15 @@ from clusterling.registry.resource import Served
 from clusterling.registry.watching import ObjectWatch, WatchEnded
 from clusterling.services.negotiation import Frames
 from clusterling.services.request import Sink, Stream
+from clusterling.storage.store import StorageError
+
+_S = TypeVar("_S", bound=Stream)
 
 _log = logging.getLogger(__name__)
 
 # A watch without timeoutSeconds lives this long, times a random number between 1 and 2 (upstream: min-request-timeout).
 WATCH_MIN_S: Final = 1800.0
+WATCH_MAX_S: Final = 7 * 86_400.0  # However long a client asks for.
 
 BUFFERED_BYTES_MAX: Final = 1024 * 1024  # Unread bytes of one peer, above which its watch takes no more.
 WRITE_BYTES: Final = 256 * 1024  # About how much one stream writes before others have their turn.
@@ -99,19 +103,12 @@ class Streams:
         return self._joined
 
     async def stop(self, within_s: float = 0.0) -> None:
-        """Ends all watches cleanly, spread over `within_s` so that their clients do not come back all at once."""
+        """Ends all watches cleanly, and each that begins from now on; over `within_s`, so that not all come back at once."""
         self._stopping = True
         if self._bookmark_timer is not None:
             self._bookmark_timer.cancel()
             self._bookmark_timer = None
-        streams = list(self._open)
-        random.shuffle(streams)
-        steps = min(len(streams), max(1, int(within_s / 0.02)))
-        for step in range(steps):
-            for stream in streams[step::steps]:
-                stream.stop()
-            if step + 1 < steps:
-                await asyncio.sleep(within_s / steps)
+        await stop_spread(list(self._open), within_s)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serves those that are ready, for about `SLICE_S`, then lets others have the loop."""
@@ -137,6 +134,17 @@ class Streams:
             stream.send_bookmark()
         if any(self._bookmarked):
             self._later(loop)
+
+
+async def stop_spread(streams: list[_S], within_s: float) -> None:
+    """Asks the streams to end, in random order over `within_s`."""
+    random.shuffle(streams)
+    steps = min(len(streams), max(1, int(within_s / 0.02)))
+    for step in range(steps):
+        for stream in streams[step::steps]:
+            stream.stop()
+        if step + 1 < steps:
+            await asyncio.sleep(within_s / steps)
 
 
 class WatchStream(Stream):
@@ -212,7 +220,8 @@ class WatchStream(Stream):
             while size < WRITE_BYTES and (data := self._watch.take()) is not None:
                 parts.append(data)
                 size += len(data)
-        except WatchEnded:
+        except (WatchEnded, StorageError):
+            # The kind, the cluster or the store is no longer what it was: clients watch again and are told then.
             self._write(parts)
             self.stop()
             return
@@ -308,6 +317,6 @@ async def open_watch(
         watch,
         codec,
         resources,
-        timeout_s=WATCH_MIN_S * (1 + random.random()) if timeout_s is None else timeout_s,
+        timeout_s=WATCH_MIN_S * (1 + random.random()) if timeout_s is None else min(timeout_s, WATCH_MAX_S),
         bookmarks=options.bookmarks,
     )

@@ -16,6 +16,7 @@ from clusterling.services.app import App
 from clusterling.services.filters import WARNING_RUNES_MAX, warning_headers
 from clusterling.services.health import Health
 from clusterling.services.request import Headers, Request, Response
+from clusterling.storage.store import Unavailable
 from clusterling.tenancy.limits import Bounds, Limits
 from tests.services.serving import (
     CONFIGMAPS,
@@ -195,6 +196,30 @@ async def test_an_error_is_told_in_yaml_where_yaml_is_asked_for(world: Serving) 
     assert b"reason: NotFound" in response.body
 
 
+async def test_an_error_is_told_whatever_bytes_it_quotes(world: Serving) -> None:
+    headers = {"Authorization": "Bearer admin-token", "Impersonate-User": "b\udcffb", "User-Agent": "curl/8"}
+    status = status_of(await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}", headers=headers))
+    assert status["message"].startswith('users "b')
+
+
+async def test_people_get_errors_they_can_read(world: Serving) -> None:
+    headers = {"Authorization": "Bearer admin-token", "User-Agent": "curl/8"}
+    response = await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}/nope", headers=headers)
+    assert response.body.startswith(b'{\n  "kind": "Status",\n')
+
+
+async def test_a_store_that_cannot_answer_is_a_503_to_try_again(world: Serving) -> None:
+    class Down:
+        async def find(self, name: str) -> None:
+            raise Unavailable("the disk is full at /secret/path")
+
+    world.app.clusters = Down()
+    response = await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}")
+    assert (response.status, status_of(response)["reason"]) == (503, "ServiceUnavailable")
+    assert ("Retry-After", "1") in response.headers
+    assert b"secret" not in response.body
+
+
 def test_warnings_are_quoted_said_once_and_bounded() -> None:
     assert warning_headers(['unknown field "spec.a\\b"', "x", "x", "", "a\nb"]) == [
         ("Warning", '299 - "unknown field \\"spec.a\\\\b\\""'),
@@ -338,6 +363,21 @@ async def test_an_answer_has_the_clients_audit_id_or_one_of_its_own(world: Servi
     assert seen[0] == "mine"
     assert len(set(seen)) == 4
     assert all(len(one) == 36 for one in seen[1:])
+
+
+async def test_a_target_that_cannot_be_read_is_audited_too(world: Serving) -> None:
+    seen: list[tuple[int, str, str]] = []
+    world.app.audit = lambda request, response: seen.append(
+        (response.status, request.info.verb, request.user.name)
+    )
+    await world.ask("GET", "/clusters/../api")
+    await world.ask("GET", "/clusters/team-a/api", headers={})
+    await world.ask("GET", "/clusters/team-a/api")
+    assert seen == [
+        (404, "", "system:anonymous"),
+        (401, "get", "system:anonymous"),
+        (200, "get", "admin"),
+    ]
 
 
 async def test_requests_are_counted_by_what_is_served_never_by_what_is_asked(world: Serving) -> None:

@@ -319,6 +319,18 @@ async def test_closing_ends_watches_cleanly_and_accepts_no_more(world: Serving) 
         await asyncio.open_connection("127.0.0.1", listener.port)
 
 
+async def test_closing_one_listener_leaves_the_others_their_watches(world: Serving) -> None:
+    closing = await serve(world.app, "127.0.0.1", 0)
+    async with listening(world) as staying, connected(staying) as wire, connected(closing) as other:
+        for one in (wire, other):
+            await one.send(get(f"{TEAM}{CONFIGMAPS}?watch=1"))
+            await one.head()
+        await closing.close(2.0)
+        assert await other.chunk() == b""
+        await world.client().post(CONFIGMAPS, configmap("a"))
+        assert json.loads(await wire.chunk())["type"] == "ADDED"
+
+
 async def test_a_request_in_flight_is_answered_before_the_end(world: Serving) -> None:
     let_go = asyncio.Event()
     arrived = asyncio.Event()
