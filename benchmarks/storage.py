@@ -21,6 +21,8 @@ from pathlib import Path
 from clusterling.storage import memory, sqlite
 from clusterling.storage.cache import CachedStore
 from clusterling.storage.keyspace import Keyspace
+from clusterling.storage.metered import MeteredStore
+from clusterling.storage.overlay import Overlay
 from clusterling.storage.store import Op, Store
 
 VALUE = b'{"apiVersion":"v1","kind":"ConfigMap","data":{"k":"' + b"x" * 960 + b'"}}'
@@ -53,11 +55,36 @@ def _cached(below: Make) -> Make:
     return make
 
 
+def _metered(below: Make) -> Make:
+    async def make(stack: AsyncExitStack, directory: Path) -> Store:
+        return MeteredStore(await below(stack, directory))
+
+    return make
+
+
+def _overlaid(below: Make) -> Make:
+    """Over ten entries of another collection, read through a cache that all clusters share."""
+
+    async def make(stack: AsyncExitStack, directory: Path) -> Store:
+        base = await below(stack, directory)
+        lower = Keyspace(base, "lower")
+        await lower.write([Op(f"core/namespaces/-/{n}", VALUE) for n in range(10)])
+        reads = await stack.enter_async_context(CachedStore(lower))
+        return Overlay(Keyspace(base, CLUSTER), lower, lambda _key, value: value, reads=reads)
+
+    return make
+
+
 STORES: dict[str, Make] = {
     "memory": _memory,
     "sqlite": _sqlite,
     "keyspace(memory)": _keyspace(_memory),
     "keyspace(sqlite)": _keyspace(_sqlite),
+    "metered(memory)": _metered(_memory),
+    "overlay(memory)": _overlaid(_memory),
+    "overlay(sqlite)": _overlaid(_sqlite),
+    "cache(overlay(memory))": _cached(_overlaid(_memory)),
+    "cache(overlay(sqlite))": _cached(_overlaid(_sqlite)),
     "cache(keyspace(memory))": _cached(_keyspace(_memory)),
     "cache(keyspace(sqlite))": _cached(_keyspace(_sqlite)),
 }

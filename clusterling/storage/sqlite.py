@@ -25,7 +25,7 @@ import queue
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -598,6 +598,18 @@ class _Writer:
     @contextmanager
     def _transaction(self, *, own: bool = True) -> Iterator[None]:
         """All or nothing, and durable when it ends. Raises Unavailable or UnknownOutcome, nothing else of its own."""
+        try:
+            with self._unguarded_transaction(own=own):
+                yield
+        except Unavailable as error:
+            if isinstance(error.__cause__, apsw.FullError):
+                # What the WAL repeats of the file may be the space that is missing.
+                with contextlib.suppress(apsw.Error):
+                    self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            raise
+
+    @contextmanager
+    def _unguarded_transaction(self, *, own: bool) -> Iterator[None]:
         with _translated():
             self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -785,18 +797,21 @@ def _translated() -> Iterator[None]:
 
 async def connect(path: Path, *, bytes_max: int = 0) -> SqliteBackend:
     """Opens or creates the file. Raises StoreOpenError."""
-    lock = _Lock(path)
-    try:
+    async with AsyncExitStack() as undo:
+        lock = _Lock(path)
+        undo.callback(lock.release)
         writing = _Thread("sqlite writer")
+        undo.push_async_callback(writing.stop)
+        writer = await writing.call(lambda: _Writer(path, bytes_max=bytes_max))
+        undo.push_async_callback(writing.call, writer.close)
+        reading = _Thread("sqlite reader")
+        undo.push_async_callback(reading.stop)
         try:
-            writer = await writing.call(lambda: _Writer(path, bytes_max=bytes_max))
-        except BaseException:
-            await writing.stop()
-            raise
-    except BaseException:
-        lock.release()
-        raise
-    return SqliteBackend(lock, writer, writing, _Reader(path), _Thread("sqlite reader"), _Reader(path))
+            backend = SqliteBackend(lock, writer, writing, _Reader(path), reading, _Reader(path))
+        except Unavailable as error:
+            raise _unopenable(path, error) from error
+        undo.pop_all()
+        return backend
 
 
 @asynccontextmanager
