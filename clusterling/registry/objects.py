@@ -201,7 +201,7 @@ class ObjectStore:
         if selection.everything:
             page = await self._store.list(prefix, after=after, limit=limit, revision=at)
             entries = page.entries
-            values = [views.document(entry, served) for entry in entries]
+            values = views.documents(entries, served)
             more = entries[-1].key if limit and page.remaining and entries else ""
             return values, page, more
         values = []

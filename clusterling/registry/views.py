@@ -6,6 +6,7 @@ version (decision 14). Everything else is derived once per entry and kept in `En
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -34,14 +35,25 @@ def at_revision(value: bytes, revision: int) -> bytes:
 
 def document(entry: Entry, served: Served) -> bytes:
     """The entry's JSON document as `served` shows it."""
-    resource = served.resource
-    if (
-        entry.revision >= resource.schema_revision
-        and served.version.name == resource.storage_version
-        and resource.converter is None
-    ):
+    if entry.revision >= served.resource.schema_revision and _as_stored(served):
         return entry.value
     return _derived(entry, served)
+
+
+def documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes]:
+    """The documents of many entries: for most kinds one pass that looks at nothing but revisions."""
+    current = served.resource.schema_revision
+    if not _as_stored(served):
+        return [_derived(entry, served) for entry in entries]
+    if not current:
+        return [entry.value for entry in entries]
+    return [entry.value if entry.revision >= current else _derived(entry, served) for entry in entries]
+
+
+def _as_stored(served: Served) -> bool:
+    """What is stored under the current schema is what `served` shows."""
+    resource = served.resource
+    return served.version.name == resource.storage_version and resource.converter is None
 
 
 def _derived(entry: Entry, served: Served) -> bytes:
