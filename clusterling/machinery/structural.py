@@ -23,6 +23,7 @@ from clusterling.machinery.errors import (
     required,
 )
 from clusterling.machinery.meta import Object
+from clusterling.machinery.schema.budget import TooCostly, refill
 from clusterling.machinery.schema.explaining import explain
 from clusterling.machinery.schema.formats import PatternError, compile_pattern, format_is_known
 from clusterling.machinery.schema.invariants import compile_embedded
@@ -62,6 +63,13 @@ def validate_schema(schema: Object, path: str, leniency: Leniency = STRICT) -> l
     unreadable = _malformed(schema, path) or _complexity(schema, path)
     if unreadable:
         return unreadable
+    try:
+        return _schema_errors(schema, path, leniency)
+    except TooCostly:
+        return [forbidden_field(path, "its defaults are too costly to be validated by so many branches")]
+
+
+def _schema_errors(schema: Object, path: str, leniency: Leniency) -> list[FieldError]:
     errors: list[FieldError] = []
     unconverted = ""
     if not leniency.structural:
@@ -376,6 +384,7 @@ def _branch_completeness(
 
 def default_errors(schema: Object, path: str, *, allow_unpruned: bool = False) -> list[FieldError]:
     """Defaults that are not valid by the schema they stand in, or have fields it does not know."""
+    refill()
     return list(_defaults(schema, path, _Surrounding(schema), allow_unpruned))
 
 

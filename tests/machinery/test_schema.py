@@ -227,6 +227,18 @@ def test_a_hostile_object_gets_a_bounded_report() -> None:
     assert 100 <= len(schema.validate({f"field{at}": "x" for at in range(50_000)})) <= 1000
 
 
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf", "allOf"])
+def test_branches_that_multiply_with_items_are_cut_off(keyword: str) -> None:
+    branches = [{"properties": {"a": {"pattern": f"^{at}$"}}, "required": ["a"]} for at in range(300)]
+    items = {"type": "object", "properties": {"a": {"type": "string"}}, keyword: branches}
+    schema = compile_schema({"type": "object", "properties": {"l": {"type": "array", "items": items}}})
+    hostile = {"l": [{"a": "none of them"}] * 20_000}
+    assert [error.detail for error in schema.validate(hostile)] == [
+        "too costly to be validated by a schema with so many branches"
+    ]
+    assert schema.validate({"l": [{"a": "7"}] * 3} if keyword != "allOf" else {"l": []}) == []
+
+
 @pytest.mark.parametrize(
     ("pattern", "text"),
     [

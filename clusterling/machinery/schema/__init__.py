@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Final
 
@@ -24,6 +24,7 @@ import orjson
 
 from clusterling.machinery.errors import FieldError, invalid_value
 from clusterling.machinery.meta import Object
+from clusterling.machinery.schema.budget import TooCostly, refill
 from clusterling.machinery.schema.checking import Check, compile_check
 from clusterling.machinery.schema.correlation import Correlated
 from clusterling.machinery.schema.explaining import explain
@@ -46,6 +47,9 @@ SOURCE_BYTES_MAX: Final = 64 << 20
 
 # Objects within the depth that decoding allows never get here, unless a schema's branches add to their own.
 _TOO_DEEP: Final = invalid_value("<nil>", "", "nested too deeply to be validated")
+_TOO_COSTLY: Final = invalid_value(
+    "<nil>", "", "too costly to be validated by a schema with so many branches"
+)
 
 
 class Schema:
@@ -112,10 +116,7 @@ class Schema:
         `old` is the object that an update replaces: errors of what did not change are then tolerated
         (CRDValidationRatcheting). CEL rules are not evaluated.
         """
-        try:
-            return self._validate(obj, old)
-        except RecursionError:
-            return [_TOO_DEEP]
+        return _bounded(lambda: self._validate(obj, old))
 
     def _validate(self, obj: Object, old: Object | None) -> list[FieldError]:
         errors: list[FieldError] = []
@@ -139,6 +140,9 @@ class Schema:
 
     def validate_status(self, obj: Object, old: Object | None = None) -> list[FieldError]:
         """As `validate`, for a write of `/status`: only `.status` is held against its part of the schema."""
+        return _bounded(lambda: self._validate_status(obj, old))
+
+    def _validate_status(self, obj: Object, old: Object | None) -> list[FieldError]:
         errors: list[FieldError] = []
         node = self.node.properties.get("status")
         if node is not None and "status" in obj:
@@ -161,6 +165,16 @@ class Schema:
             if before:
                 return
         errors.extend(found)
+
+
+def _bounded(validate: Callable[[], list[FieldError]]) -> list[FieldError]:
+    refill()
+    try:
+        return validate()
+    except TooCostly:
+        return [_TOO_COSTLY]
+    except RecursionError:
+        return [_TOO_DEEP]
 
 
 class _Cache:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from clusterling.machinery.schema.budget import metered
 from clusterling.machinery.schema.explaining import is_valid
 from clusterling.machinery.schema.formats import FORMATS, PatternError, quick_matcher
 from clusterling.machinery.schema.node import Node
@@ -35,7 +36,10 @@ def compile_check(node: Node) -> Check | None:
         return run is None or run(value)
 
     node.compiled["check"] = later
-    made = node.compiled["check"] = _check_of(node)
+    made = _check_of(node)
+    if made is not None and node.in_branch:
+        made = metered(made)
+    node.compiled["check"] = made
     return made
 
 

@@ -27,6 +27,7 @@ from clusterling.machinery.errors import (
     type_invalid,
 )
 from clusterling.machinery.gotext import go_float
+from clusterling.machinery.schema.budget import spend
 from clusterling.machinery.schema.correlation import Correlated, json_equal
 from clusterling.machinery.schema.formats import FORMATS, PatternError, compile_pattern
 from clusterling.machinery.schema.node import Node
@@ -95,6 +96,8 @@ def _validate(node: Node, value: object, path: str, old: Correlated | None) -> R
 
 
 def _judge(node: Node, value: object, path: str, old: Correlated | None) -> Result:
+    if node.in_branch:
+        spend(value)
     result = Result()
     if value is None:
         _type(node, value, path, result)

@@ -62,6 +62,7 @@ class Node:
         "definitions",
         "embedded",
         "format",
+        "in_branch",
         "list_type",
         "map_keys",
         "nullable",
@@ -78,6 +79,7 @@ class Node:
             raise SchemaError("a schema must be an object")
         self.source = source
         self.definitions = definitions
+        self.in_branch = False
         self.builtin = definitions is not None
         self._like = like
         self.compiled: dict[str, Any] = {}
@@ -114,7 +116,7 @@ class Node:
             return self._like.properties
         if self._properties is None:
             found = self.source.get("properties") or {}
-            self._properties = {name: node_of(schema, self.definitions) for name, schema in found.items()}
+            self._properties = {name: self._made(schema) for name, schema in found.items()}
         return self._properties
 
     @property
@@ -123,7 +125,7 @@ class Node:
             return self._like.items
         found = self.source.get("items")
         if self._items is None and found is not None:
-            self._items = node_of(found, self.definitions)
+            self._items = self._made(found)
         return self._items
 
     @property
@@ -133,7 +135,7 @@ class Node:
             return self._like.additional
         found = self.source.get("additionalProperties")
         if self._additional is None and isinstance(found, dict):
-            self._additional = node_of(found, self.definitions)
+            self._additional = self._made(found)
         return self._additional
 
     @property
@@ -144,7 +146,7 @@ class Node:
         """The schemas of `allOf`, `anyOf` or `oneOf`."""
         kept: list[Node] | None = self.compiled.get(keyword)
         if kept is None:
-            kept = [node_of(one, self.definitions) for one in self.source.get(keyword) or ()]
+            kept = [self._made(one, branch=True) for one in self.source.get(keyword) or ()]
             self.compiled[keyword] = kept
         return kept
 
@@ -153,8 +155,15 @@ class Node:
         found = self.source.get("not")
         kept: Node | None = self.compiled.get("not")
         if kept is None and found is not None:
-            kept = self.compiled["not"] = node_of(found, self.definitions)
+            kept = self.compiled["not"] = self._made(found, branch=True)
         return kept
+
+    def _made(self, source: Object, *, branch: bool = False) -> Node:
+        """A node below this one. What is in a branch is looked at again and again, so its steps are counted."""
+        made = node_of(source, self.definitions)
+        if branch or self.in_branch:
+            made.in_branch = True
+        return made
 
     def rooted(self) -> Node:
         """The same schema as the root of an object: apiVersion, kind and metadata always belong."""
