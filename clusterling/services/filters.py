@@ -298,8 +298,13 @@ def with_impersonation(app: App, handle: Handler) -> Handler:
                     "at the cluster scope"
                 ),
             )
-        if "Impersonate-Group" in headers or "Impersonate-Uid" in headers:
-            raise bad_request("requested impersonation without impersonating a user name")
+        group, uid = headers.get("Impersonate-Group"), headers.get("Impersonate-Uid")
+        if group or uid:
+            groups = f"[]string{{{go_quote(group)}}}" if group else "[]string(nil)"
+            raise bad_request(
+                f'requested &user.DefaultInfo{{Name:"", UID:{go_quote(uid or "")}, Groups:{groups}, '
+                "Extra:map[string][]string(nil)} without impersonating a user name"
+            )
         return await handle(request)
 
     return impersonation

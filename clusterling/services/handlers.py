@@ -62,6 +62,8 @@ def find(served: Served, info: RequestInfo, method: str) -> Verb:
     if info.subresource:
         return _find_part(served, info)
     verb = info.verb
+    if verb == "proxy":
+        raise no_such_resource()
     named = bool(info.name) or verb in {"list", "watch"}
     if verb not in resource.verbs or verb not in _VERBS or named is (verb in {"create", "deletecollection"}):
         raise not_allowed(served, verb)
@@ -110,7 +112,7 @@ async def get(app: App, request: Request, served: Served) -> Response:
         served,
         _namespace(served, info),
         info.name,
-        resource_version=first(query, "resourceVersion") if query else "",
+        resource_version=parameters.read_version(query) if query else "",
     )
     if encoding.is_plain:
         return Response(200, value)

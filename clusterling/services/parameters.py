@@ -10,6 +10,7 @@ import re
 from typing import Final, Literal, TypeVar, cast
 
 from clusterling.machinery.errors import (
+    ApiError,
     FieldError,
     bad_request,
     forbidden_field,
@@ -85,6 +86,9 @@ def list_options(query: Query, served: Served, name: str = "") -> ListOptions:
     _check("ListOptions", wrong)
     if token and version not in {"", "0"}:
         raise bad_request("specifying resource version is not allowed when using continue")
+    problem = version_problem(version)
+    if problem:
+        raise bad_request(f"invalid resource version: {problem}")
     return ListOptions(labels, fields, version, cast(Match, match), max(limit, 0), token)
 
 
@@ -114,11 +118,29 @@ def watch_options(query: Query, served: Served, name: str = "") -> WatchOptions:
     return WatchOptions(
         labels,
         fields,
-        first(query, "resourceVersion"),
+        read_version(query),
         cast(Match, match),
         initial,
         is_true(query.get("allowWatchBookmarks")),
     )
+
+
+def read_version(query: Query) -> str:
+    """`resourceVersion` of a get or watch. Raises ApiError 500 where it is none, as upstream does."""
+    version = first(query, "resourceVersion")
+    problem = version_problem(version)
+    if problem:
+        raise ApiError(500, "", problem)
+    return version
+
+
+def version_problem(version: str) -> str:
+    """What is wrong with a resourceVersion, "" where nothing is (upstream: ParseResourceVersion)."""
+    if not version or (version.isascii() and version.isdigit() and int(version) < 1 << 64):
+        return ""
+    digits = version.isascii() and version.isdigit()
+    why = f"strconv.ParseUint: parsing {go_quote(version)}: {'value out of range' if digits else 'invalid syntax'}"
+    return str(invalid_value("resourceVersion", version, why))
 
 
 def watch_timeout_s(query: Query) -> int | None:

@@ -11,7 +11,14 @@ from functools import cache
 from typing import Final
 
 from clusterling.machinery import codec, patch, strictjson
-from clusterling.machinery.errors import ApiError, bad_request, unsupported_patch_type
+from clusterling.machinery.errors import (
+    ApiError,
+    bad_request,
+    go_quote,
+    invalid,
+    invalid_value,
+    unsupported_patch_type,
+)
 from clusterling.machinery.meta import Object
 from clusterling.registry.resource import Served
 from clusterling.services.parameters import apply_problems
@@ -66,13 +73,32 @@ def read(kind: PatchType, body: bytes, served: Served) -> tuple[Callable[[Object
         raise bad_request("invalid JSON patch") from error
     if kind is PatchType.JSON:
         problems = [f"json patch {text}" for text in duplicates]
-        return lambda obj: patch.json_patch(obj, document), problems + patch.json_patch_unknown_fields(
-            document
-        )
+        problems += patch.json_patch_unknown_fields(document)
+        return lambda obj: _same_kind(served, obj, patch.json_patch(obj, document)), problems
     if kind is PatchType.MERGE:
-        return lambda obj: patch.merge_patch(obj, document), duplicates
+        return lambda obj: _same_kind(served, obj, patch.merge_patch(obj, document)), duplicates
     rules = _rules(served.group, served.version.name, served.kind)
     return lambda obj: patch.strategic_merge(obj, document, rules), duplicates
+
+
+def _same_kind(served: Served, before: Object, after: Object) -> Object:
+    """The patched object, if it is still one of its kind. Raises ApiError 422.
+
+    A Scale that is patched has its own kind, which is compared as well.
+    """
+    kind, version = after.get("kind"), after.get("apiVersion")
+    if kind == before["kind"] and version == before["apiVersion"]:
+        return after
+    if served.resource.builtin:
+        why = (
+            f"no kind {go_quote(str(kind or ''))} is registered for version {go_quote(str(version or ''))} "
+            'in scheme "pkg/runtime/scheme.go:111"'
+        )
+        raise patch.undecodable(after, why)
+    if kind != before["kind"]:
+        wrong = invalid_value("kind", kind, f"must be {before['kind']}")
+        raise invalid(str(kind or ""), served.group, before["metadata"]["name"], [wrong])
+    return after
 
 
 @cache

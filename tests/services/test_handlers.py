@@ -68,6 +68,7 @@ ROUTES = [
     ("GET", f"{CONFIGMAPS}/a/b/c", NO_RESOURCE),
     ("GET", "/api/v1/namespaces/default/nodes", NO_RESOURCE),
     ("GET", "/api/v1/watch/namespaces/default/configmaps/a/x", NO_RESOURCE),
+    ("GET", "/api/v1/proxy/namespaces/default/configmaps/a", NO_RESOURCE),
     ("POST", "/api/v1/configmaps", NOT_ALLOWED),
     ("DELETE", "/api/v1/configmaps", NOT_ALLOWED),
     ("POST", f"{CONFIGMAPS}/foo", NOT_ALLOWED),
@@ -129,6 +130,7 @@ async def test_a_kind_called_clusters_is_served(world: Serving) -> None:
 # ---------------------------------------------------------------------- options
 
 INVALID_LIST = 'ListOptions.meta.k8s.io "" is invalid: '
+BAD_VERSION = 'resourceVersion: Invalid value: "abc": strconv.ParseUint: parsing "abc": invalid syntax'
 OPTIONS = [
     ("GET", f"{CONFIGMAPS}?limit=abc", 400, 'strconv.ParseInt: parsing "abc": invalid syntax'),
     (
@@ -163,6 +165,9 @@ OPTIONS = [
         400,
         "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
     ),
+    ("GET", f"{CONFIGMAPS}?resourceVersion=abc", 400, f"invalid resource version: {BAD_VERSION}"),
+    ("GET", f"{CONFIGMAPS}?watch=1&resourceVersion=abc", 500, BAD_VERSION),
+    ("GET", f"{CONFIGMAPS}/a?resourceVersion=abc", 500, BAD_VERSION),
     (
         "GET",
         f"{CONFIGMAPS}?resourceVersionMatch=Exact",
@@ -501,6 +506,23 @@ async def test_a_patch_that_is_none_is_refused_in_upstreams_words(
     await world.client().post(CONFIGMAPS, configmap("a"))
     found, _, text = await refused(world, "PATCH", f"{CONFIGMAPS}/a", body, content_type)
     assert (found, text) == (code, message)
+
+
+async def test_a_patch_makes_nothing_of_another_kind(world: Serving) -> None:
+    client = world.client()
+    await client.post(CONFIGMAPS, configmap("a"))
+    await client.post(WIDGETS, widget("w"))
+    code, reason, message = await refused(world, "PATCH", f"{CONFIGMAPS}/a", b'{"kind":"Foo"}', MERGE)
+    assert (code, reason) == (422, "Invalid")
+    assert message.startswith(' "" is invalid: patch: Invalid value: ')
+    assert message.endswith(
+        ': no kind "Foo" is registered for version "v1" in scheme "pkg/runtime/scheme.go:111"'
+    )
+    assert await refused(world, "PATCH", f"{WIDGETS}/w", b'{"kind":"Foo"}', MERGE) == (
+        422,
+        "Invalid",
+        'Foo.example.com "w" is invalid: kind: Invalid value: "Foo": must be Widget',
+    )
 
 
 async def test_each_kind_of_patch_changes_what_it_says(world: Serving) -> None:
