@@ -6,7 +6,7 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from subprocess import STDOUT, Popen
 from time import monotonic, sleep
@@ -19,7 +19,9 @@ from tests.e2e.clusters import CALL_S, Cluster
 pytestmark = [
     pytest.mark.clients,
     # What the libraries do with the standard library and with each other is not ours to warn about.
-    pytest.mark.filterwarnings("default"),
+    pytest.mark.filterwarnings(
+        "default", "ignore::ResourceWarning", "ignore:Kubernetes version .* is not supported"
+    ),
 ]
 
 GREETINGS = {
@@ -180,10 +182,16 @@ def test_the_official_clients_dynamic_part_finds_a_new_kind(cluster: Cluster, of
     assert [item["metadata"]["name"] for item in listed["items"]] == ["first"]
 
 
-async def test_kr8s_works_with_builtin_and_custom_kinds(cluster: Cluster) -> None:
-    kr8s, objects = _any("kr8s"), _any("kr8s.asyncio.objects")
+@pytest.fixture
+async def kr8s(cluster: Cluster) -> AsyncIterator[Any]:
+    """kr8s, aimed at a fresh cluster."""
+    api = await _any("kr8s").asyncio.api(kubeconfig=str(cluster.kubeconfig))
+    yield api
+    await api._session.aclose()
 
-    api = await kr8s.asyncio.api(kubeconfig=str(cluster.kubeconfig))
+
+async def test_kr8s_works_with_builtin_and_custom_kinds(kr8s: Any, cluster: Cluster) -> None:
+    api, objects = kr8s, _any("kr8s.asyncio.objects")
     assert (await api.version())["major"] == "1"
     settings = await objects.ConfigMap(
         {"metadata": {"name": "settings", "namespace": "default"}, "data": {"a": "1"}}, api=api
@@ -213,10 +221,8 @@ async def test_kr8s_works_with_builtin_and_custom_kinds(cluster: Cluster) -> Non
     assert not await settings.exists()
 
 
-async def test_kr8s_watches(cluster: Cluster) -> None:
-    kr8s, objects = _any("kr8s"), _any("kr8s.asyncio.objects")
-
-    api = await kr8s.asyncio.api(kubeconfig=str(cluster.kubeconfig))
+async def test_kr8s_watches(kr8s: Any) -> None:
+    api, objects = kr8s, _any("kr8s.asyncio.objects")
     one = await objects.ConfigMap(
         {"metadata": {"name": "one", "namespace": "default", "labels": {"w": "y"}}}, api=api
     )
