@@ -19,7 +19,7 @@ import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Self
 
 from clusterling.storage.backend import prefix_end, prefixes
@@ -102,8 +102,32 @@ class CacheBudget:
 class _Unit:
     """One collection in memory: entries, their keys in order, and the streams of its watchers."""
 
-    def __init__(self, cache: CachedStore, prefix: str, below: Watch, page: Page) -> None:
+    __slots__ = (
+        "below",
+        "bytes",
+        "cache",
+        "charged",
+        "entries",
+        "keys",
+        "last_change",
+        "place",
+        "prefix",
+        "snapshot",
+        "streams",
+        "used",
+        "whole",
+    )
+
+    def __init__(
+        self,
+        cache: CachedStore,
+        prefix: str,
+        place: AbstractAsyncContextManager[Watch],
+        below: Watch,
+        page: Page,
+    ) -> None:
         self.cache = cache
+        self.place = place
         self.prefix = prefix
         self.below = below
         self.entries: dict[str, Entry] = {}
@@ -113,7 +137,6 @@ class _Unit:
         self.bytes = UNIT_OVERHEAD_BYTES
         self.charged = 0  # What the budget was last told.
         self.used = False  # Again, since it was loaded or last spared.
-        self.resources = AsyncExitStack()
         self.whole = self._new_stream(prefix, page.last_change)
         self.streams = {prefix: self.whole}
 
@@ -287,7 +310,7 @@ class CachedStore:
         self._units: dict[str, _Unit] = {}
         self._loading: dict[str, asyncio.Event] = {}
         self._gets: dict[str, int] = {}
-        self._leaving: list[AsyncExitStack] = []
+        self._leaving: list[AbstractAsyncContextManager[Watch]] = []
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -410,12 +433,12 @@ class CachedStore:
         if self._units.get(unit.prefix) is unit:
             del self._units[unit.prefix]
         self.budget.remove(unit)
-        self._leaving.append(unit.resources)
+        self._leaving.append(unit.place)
         unit.retire(error)
 
     async def _let_go(self) -> None:
         while self._leaving:
-            await self._leaving.pop().aclose()
+            await self._leaving.pop().__aexit__(None, None, None)
 
     def _worth_loading(self, prefix: str) -> bool:
         if prefix in self._loading:
@@ -454,23 +477,28 @@ class CachedStore:
 
     async def _read(self, prefix: str) -> _Unit | None:
         """One attempt at loading; None where so much changed meanwhile that the watch fell out of its window."""
-        async with AsyncExitStack() as stack:
-            below = await stack.enter_async_context(self._below.watch(prefix, after=self._below.head()))
+        place = self._below.watch(prefix, after=self._below.head())
+        below = await place.__aenter__()
+        published = False
+        try:
             page = await self._below.list(prefix)
-            unit = _Unit(self, prefix, below, page)
+            unit = _Unit(self, prefix, place, below, page)
             await unit.fill(page.entries)
             if self._closed:
                 raise Unavailable("the cache is closed")
-            # From here to the return there is no await: nothing is missed between catching up and following.
+            # From here on there is no await: nothing is missed between catching up and following.
             try:
                 unit.follow()
             except Compacted:
                 return None
-            unit.resources = stack.pop_all()
             self._units[prefix] = unit
             self._gets.pop(prefix, None)
             self.budget.charge(unit)
+            published = True
             return unit
+        finally:
+            if not published:
+                await place.__aexit__(None, None, None)
 
     def _finished(self, raw: Entry) -> Entry:
         return Entry(raw.key, self.finish(raw.key, raw.value, raw.revision), raw.revision)
@@ -507,7 +535,8 @@ class CachedStore:
             replay, through = await self._replay(prefix, after)
             if self._units.get(name) is unit and unit.floor(prefix) <= through:
                 stream = unit.stream(prefix)
-                watch = stream.subscribe(after, replay, through=through)
+                watch = stream.subscribe(max(after, through))
+                watch.replay_first(replay, after)
                 break
         unit.used = True
         try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from clusterling.storage.backend import Backend, prefixes
@@ -48,6 +48,22 @@ class Stream:
     `progress` tells how far the stream has come where no events say so. With `keep` the window stays for
     watches to come; without, a batch goes when the last watch has taken it.
     """
+
+    __slots__ = (
+        "_batches",
+        "_bytes",
+        "_bytes_max",
+        "_events",
+        "_events_max",
+        "_keep",
+        "_progress",
+        "_start",
+        "_weights",
+        "error",
+        "floor",
+        "prefix",
+        "watches",
+    )
 
     def __init__(
         self,
@@ -105,12 +121,9 @@ class Stream:
     def batches_after(self, revision: int) -> Sequence[Batch]:
         return self._batches[self._index_after(revision) :]
 
-    def subscribe(self, after: int, replay: Sequence[Batch] = (), *, through: int = 0) -> StreamWatch:
-        """A watch of `replay` first, which reaches to `through`, then of what the window has.
-
-        Neither `after` nor, with a replay, `through` is below `floor`.
-        """
-        watch = StreamWatch(self, self._start + self._index_after(max(after, through)), after, replay)
+    def subscribe(self, after: int) -> StreamWatch:
+        """A watch of what the window has above `after`, which is not below `floor`, and of what comes."""
+        watch = StreamWatch(self, self._start + self._index_after(after), after)
         self.watches.add(watch)
         return watch
 
@@ -158,13 +171,13 @@ class Stream:
 class StreamWatch:
     """A position in a stream, after a replay of its own."""
 
-    __slots__ = ("_callback", "_error", "_replay", "_revision", "_stream", "_waiter", "position")
+    __slots__ = ("_callback", "_error", "_replay", "_revision", "_waiter", "position", "stream")
 
-    def __init__(self, stream: Stream, position: int, after: int, replay: Sequence[Batch]) -> None:
+    def __init__(self, stream: Stream, position: int, after: int) -> None:
+        self.stream = stream
         self.position = position
-        self._stream = stream
         self._revision = after
-        self._replay = list(reversed(replay))
+        self._replay: list[Batch] | None = None
         self._callback: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._error: StorageError | None = None
@@ -173,8 +186,8 @@ class StreamWatch:
     def revision(self) -> int:
         if self._error is None and not self._replay:
             try:
-                if self._stream.at(self.position) is None:
-                    return max(self._revision, self._stream.reached())
+                if self.stream.at(self.position) is None:
+                    return max(self._revision, self.stream.reached())
             except StorageError:
                 return self._revision
         return self._revision
@@ -186,7 +199,7 @@ class StreamWatch:
             batch = self._replay.pop()
             self._revision = max(self._revision, batch.revision)
             return batch
-        stream = self._stream
+        stream = self.stream
         try:
             while (shared := stream.at(self.position)) is not None:
                 self.position += 1
@@ -212,13 +225,18 @@ class StreamWatch:
         if self._callback is not None:
             self._callback()
 
+    def replay_first(self, replay: Sequence[Batch], after: int) -> None:
+        """Goes back to `after`: gives these batches first, which reach to where the watch is."""
+        self._replay = list(reversed(replay))
+        self._revision = after
+
     def close(self) -> None:
         """Gives up the position; who still waits gets Unavailable."""
         self._callback = None
         self._error = self._error or Unavailable("the watch is closed")
         self.wake()
-        self._stream.watches.discard(self)
-        self._stream.release()
+        self.stream.watches.discard(self)
+        self.stream.release()
 
     def __aiter__(self) -> AsyncIterator[Batch]:
         return self
@@ -238,9 +256,29 @@ class StreamWatch:
         if self._error is not None or self._replay:
             return True
         try:
-            return self._stream.at(self.position) is not None
+            return self.stream.at(self.position) is not None
         except StorageError:
             return True
+
+
+class _Subscription:
+    """The context of a watch. A class, and a small one: every collection in memory holds one open."""
+
+    __slots__ = ("_after", "_feed", "_prefix", "_watch")
+
+    def __init__(self, feed: Feed, prefix: str, after: int) -> None:
+        self._feed = feed
+        self._prefix = prefix
+        self._after = after
+        self._watch: StreamWatch | None = None
+
+    async def __aenter__(self) -> Watch:
+        self._watch = await self._feed.subscribe(self._prefix, self._after)
+        return self._watch
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watch is not None:
+            self._feed.leave(self._watch)
 
 
 class Feed:
@@ -292,35 +330,37 @@ class Feed:
 
     def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
         """As `Store.watch`."""
-        return self._watch(prefix, after)
+        return _Subscription(self, prefix, after)
 
-    @asynccontextmanager
-    async def _watch(self, prefix: str, after: int) -> AsyncIterator[Watch]:
+    async def subscribe(self, prefix: str, after: int) -> StreamWatch:
+        """A watch that is in place; `leave` it."""
         if self._closed is not None:
             raise self._closed
         stream = self._streams.get(prefix)
         if stream is None:
-            stream = Stream(prefix, lambda: self._revision, keep=False, floor=self._revision)
+            stream = Stream(prefix, self.reached_revision, keep=False, floor=self._revision)
             self._streams[prefix] = stream
         # In place from here on; what is older comes from history, without a gap and without an overlap.
         joined = self._revision
-        live = stream.subscribe(joined)
-        watch = live
+        live = stream.subscribe(max(joined, after))
+        if after >= joined:
+            return live
         try:
-            if after < joined:
-                replay = await self._replay(prefix, after, joined)
-                watch = StreamWatch(stream, live.position, after, replay)
-                stream.watches.discard(live)
-                stream.watches.add(watch)
-            elif after > joined:
-                watch = stream.subscribe(after)
-                stream.watches.discard(live)
-            yield watch
-        finally:
-            watch.close()
-            live.close()
-            if not stream.watches and self._streams.get(prefix) is stream:
-                del self._streams[prefix]
+            replay = await self._replay(prefix, after, joined)
+        except BaseException:
+            self.leave(live)
+            raise
+        live.replay_first(replay, after)
+        return live
+
+    def leave(self, watch: StreamWatch) -> None:
+        watch.close()
+        stream = watch.stream
+        if not stream.watches and self._streams.get(stream.prefix) is stream:
+            del self._streams[stream.prefix]
+
+    def reached_revision(self) -> int:
+        return self._revision
 
     async def _replay(self, prefix: str, after: int, through: int) -> list[Batch]:
         replay: list[Batch] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from clusterling.storage.store import (
@@ -67,7 +67,7 @@ class Keyspace:
             raise self._error(error) from error
 
     def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
-        return self._watch(self._range(prefix), after)
+        return _Stripped(self._store.watch(self._range(prefix), after=after), len(self._prefix))
 
     def head(self) -> int:
         return self._store.head()
@@ -95,11 +95,6 @@ class Keyspace:
     async def identity(self) -> Identity:
         return await self._store.identity()
 
-    @asynccontextmanager
-    async def _watch(self, inside: str, after: int) -> AsyncIterator[Watch]:
-        async with self._store.watch(inside, after=after) as below:
-            yield _Stripped(below, len(self._prefix))
-
     def _key(self, key: str) -> str:
         if _BAD_KEY.search(key):
             raise ValueError(f"not a key: {key!r}")
@@ -118,11 +113,21 @@ class Keyspace:
 
 
 class _Stripped:
-    """A watch whose keys have lost their first `cut` characters."""
+    """A watch, and its context, whose keys have lost their first `cut` characters."""
 
-    def __init__(self, below: Watch, cut: int) -> None:
-        self._below = below
+    __slots__ = ("_below", "_cut", "_place")
+
+    def __init__(self, place: AbstractAsyncContextManager[Watch], cut: int) -> None:
+        self._place = place
         self._cut = cut
+        self._below: Watch
+
+    async def __aenter__(self) -> Watch:
+        self._below = await self._place.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._place.__aexit__(None, None, None)
 
     @property
     def revision(self) -> int:

@@ -22,8 +22,9 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Final
 
 from clusterling.storage.store import (
@@ -119,7 +120,12 @@ class Overlay:
         raise AssertionError("the last attempt returns or raises")
 
     def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
-        return self._watch(prefix, after)
+        return _MergedWatch(
+            self._upper.watch(prefix, after=after),
+            self._lower.watch(prefix, after=after),
+            partial(self._state, prefix, after),
+            self._derived,
+        )
 
     def head(self) -> int:
         return self._upper.head()
@@ -147,15 +153,6 @@ class Overlay:
 
     async def identity(self) -> Identity:
         return await self._upper.identity()
-
-    @asynccontextmanager
-    async def _watch(self, prefix: str, after: int) -> AsyncIterator[Watch]:
-        async with (
-            self._upper.watch(prefix, after=after) as upper,
-            self._lower.watch(prefix, after=after) as lower,
-        ):
-            below, hidden = await self._state(prefix, after)
-            yield _MergedWatch(upper, lower, self._derived, below=below, hidden=hidden)
 
     async def _state(self, prefix: str, after: int) -> tuple[dict[str, Entry], set[str]]:
         """What is below, and which of it is hidden, where a watch after that revision starts."""
@@ -239,35 +236,66 @@ def _shown(entry: Entry) -> Entry | None:
 
 
 class _MergedWatch:
-    """The events of both stores as those of the merged one, in order of their revisions.
+    """The events of both stores as those of the merged one, in order of their revisions; with its context.
 
     It follows what is below and what of that is hidden, so that it can tell, without asking, whether a change
     below shows. Where it cannot (a key is new below, the lower range is dropped) its readers list again.
     """
 
+    __slots__ = (
+        "_below",
+        "_callback",
+        "_derived",
+        "_error",
+        "_hidden",
+        "_lower",
+        "_next_lower",
+        "_next_upper",
+        "_places",
+        "_revision",
+        "_state",
+        "_stirred",
+        "_upper",
+        "_waiter",
+    )
+
     def __init__(
         self,
-        upper: Watch,
-        lower: Watch,
+        upper: AbstractAsyncContextManager[Watch],
+        lower: AbstractAsyncContextManager[Watch],
+        state: Callable[[], Awaitable[tuple[dict[str, Entry], set[str]]]],
         derived: Callable[[Entry], Entry],
-        *,
-        below: dict[str, Entry],
-        hidden: set[str],
     ) -> None:
-        self._upper = upper
-        self._lower = lower
+        self._places = (upper, lower)
+        self._state = state
         self._derived = derived
-        self._below = below
-        self._hidden = hidden
+        self._upper: Watch
+        self._lower: Watch
+        self._below: dict[str, Entry] = {}
+        self._hidden: set[str] = set()
         self._next_upper: Batch | None = None
         self._next_lower: list[Event] = []
-        self._revision = min(upper.revision, lower.revision)
+        self._revision = 0
         self._error: Compacted | None = None
         self._callback: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._stirred = False
-        upper.notify(self._stir)
-        lower.notify(self._stir)
+
+    async def __aenter__(self) -> Watch:
+        async with AsyncExitStack() as undo:
+            upper, lower = self._places
+            self._upper = await undo.enter_async_context(upper)
+            self._lower = await undo.enter_async_context(lower)
+            self._revision = min(self._upper.revision, self._lower.revision)
+            self._below, self._hidden = await self._state()
+            undo.pop_all()
+        self._upper.notify(self._stir)
+        self._lower.notify(self._stir)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for place in self._places:
+            await place.__aexit__(None, None, None)
 
     @property
     def revision(self) -> int:
