@@ -32,8 +32,6 @@ logger = logging.getLogger(__name__)
 CRDS: Final = "apiextensions.k8s.io/customresourcedefinitions/"
 SCHEMA_FENCES: Final = "~fence/crd-schema/"
 
-TERMINATING_VERBS: Final = ("delete", "deletecollection", "get", "list", "watch")
-
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
@@ -151,7 +149,7 @@ class Cluster:
             logger.warning("crd-unusable cluster=%s crd=%s error=%s", self.name, name, error)
             return _Compiled(source, None)
         if conditions.get("Terminating") == "True":
-            resource = replace(resource, verbs=TERMINATING_VERBS)
+            resource = replace(resource, terminating=True)
         return _Compiled(source, resource)
 
     def _changed(self) -> None:

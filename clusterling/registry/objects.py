@@ -333,6 +333,9 @@ class ObjectStore:
         self, ctx: Context, served: Served, namespace: str, given: Object, options: WriteOptions
     ) -> bytes:
         resource, strategy = served.resource, served.resource.strategy
+        if resource.terminating:
+            why = "create not allowed while custom resource definition is terminating"
+            raise errors.forbidden(served.plural, served.group, name_of(given), why)
         obj = _copy(given)
         metadata = meta(obj)
         metadata.update(
@@ -347,8 +350,7 @@ class ObjectStore:
             metadata.pop("generation", None)
         await self._admission.mutate(ctx, served, "CREATE", obj, None)
         strategy.prepare_for_create(ctx, obj)
-        # Defaults once more: what the strategy took away (status) reads as its default from now on.
-        served.version.schema.default(obj)
+        _default_again(served, obj)
         await strategy.admit(ctx, obj, None)
         self._check(served, obj, self._validate(ctx, served, obj))
         for text in strategy.warnings(ctx, obj):
@@ -459,7 +461,7 @@ class ObjectStore:
         _keep_system_fields(before, metadata)
         await self._admission.mutate(ctx, served, "UPDATE", obj, old)
         strategy.prepare_for_update(ctx, obj, old)
-        served.version.schema.default(obj)
+        _default_again(served, obj)
         _keep_system_fields(before, metadata := meta(obj))
         if strategy.has_generation and self._outgrew(served, obj, old):
             metadata["generation"] = int(before.get("generation", 0)) + 1
@@ -553,8 +555,8 @@ class ObjectStore:
             metadata["deletionTimestamp"] = rfc3339(self._clock.now())
             if not stays:
                 metadata["deletionGracePeriodSeconds"] = 0
-            if metadata.get("generation"):
-                metadata["generation"] += 1
+                if metadata.get("generation"):
+                    metadata["generation"] += 1
         if obj == old:
             return shown, False
         if ctx.dry_run:
@@ -683,7 +685,8 @@ class ObjectStore:
         else:
             found += validate_object_meta_update(obj["metadata"], old["metadata"], builtin=resource.builtin)
         if not resource.builtin:
-            found += served.version.schema.validate(obj, old)
+            judge = served.version.schema
+            found += (judge.validate_status if ctx.subresource == "status" else judge.validate)(obj, old)
         found += strategy.validate(ctx, obj) if old is None else strategy.validate_update(ctx, obj, old)
         return found
 
@@ -821,6 +824,12 @@ def _shown(obj: Object, stored: bytes, revision: int, served: Served) -> bytes:
         return with_revision(stored, revision)
     obj["metadata"]["resourceVersion"] = str(revision)
     return orjson.dumps(obj)
+
+
+def _default_again(served: Served, obj: Object) -> None:
+    """What a custom resource's strategy took away (status) reads as its schema's default from now on."""
+    if not served.resource.builtin:
+        served.version.schema.default(obj)
 
 
 def _keep_system_fields(before: Object, metadata: Object) -> None:

@@ -121,6 +121,7 @@ class Resource:
     `converter`: None where versions differ in `apiVersion` alone (conversion strategy None).
     `parts`: subresources that replace a part of the object in the manner of `status`, by the strategy's
     `prepare_for_update` (`finalize` of namespaces).
+    `terminating`: its CRD is being deleted, so nothing new of it can be made.
     `builtin`: decoding errors follow upstream's typed kinds (400), strategic merge patch and protobuf are accepted.
     """
 
@@ -136,6 +137,7 @@ class Resource:
     storage: Resource | None = None
     converter: Converter | None = None
     builtin: bool = True
+    terminating: bool = False
     schema_revision: int = 0
     guard_key: str = ""
 

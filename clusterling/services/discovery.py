@@ -183,10 +183,15 @@ def _group(group: str, versions: tuple[str, ...]) -> Object:
     return {"name": group, "versions": told, "preferredVersion": told[0]}
 
 
+# What discovery no longer tells of a kind that is being deleted (apiextensions: customresource_discovery_controller.go).
+_LOST_VERBS: Final = frozenset({"create", "patch", "update"})
+
+
 def _verbs(resource: Resource) -> list[str]:
     if resource.builtin:
         return sorted(resource.verbs)
-    return [verb for verb in _CUSTOM_VERBS if verb in resource.verbs]
+    lost = _LOST_VERBS if resource.terminating else frozenset()
+    return [verb for verb in _CUSTOM_VERBS if verb in resource.verbs and verb not in lost]
 
 
 def storage_version_hash(resource: Resource) -> str:
