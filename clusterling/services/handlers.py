@@ -416,7 +416,7 @@ def _check_kind(request: Request, served: Served, obj: Object) -> None:
     if not served.resource.builtin:
         if api_version != str(expected):
             raise _version_mismatch(api_version, expected)
-        name = obj["metadata"].get("name")
+        name = _metadata(obj).get("name")
         wrong = invalid_value("kind", kind, f"must be {served.kind}")
         raise invalid(kind, served.group, name if isinstance(name, str) else "", [wrong])
     got = GroupVersion.parse(api_version)
@@ -441,7 +441,7 @@ def _version_mismatch(got: str, expected: GroupVersion) -> ApiError:
 
 def _check_place(served: Served, info: RequestInfo, obj: Object) -> None:
     """An update names the object that the path names. Raises ApiError 400."""
-    namespace = obj["metadata"].get("namespace")
+    namespace = _metadata(obj).get("namespace")
     if served.resource.namespaced and namespace and namespace != info.namespace:
         raise bad_request(
             "the namespace of the provided object does not match the namespace sent on the request"
@@ -449,8 +449,14 @@ def _check_place(served: Served, info: RequestInfo, obj: Object) -> None:
     _check_name(info, obj)
 
 
+def _metadata(obj: Object) -> Object:
+    """A body's metadata; empty where it has none that is a map."""
+    found = obj.get("metadata")
+    return found if isinstance(found, dict) else {}
+
+
 def _check_name(info: RequestInfo, obj: Object) -> None:
-    name = obj["metadata"].get("name")
+    name = _metadata(obj).get("name")
     if not name:
         raise bad_request(
             f"the name of the object ({info.name} based on URL) was undeterminable: name must be provided"
