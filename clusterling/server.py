@@ -46,7 +46,7 @@ from clusterling.tenancy import underlay
 from clusterling.tenancy.authentication.authenticator import Tokens, bearer_token
 from clusterling.tenancy.authentication.tokens import IssuedTokens, StaticTokens
 from clusterling.tenancy.authorization import ADMIN, allows
-from clusterling.tenancy.cluster import GROUP, KIND, PLURAL, ROOT_PACK, VERSION, ensure_root
+from clusterling.tenancy.cluster import GROUP, KIND, PLURAL, ROOT_PACK, VERSION, ensure_root, refresh_urls
 from clusterling.tenancy.directory import Directory
 from clusterling.tenancy.kubeconfig import Endpoint
 from clusterling.tenancy.limits import Limits
@@ -279,6 +279,7 @@ class ApiServer:
         url = f"{'https' if ssl_context else 'http'}://{shown}:{listener.port}"
         if not self._endpoint.base_url:
             self._endpoint.base_url = url
+        await refresh_urls(self._root_keys, self._endpoint.url)
         return url
 
     async def stop_listening(self) -> None:

@@ -370,7 +370,7 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
             )
             async with server.running():
                 url = await _listen(server, config, context)
-                await _settle(server, config, store)
+                await _settle(server, config)
                 directory.write_admin_kubeconfig(_admin_kubeconfig(server.url, token, ca_pem))
                 gc.freeze()
                 emit(f"clusterling ready: {url} data={directory.path}\n")
@@ -414,13 +414,9 @@ async def _listen(server: ApiServer, config: Config, context: ssl.SSLContext | N
         ) from error
 
 
-async def _settle(server: ApiServer, config: Config, store: Any) -> None:
-    """What the first start makes, and a start at a new address corrects."""
+async def _settle(server: ApiServer, config: Config) -> None:
+    """Makes the cluster that is also served at `/`, at the first start."""
     from clusterling.machinery.errors import ApiError
-    from clusterling.storage.keyspace import Keyspace
-    from clusterling.tenancy.cluster import refresh_urls
-    from clusterling.tenancy.kubeconfig import Endpoint
-    from clusterling.tenancy.names import ROOT_ID
 
     if config.default_cluster:
         try:
@@ -430,7 +426,6 @@ async def _settle(server: ApiServer, config: Config, store: Any) -> None:
                 raise CliError(
                     f"cannot make the cluster {config.default_cluster}: {error.message}"
                 ) from error
-    await refresh_urls(Keyspace(store, ROOT_ID), Endpoint(server.url).url)
 
 
 def _admin_kubeconfig(url: str, token: str, ca_pem: bytes) -> dict[str, Any]:

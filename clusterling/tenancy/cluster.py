@@ -313,28 +313,38 @@ async def ensure_root(store: Store, clock: Clock, url: str) -> None:
 async def refresh_urls(store: Store, url_of: Callable[[str], str]) -> None:
     """Corrects the addresses in statuses after the server's own has changed. `store` is root's keyspace.
 
-    Pages through all clusters, and writes only those whose address is another now. Safe to repeat.
+    Writes only those whose address is another now, and `root`'s last: while that is right, so are all others, and
+    a start costs one look. Safe to repeat.
     """
+    root = await store.get(key_of(ROOT))
+    if root is None or not _is_misplaced(orjson.loads(root.value), url_of):
+        return
     after = ""
     while True:
         page = await store.list(f"{COLLECTION}-/", after=after, limit=_PAGE)
         # Together, so that they share commits.
         async with asyncio.TaskGroup() as group:
             for entry in page.entries:
-                group.create_task(_refresh_url(store, entry, url_of))
+                if entry.key != root.key:
+                    group.create_task(_refresh_url(store, entry, url_of))
         if len(page.entries) < _PAGE:
-            return
+            break
         after = page.entries[-1].key
+    await _refresh_url(store, root, url_of)
+
+
+def _is_misplaced(obj: Object, url_of: Callable[[str], str]) -> bool:
+    url = url_of(name_of(obj))
+    return bool(url) and obj["status"].get("url") != url
 
 
 async def _refresh_url(store: Store, entry: Entry, url_of: Callable[[str], str]) -> None:
     obj: Object = orjson.loads(entry.value)
-    url = url_of(name_of(obj))
-    if not url or obj["status"].get("url") == url:
+    if not _is_misplaced(obj, url_of):
         return
     # In the place it has when a cluster is made: before the conditions.
     status = {key: value for key, value in obj["status"].items() if key not in ("url", "conditions")}
-    obj["status"] = {**status, "url": url, "conditions": obj["status"].get("conditions", [])}
+    obj["status"] = {**status, "url": url_of(name_of(obj)), "conditions": obj["status"].get("conditions", [])}
     meta(obj).pop("resourceVersion", None)
     # Whoever wrote it meanwhile, or deleted it, knows better.
     with suppress(RevisionConflict):

@@ -11,8 +11,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-from clusterling.storage.overlay import Overlay
-
 from clusterling.machinery.names import ClusterName
 from clusterling.registry import views
 from clusterling.registry.admission import Admission
@@ -22,6 +20,7 @@ from clusterling.registry.ports import Ports
 from clusterling.storage.cache import CacheBudget, CachedStore
 from clusterling.storage.guarded import Guarded
 from clusterling.storage.keyspace import Keyspace
+from clusterling.storage.overlay import Overlay
 from clusterling.storage.store import Store
 from clusterling.tenancy.directory import Directory, Record
 from clusterling.tenancy.names import ROOT_ID, fence_key
