@@ -1,0 +1,347 @@
+"""Stories: requests in order, told to any server, and what it answered in a form that two servers can be compared by.
+
+What no two servers share (uids, times, revisions, random names, continue tokens) is replaced by a word for it. What is
+left must be the same: status, the headers that clients look at, and the whole body. A difference that stays is written
+beside its request (`differs`), by the path at which it is seen, with the reason.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import secrets
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+RECORDED: Final = Path(__file__).parent / "recorded.json"
+
+# Headers that a client could act on. Upstream's own of priority and fairness, audit and dates are none of them.
+HEADERS: Final = ("Content-Type", "Warning", "Retry-After", "Cache-Control", "X-Content-Type-Options", "Allow", "Location")
+
+WAIT_S: Final = 10.0  # For an event that must come.
+QUIET_S: Final = 0.15  # How long a watch stays silent before it is said to have said all.
+READY_S: Final = 30.0
+TOGETHER: Final = 8
+
+Json = Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """One request. `body`: a JSON value, or bytes as they are. `${ns}`, `${group}` and `${saved.path}` are filled in.
+
+    `events`: how many a watch is to bring; `during`: steps that are done once it is open.
+    """
+
+    method: str
+    path: str
+    body: Json = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    save: str = ""
+    events: int | None = None
+    during: tuple[Step, ...] = ()
+    differs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def request(self) -> Json:
+        """The request as the table shows it."""
+        shown: dict[str, Json] = {"request": self.title}
+        if self.headers:
+            shown["sent"] = dict(self.headers)
+        if self.body is not None:
+            body = self.body.decode("latin-1") if isinstance(self.body, bytes) else self.body
+            long = len(body) > 2000 if isinstance(body, str) else len(json.dumps(body)) > 4000  # noqa: PLR2004
+            shown["body"] = "(long)" if long else body
+        if self.during:
+            shown["during"] = [step.title for step in self.during]
+        return shown
+
+
+Story = Sequence[Step]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server to talk to: its address, a prefix of all paths, an administrator's token."""
+
+    url: str
+    token: str
+    ca_pem: str
+
+    def connect(self) -> http.client.HTTPSConnection:
+        parts = urlsplit(self.url)
+        context = ssl.create_default_context(cadata=self.ca_pem)
+        return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=WAIT_S, context=context)
+
+    @property
+    def prefix(self) -> str:
+        return urlsplit(self.url).path
+
+
+class Teller:
+    """Tells one story to a server, in a namespace of its own."""
+
+    def __init__(self, peer: Peer, group: str) -> None:
+        self._peer = peer
+        self._connection = peer.connect()
+        self.namespace = f"story-{secrets.token_hex(4)}"
+        self.group = group
+        self._saved: dict[str, Json] = {}
+
+    def tell(self, story: Story) -> list[Json]:
+        """The answers, normalised, one a step."""
+        made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
+        answer = self.do(Step("POST", "/api/v1/namespaces", made))
+        assert answer["status"] == 201, answer  # noqa: PLR2004
+        try:
+            return [self.do(step) for step in story]
+        finally:
+            self._connection.close()
+
+    def do(self, step: Step) -> Json:
+        """One request and its normalised answer."""
+        if step.events is not None:
+            return self._watch(step)
+        try:
+            response, payload = self._send(self._connection, step)
+        except http.client.RemoteDisconnected:
+            self._connection.close()
+            return {"status": 0, "headers": {}, "answer": "(the connection is closed)"}
+        document = _read(payload, response.getheader("Content-Type", ""))
+        if step.save:
+            self._saved[step.save] = document
+        return self._answer(response, document)
+
+    def _send(
+        self, connection: http.client.HTTPSConnection, step: Step, *, whole: bool = True
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        path = self._filled(step.path)
+        body = step.body
+        if isinstance(body, bytes):
+            body = self._filled(body.decode("latin-1")).encode("latin-1")
+        elif body is not None:
+            body = self._filled(json.dumps(body)).encode()
+        headers = {"Authorization": f"Bearer {self._peer.token}", "User-Agent": "story/1", **step.headers}
+        if body is not None and not isinstance(step.body, bytes):
+            headers.setdefault("Content-Type", "application/json")
+        connection.putrequest(step.method, self._peer.prefix + path, skip_accept_encoding=True)
+        for name, value in headers.items():
+            if value:
+                connection.putheader(name, self._filled(value))
+        connection.putheader("Content-Length", str(len(body or b"")))
+        connection.endheaders(body)
+        response = connection.getresponse()
+        if not whole and response.status == 200:  # noqa: PLR2004
+            return response, b""
+        payload = response.read()
+        if response.will_close:
+            connection.close()
+        return response, payload
+
+    def _watch(self, step: Step) -> Json:
+        connection = self._peer.connect()
+        try:
+            response, payload = self._send(connection, step, whole=False)
+            if response.status != 200:  # noqa: PLR2004
+                return self._answer(response, _read(payload, response.getheader("Content-Type", "")))
+            during = [self.do(one) for one in step.during]
+            events = list(_events(connection, response, step.events or 0))
+            answer = self._answer(response, events)
+            if during:
+                answer["during"] = during
+            return answer
+        finally:
+            connection.close()
+
+    def _answer(self, response: http.client.HTTPResponse, document: Json) -> Json:
+        headers = {}
+        for name in HEADERS:
+            values = sorted(response.headers.get_all(name) or ())
+            if values:
+                headers[name] = [self._plain(value) for value in values] if name == "Warning" else self._plain(values[0])
+        return {"status": response.status, "headers": headers, "answer": self._normal(document)}
+
+    def _filled(self, text: str) -> str:
+        def value(match: re.Match[str]) -> str:
+            name, _, more = match[1].partition("+")
+            if name == "ns":
+                return self.namespace
+            if name == "group":
+                return self.group
+            first, *rest = name.split(".")
+            found = self._saved[first]
+            for part in rest:
+                found = found.get(part, "absent")
+            return str(int(found) + int(more)) if more else str(found)
+
+        return _TEMPLATE.sub(value, text)
+
+    def _plain(self, text: str) -> str:
+        text = text.replace(self.namespace, "${ns}").replace(self.group, "${group}")
+        for pattern, word in _WORDS:
+            text = pattern.sub(word, text)
+        return text
+
+    def _normal(self, value: Json, key: str = "") -> Json:
+        if isinstance(value, dict):
+            kept = {name: inner for name, inner in value.items() if name != "managedFields"}
+            return {self._plain(name): self._normal(inner, name) for name, inner in _named(kept).items()}
+        if isinstance(value, list):
+            return [self._normal(inner, "cell" if key == "cells" else "") for inner in value]
+        if not isinstance(value, str):
+            return value
+        if key == "resourceVersion":
+            return "<revision>" if value.isdigit() and value != "0" else value
+        if key == "continue":
+            return "<continue>" if value else value
+        if key == "cell" and _AGE.fullmatch(value):
+            return "<age>"
+        return self._plain(value)
+
+
+_TEMPLATE: Final = re.compile(r"\$\{([^}]+)\}")
+_AGE: Final = re.compile(r"\d+s|<unknown>")
+_RANDOM: Final = re.compile(r"[bcdfghjklmnpqrstvwxz2456789]{5}")
+_WORDS: Final = (
+    (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<uid>"),
+    (re.compile(r"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "<time>"),
+    (re.compile(r"(?i)(resource ?version:? ?)\d{2,}"), r"\1<revision>"),
+    (re.compile(r"(ResourceVersion in (?:precondition|record) )\(\d+\)"), r"\1(<revision>)"),
+    (re.compile(r"(too old resource version: \S+ )\(\d+\)"), r"\1(<revision>)"),
+    (re.compile(r"(current: )\d+"), r"\1<revision>"),
+    (re.compile(r"(Key: /registry/)[^,]*"), r"\1<key>"),
+)
+
+
+def _named(value: dict[str, Json]) -> dict[str, Json]:
+    """The same with the random end of a generated name taken for what it is."""
+    base, name = value.get("generateName"), value.get("name")
+    if isinstance(base, str) and base and isinstance(name, str) and _RANDOM.fullmatch(name.removeprefix(base)):
+        return {**value, "name": f"{base}<random>"}
+    return value
+
+
+def _read(payload: bytes, content_type: str) -> Json:
+    if "json" in content_type and payload:
+        return json.loads(payload)
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return f"({len(payload)} bytes)"
+
+
+def _events(
+    connection: http.client.HTTPSConnection, response: http.client.HTTPResponse, count: int
+) -> Iterator[Json]:
+    """The events that come, and after the last that must come those of a moment more; `"end"` where the stream ends."""
+    socket = connection.sock
+    seen = 0
+    while True:
+        if socket is not None:
+            socket.settimeout(QUIET_S if seen >= count else WAIT_S)
+        try:
+            line = response.readline()
+        except TimeoutError:
+            if seen < count:
+                yield f"(nothing more for {WAIT_S:.0f} s)"
+            return
+        if not line:
+            yield "(end)"
+            return
+        seen += 1
+        yield json.loads(line)
+
+
+# ---------------------------------------------------------------------- whole tables
+
+
+def prepare(peer: Peer, definitions: Sequence[Json]) -> str:
+    """Creates the custom kinds that the stories use; their group, once they are served."""
+    group = f"g{secrets.token_hex(4)}.example.com"
+    teller = Teller(peer, group)
+    for definition in definitions:
+        answer = teller.do(Step("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition))
+        assert answer["status"] == 201, answer  # noqa: PLR2004
+    wanted = [
+        f"/apis/${{group}}/{version['name']}/{one['spec']['names']['plural']}"
+        for one in definitions
+        for version in one["spec"]["versions"]
+        if version["served"]
+    ]
+    until = time.monotonic() + READY_S
+    # Upstream's handlers differ for a moment after the first answers: all must answer alike for a while.
+    calm = 0
+    while calm < 3:  # noqa: PLR2004
+        assert time.monotonic() < until, "the custom kinds are not served"
+        statuses = [teller.do(Step("GET", path))["status"] for path in wanted]
+        calm = calm + 1 if set(statuses) == {200} else 0
+        if calm < 3 and (calm or statuses.count(200) < len(statuses)):  # noqa: PLR2004
+            time.sleep(0.05)
+    return group
+
+
+def tell_all(peer: Peer, stories: Mapping[str, Story], definitions: Sequence[Json]) -> dict[str, list[Json]]:
+    """The answers to every step of every story."""
+    group = prepare(peer, definitions)
+
+    def tell(item: tuple[str, Story]) -> tuple[str, list[Json]]:
+        return item[0], Teller(peer, group).tell(item[1])
+
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        return dict(pool.map(tell, stories.items()))
+
+
+def rows(story: Story, answers: Sequence[Json]) -> list[Json]:
+    """A story's rows of the table: what was asked, what was answered, what differs and why."""
+    return [
+        {**step.request, **answer, **({"differs": dict(step.differs)} if step.differs else {})}
+        for step, answer in zip(story, answers, strict=True)
+    ]
+
+
+def differences(theirs: Json, ours: Json, path: str = "") -> Iterator[tuple[str, Json, Json]]:
+    """(path, what the recorded server says, what the other says) wherever two answers are not the same."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in [*theirs, *(key for key in ours if key not in theirs)]:
+            inner = f"{path}.{key}" if path else key
+            yield from differences(theirs.get(key, "(absent)"), ours.get(key, "(absent)"), inner)
+    elif isinstance(theirs, list) and isinstance(ours, list):
+        for index in range(max(len(theirs), len(ours))):
+            one = theirs[index] if index < len(theirs) else "(absent)"
+            other = ours[index] if index < len(ours) else "(absent)"
+            yield from differences(one, other, f"{path}[{index}]")
+    elif theirs != ours or type(theirs) is not type(ours):
+        yield path, theirs, ours
+
+
+def judge(step: Step, theirs: Json, ours: Json) -> list[str]:
+    """What is wrong: differences without a reason, and reasons without a difference."""
+    asked = step.request
+    compared = {key: value for key, value in theirs.items() if key not in asked and key != "differs"}
+    found = list(differences(compared, ours))
+    wrong = []
+    for path, one, other in found:
+        if not any(path.startswith(known) for known in step.differs):
+            wrong.append(f"{step.title}\n    {path}\n      theirs: {_short(one)}\n      ours:   {_short(other)}")
+    for known in step.differs:
+        if not any(path.startswith(known) for path, _, _ in found):
+            wrong.append(f"{step.title}\n    {known} is said to differ and does not")
+    if {key: theirs.get(key) for key in asked} != asked:
+        wrong.append(f"{step.title}\n    was recorded for another request: record again")
+    return wrong
+
+
+def _short(value: Json) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 700 else f"{text[:700]}…"  # noqa: PLR2004
