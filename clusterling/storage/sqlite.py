@@ -653,6 +653,7 @@ class _Writer:
         """Of every key named: its newest revision, negative where that is no value any more."""
         keys = [op.key for transaction in transactions for op in transaction.ops]
         keys += [guard.key for transaction in transactions for guard in transaction.guards]
+        keys = list(dict.fromkeys(keys))  # Many writes share a guard.
         newest: dict[str, int] = {}
         for start in range(0, len(keys), 100):
             part = keys[start : start + 100]

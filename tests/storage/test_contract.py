@@ -10,6 +10,7 @@ import pytest
 
 from clusterling.storage import memory, sqlite
 from clusterling.storage.cache import CachedStore
+from clusterling.storage.guarded import Guarded
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.metered import MeteredStore
 from clusterling.storage.overlay import Overlay
@@ -118,3 +119,11 @@ class TestMetered(StoreContract):
     @pytest.fixture
     async def store(self, stack: AsyncExitStack) -> Store:
         return MeteredStore(await stack.enter_async_context(memory.open()))
+
+
+class TestGuarded(StoreContract):
+    @pytest.fixture
+    async def store(self, stack: AsyncExitStack) -> Store:
+        base = await stack.enter_async_context(memory.open())
+        await base.write([Op("root/fence", b"")])
+        return Guarded(base, "root/fence")

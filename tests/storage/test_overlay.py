@@ -10,7 +10,9 @@ import pytest
 
 from clusterling.storage import memory
 from clusterling.storage.cache import CachedStore
+from clusterling.storage.guarded import Guarded
 from clusterling.storage.keyspace import Keyspace
+from clusterling.storage.metered import MeteredStore
 from clusterling.storage.overlay import Overlay
 from clusterling.storage.store import (
     ABSENT,
@@ -245,3 +247,16 @@ async def test_a_list_at_an_older_revision_shows_what_showed_then(layers: Layers
         (f"{THINGS}-/{name}", name.encode() + b" of mine")
         for name in ("default", "kube-public", "kube-system")
     ]
+
+
+async def test_what_a_wrapper_below_refuses_is_refused_at_once() -> None:
+    async with memory.open() as base:
+        fence = await put(base, "root/fence", b"")
+        counted = MeteredStore(base)
+        overlay = Overlay(Keyspace(Guarded(counted, "root/fence"), "mine"), Keyspace(base, "lower"), derive)
+        await put(overlay, "a/b/c", b"")
+        await remove(base, "root/fence", fence)
+        with pytest.raises(GuardFailed) as caught:
+            await put(overlay, "a/b/c", b"late")
+        assert caught.value.args[0] == "root/fence"
+        assert counted.figures.calls["write"] == 2
