@@ -35,8 +35,12 @@ SCHEMA_FENCES: Final = "~fence/crd-schema/"
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """A CRD's Resource, and what it was made from: equal `source` means the same Resource still holds."""
+    """A CRD's Resource, and what it was made from: equal `source` means the same Resource still holds.
 
+    `written` are the revisions of the CRD and of its fence: while both stand, nothing has to be read at all.
+    """
+
+    written: tuple[int, int]
     source: tuple[int, bytes]
     resource: Resource | None
 
@@ -127,16 +131,19 @@ class Cluster:
         self._crds.notify(self._changed)
 
     def _compile(self, entry: Entry, name: str, schema_revision: int) -> _Compiled:
+        known = self._compiled.get(name)
+        written = (entry.revision, schema_revision)
+        if known is not None and known.written == written:
+            return known
         crd: Object = orjson.loads(entry.value)
         status = crd.get("status", {})
         conditions = {c["type"]: c["status"] for c in status.get("conditions") or []}
         deciding = [status.get("acceptedNames"), conditions, "deletionTimestamp" in crd["metadata"]]
         source = (schema_revision, orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS))
-        known = self._compiled.get(name)
         if known is not None and known.source == source:
-            return known
+            return replace(known, written=written)
         if conditions.get("Established") != "True":
-            return _Compiled(source, None)
+            return _Compiled(written, source, None)
         try:
             resource = resource_of(
                 crd,
@@ -147,10 +154,10 @@ class Cluster:
         except (ApiError, ValueError, KeyError, TypeError) as error:
             # Stored CRDs were validated; one that an older release accepted must not take the others down.
             logger.warning("crd-unusable cluster=%s crd=%s error=%s", self.name, name, error)
-            return _Compiled(source, None)
+            return _Compiled(written, source, None)
         if conditions.get("Terminating") == "True":
             resource = replace(resource, terminating=True)
-        return _Compiled(source, resource)
+        return _Compiled(written, source, resource)
 
     def _changed(self) -> None:
         self._stale = self._has_crds

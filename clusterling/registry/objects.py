@@ -630,13 +630,13 @@ class ObjectStore:
     ) -> Listing:
         """Deletes what the list options pick, object by object, and returns what it found."""
         listing = await self.list(served, namespace, which)
-        gate = asyncio.Semaphore(COLLECTION_DELETES)
+        values = iter(listing.values)
 
-        async def one(value: bytes) -> None:
-            metadata = orjson.loads(value)["metadata"]
-            # The one that was listed, not a namesake made since.
-            exactly = replace(options, uid=options.uid or metadata["uid"])
-            async with gate:
+        async def worker() -> None:
+            for value in values:
+                metadata = orjson.loads(value)["metadata"]
+                # The one that was listed, not a namesake made since.
+                exactly = replace(options, uid=options.uid or metadata["uid"])
                 try:
                     await self.delete(ctx, served, metadata.get("namespace", ""), metadata["name"], exactly)
                 except ApiError as error:
@@ -645,8 +645,8 @@ class ObjectStore:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for value in listing.values:
-                    group.create_task(one(value))
+                for _ in range(min(COLLECTION_DELETES, len(listing.values))):
+                    group.create_task(worker())
         except* ApiError as group_error:
             raise group_error.exceptions[0] from None
         return listing

@@ -7,6 +7,7 @@ version (decision 14). Everything else is derived once per entry and kept in `En
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -60,12 +61,19 @@ def _derived(entry: Entry, served: Served) -> bytes:
     views = entry.views
     if views is None:
         views = entry.views = {}
-    key = (served.resource, served.version.name)
-    known = views.get(key)
-    if known is None:
-        known = views[key] = _derive(entry, served)
-    assert isinstance(known, bytes), "documents are kept as bytes"
-    return known
+    # One for each version's name: what an older schema made of the entry goes when a newer one is asked.
+    known = views.get(served.version.name)
+    if known is None or not isinstance(known, _Derived) or known.resource is not served.resource:
+        known = views[served.version.name] = _Derived(served.resource, _derive(entry, served))
+    return known.value
+
+
+@dataclass(frozen=True, slots=True)
+class _Derived:
+    """A document, and the Resource that it was made for."""
+
+    resource: Resource
+    value: bytes
 
 
 def _derive(entry: Entry, served: Served) -> bytes:

@@ -20,6 +20,10 @@ INITIAL_CHUNK: Final = (
     500  # Entries a take may send of the initial state, so that a big one can drain between.
 )
 
+# Different views of one batch that are kept for the next watcher: batches stay for those who resume, and every
+# selector is another view.
+SHARED_FRAMES_MAX: Final = 4
+
 INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 
 
@@ -131,6 +135,8 @@ class ObjectWatch:
         known = views.get(self._key)
         if known is None:
             frames = [frame for event in batch.events for frame in self._event(event)]
+            if len(views) >= SHARED_FRAMES_MAX:
+                views.clear()
             known = views[self._key] = self._codec.join(frames) if frames else b""
         assert isinstance(known, bytes), "joined frames are kept as bytes"
         return known
