@@ -45,6 +45,7 @@ RING_EVENTS_MAX: Final = 4096
 RING_BYTES_MAX: Final = 4 << 20
 ENTRY_OVERHEAD_BYTES: Final = 400  # Entry, key, its places in dict and list.
 UNIT_OVERHEAD_BYTES: Final = 4096
+LOAD_PAGE_ENTRIES: Final = 2000  # Layers below copy a page in one go.
 LOAD_SLICE_ENTRIES: Final = 500  # Finishing so many takes about a millisecond; then others may run.
 LOAD_ATTEMPTS_MAX: Final = 4
 EVICTION_LOOKS_MAX: Final = (
@@ -157,8 +158,7 @@ class _Unit:
                 self.entries[raw.key] = entry
                 self.keys.append(raw.key)
                 self.bytes += len(entry.value) + ENTRY_OVERHEAD_BYTES
-            if start:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
     def follow(self) -> None:
         """Applies what came while the snapshot was read, and from now on what comes, as it comes.
@@ -476,18 +476,23 @@ class CachedStore:
             loading.set()
 
     async def _read(self, prefix: str) -> _Unit | None:
-        """One attempt at loading; None where so much changed meanwhile that the watch fell out of its window."""
+        """One attempt at loading; None where so much changed meanwhile that history did not reach back to its start."""
         place = self._below.watch(prefix, after=self._below.head())
         below = await place.__aenter__()
         published = False
         try:
-            page = await self._below.list(prefix)
+            page = await self._below.list(prefix, limit=LOAD_PAGE_ENTRIES)
             unit = _Unit(self, prefix, place, below, page)
             await unit.fill(page.entries)
-            if self._closed:
-                raise Unavailable("the cache is closed")
-            # From here on there is no await: nothing is missed between catching up and following.
             try:
+                while len(page.entries) == LOAD_PAGE_ENTRIES:
+                    page = await self._below.list(
+                        prefix, after=unit.keys[-1], limit=LOAD_PAGE_ENTRIES, revision=unit.snapshot
+                    )
+                    await unit.fill(page.entries)
+                if self._closed:
+                    raise Unavailable("the cache is closed")
+                # From here on there is no await: nothing is missed between catching up and following.
                 unit.follow()
             except Compacted:
                 return None

@@ -69,6 +69,8 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 # revision, key, previous, value
 _LogRow = tuple[int, str, int, bytes | None]
+# key, revision, whether it is only reached by a negative `previous`, value
+_Row = tuple[str, int, int, bytes]
 # key, revision, live, expires_at
 _StateRow = tuple[str, int, int, int | None]
 
@@ -295,11 +297,10 @@ class _Reader:
             position = max(after, prefix)
             while True:
                 wanted = limit - len(entries) if limit else -1
-                rows = self._rows(position, prefix_end(prefix), floor, None if now else at, wanted)
+                rows, position = self._rows(position, prefix_end(prefix), floor, None if now else at, wanted)
                 entries += _visible(rows, drops, at)
-                if limit == 0 or len(rows) < wanted or len(entries) >= limit:
+                if not position or len(entries) == limit:
                     break
-                position = rows[-1][0]
             remaining: int | None = 0
             if limit and len(entries) == limit:
                 remaining = (
@@ -382,10 +383,13 @@ class _Reader:
 
     def _rows(
         self, after: str, before: str, floor: int, at: int | None, limit: int
-    ) -> Sequence[tuple[str, int, int, bytes]]:
-        """Key, revision, whether it is only reached by a negative `previous`, value; in key order."""
+    ) -> tuple[Sequence[_Row], str]:
+        """Up to `limit` rows in key order (-1: all), and after which key to go on, "" where there is no more.
+
+        `at` None is now. There may be fewer rows than asked for and still more to come.
+        """
         if at is None:
-            return _fetch(
+            rows = _fetch(
                 self._db,
                 "SELECT state.key, state.revision, 0, log.value FROM state"
                 " CROSS JOIN log ON log.revision = state.revision"
@@ -393,6 +397,18 @@ class _Reader:
                 " ORDER BY state.key LIMIT ?",
                 (after, before, floor, limit),
             )
+            return rows, rows[-1][0] if len(rows) == limit else ""
+        # Every key of the past still has a place in `state`, so as many places hold at most so many rows.
+        through = ""
+        if limit > 0:
+            last = _fetch(
+                self._db,
+                "SELECT key FROM state WHERE key > ? AND key < ? ORDER BY key LIMIT 1 OFFSET ?",
+                (after, before, limit - 1),
+            )
+            if last:
+                through = last[0][0]
+                before = through + "\0"  # The next string of all.
         rows = _fetch(
             self._db,
             "WITH RECURSIVE past(key, revision, detached) AS ("
@@ -400,15 +416,12 @@ class _Reader:
             " UNION ALL"
             " SELECT past.key, abs(log.previous), log.previous < 0 FROM past"
             " CROSS JOIN log ON log.revision = past.revision WHERE past.revision > :at AND log.previous <> 0)"
-            " SELECT page.key, page.revision, page.detached, log.value FROM ("
-            "  SELECT past.key, past.revision, past.detached FROM past"
-            "  CROSS JOIN log ON log.revision = past.revision"
-            "  WHERE past.revision <= :at AND past.revision > :floor AND log.value IS NOT NULL"
-            "  ORDER BY past.key LIMIT :limit) AS page"
-            " CROSS JOIN log ON log.revision = page.revision",
-            {"after": after, "before": before, "at": at, "floor": floor, "limit": limit},
+            " SELECT past.key, past.revision, past.detached, log.value FROM past"
+            " CROSS JOIN log ON log.revision = past.revision"
+            " WHERE past.revision <= :at AND past.revision > :floor AND log.value IS NOT NULL",
+            {"after": after, "before": before, "at": at, "floor": floor},
         )
-        return sorted(rows)
+        return sorted(rows), through
 
     def _remaining(self, after: str, before: str, floor: int) -> int:
         [(count,)] = self._db.execute(
@@ -424,7 +437,7 @@ class _Reader:
         return int(revision or 0)
 
 
-def _visible(rows: Sequence[tuple[str, int, int, bytes]], drops: Drops, at: int) -> list[Entry]:
+def _visible(rows: Sequence[_Row], drops: Drops, at: int) -> list[Entry]:
     """Rows that no drop hides. One reached past a drop that has been swept was dropped before any `at` still asked."""
     if not drops and not any(detached for _, _, detached, _ in rows):
         return [Entry(key, value, revision) for key, revision, _, value in rows]
