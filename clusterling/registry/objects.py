@@ -146,7 +146,7 @@ class ObjectStore:
             page = await self._translated(self._records.list(prefix, after=after, limit=DEPENDENTS_PAGE))
             for entry in page.entries:
                 yield owners.parse(entry.key)
-            if not page.remaining or not page.entries:
+            if not _goes_on(page, DEPENDENTS_PAGE):
                 return
             after = page.entries[-1].key
 
@@ -202,7 +202,7 @@ class ObjectStore:
             page = await self._store.list(prefix, after=after, limit=limit, revision=at)
             entries = page.entries
             values = views.documents(entries, served)
-            more = entries[-1].key if limit and page.remaining and entries else ""
+            more = entries[-1].key if limit and _goes_on(page, limit) else ""
             return values, page, more
         values = []
         while True:
@@ -211,9 +211,9 @@ class ObjectStore:
                 if selection.matches(entry):
                     values.append(views.document(entry, served))
                     if limit and len(values) == limit:
-                        rest = page.remaining or entry is not page.entries[-1]
+                        rest = _goes_on(page, SCAN_PAGE) or entry is not page.entries[-1]
                         return values, page, entry.key if rest else ""
-            if not page.remaining or not page.entries:
+            if not _goes_on(page, SCAN_PAGE):
                 return values, page, ""
             after, at = page.entries[-1].key, page.revision
             await asyncio.sleep(0)
@@ -802,6 +802,13 @@ def _revision(text: str) -> int:
         )
         raise errors.invalid("", "", "", [wrong])
     return int(text)
+
+
+def _goes_on(page: Page, limit: int) -> bool:
+    """There may be entries after this page of at most `limit`: for certain where the store has counted them."""
+    return bool(page.entries) and (
+        len(page.entries) >= limit if page.remaining is None else page.remaining > 0
+    )
 
 
 def _prefix(resource: Resource, namespace: str) -> str:

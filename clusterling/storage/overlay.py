@@ -87,7 +87,12 @@ class Overlay:
             complete = not cuts
             after = min(cuts, default=after)
             merged += self._merged(upper.entries, lower.entries, None if complete else after)
-        remaining = 0 if complete and (limit == 0 or len(merged) <= limit) else None
+        remaining: int | None = None
+        if complete and (limit == 0 or len(merged) <= limit):
+            remaining = 0
+        elif not lower.entries and upper.remaining is not None:
+            # Nothing is below from here on, so nothing hides anything: what the upper store counts is what shows.
+            remaining = upper.remaining + max(0, len(merged) - limit)
         return Page(merged[:limit] if limit else merged, at, remaining, min(at, last_change))
 
     async def count(self, prefix: str) -> int:

@@ -17,8 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
+
+import yaml
 
 RECORDED: Final = Path(__file__).parent / "recorded.json"
 
@@ -64,7 +66,7 @@ class Step:
             long = len(body) > 2000 if isinstance(body, str) else len(json.dumps(body)) > 4000  # noqa: PLR2004
             shown["body"] = "(long)" if long else body
         if self.during:
-            shown["during"] = [step.title for step in self.during]
+            shown["meanwhile"] = [step.title for step in self.during]
         return shown
 
 
@@ -235,10 +237,21 @@ def _named(value: dict[str, Json]) -> dict[str, Json]:
 def _read(payload: bytes, content_type: str) -> Json:
     if "json" in content_type and payload:
         return json.loads(payload)
+    if "yaml" in content_type and payload:
+        return {"yaml": yaml.load(payload, _TextLoader)}
     try:
         return payload.decode()
     except UnicodeDecodeError:
         return f"({len(payload)} bytes)"
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Reads times as the text they are."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {
+        first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def _events(
@@ -259,8 +272,11 @@ def _events(
         if not line:
             yield "(end)"
             return
+        event = json.loads(line)
+        if event.get("type") == "BOOKMARK" and "initial-events-end" not in line.decode():
+            continue  # They come when it pleases the server.
         seen += 1
-        yield json.loads(line)
+        yield event
 
 
 # ---------------------------------------------------------------------- whole tables

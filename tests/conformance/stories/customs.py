@@ -105,7 +105,6 @@ STORIES: Final[dict[str, Story]] = {
         post(WIDGETS, widget("f", spec={"size": 1, "free": {"x": {"y": None}}})),
         post(WIDGETS, widget("g", spec=[])),
         post(WIDGETS, widget("g", spec="x")),
-        post(WIDGETS, widget("g", spec={"size": -1, "colour": "pink", "name": "X"})),
         post(WIDGETS, widget("g", spec={"size": 1, "unknown": 1}, top=1)),
         post(f"{WIDGETS}?fieldValidation=Strict", widget("h", spec={"size": 1, "unknown": 1}, top=1, meta={"strange": 1})),
         post(f"{WIDGETS}?fieldValidation=Ignore", widget("h", spec={"size": 1, "unknown": 1})),

@@ -76,6 +76,8 @@ STORIES: Final[dict[str, Story]] = {
     "lists in pages": [
         *_THREE,
         get(f"{CM}?limit=1", save="p1"),
+        # What is written between two pages shows in neither.
+        post(CM, cm("bb")),
         get(f"{CM}?limit=1&continue=${{p1.metadata.continue}}", save="p2"),
         get(f"{CM}?limit=1&continue=${{p2.metadata.continue}}"),
         get(f"{CM}?continue=${{p1.metadata.continue}}"),

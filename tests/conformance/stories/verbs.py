@@ -115,8 +115,7 @@ STORIES: Final[dict[str, Story]] = {
     ],
     "names are generated and placed": [
         post(CM, cm("", meta={"generateName": "g-"})),
-        post(CM, cm("", meta={"generateName": "Bad_"})),
-        post(CM, cm("", meta={"generateName": "x" * 260})),
+        post(CM, cm("", meta={"generateName": "long-" * 60})),
         post(CM, cm("named", meta={"generateName": "g-"})),
         post(CM, cm("")),
         post(CM, {"apiVersion": "v1", "kind": "ConfigMap"}),
@@ -131,7 +130,7 @@ STORIES: Final[dict[str, Story]] = {
         delete("/api/v1/namespaces/missing-one/configmaps/a"),
         post("/api/v1/configmaps", cm("n", meta={"namespace": "${ns}"})),
         post(f"{CM}/n", cm("n")),
-        post("/api/v1/namespaces", obj("v1", "Namespace", "nn", meta={"namespace": "x"})),
+        post("/api/v1/namespaces", obj("v1", "Namespace", "${ns}-nn", meta={"namespace": "x"})),
     ],
     "secrets": [
         post(SECRETS, obj("v1", "Secret", "a", data={"k": "dg=="}, stringData={"s": "text"})),
