@@ -70,15 +70,6 @@ def shown(entries: Sequence[Entry]) -> list[tuple[str, bytes]]:
     return [(entry.key, entry.value) for entry in entries]
 
 
-async def all_pages(store: Store, prefix: str, *, limit: int) -> list[Entry]:
-    page = await store.list(prefix, limit=limit)
-    entries = list(page.entries)
-    while len(page.entries) == limit:
-        page = await store.list(prefix, after=entries[-1].key, limit=limit, revision=page.revision)
-        entries += page.entries
-    return entries
-
-
 class StoreContract:
     # Writing.
 
@@ -337,6 +328,24 @@ class StoreContract:
         rest = await store.list(THINGS, after=page.entries[-1].key, revision=page.revision)
         assert rest.revision == page.revision
         assert shown(rest.entries) == [(f"apps/things/ns/{name}", b"old") for name in ("b", "c", "d")]
+
+    async def test_pages_stay_on_their_snapshot_while_everything_is_rewritten(self, store: Store) -> None:
+        rng = random.Random(13)
+        keys = [f"apps/things/ns/{n:03}" for n in range(200)]
+        for start in range(0, len(keys), WRITE_OPS_MAX):
+            await store.write([Op(key, b"old") for key in keys[start : start + WRITE_OPS_MAX]])
+        await store.write([Op(key, None) for key in keys[50:80]])
+        expected = keys[:50] + keys[80:]
+        page = await store.list(THINGS, limit=7)
+        seen = list(page.entries)
+        while len(page.entries) == 7:
+            for key in rng.sample(keys, 12):
+                there = await store.get(key) is not None
+                await store.write([Op(key, None if there and rng.random() < 0.5 else b"new")])
+            await store.write([Op(f"apps/things/ns/{rng.randrange(200):03}-new", b"new")])
+            page = await store.list(THINGS, after=seen[-1].key, limit=7, revision=page.revision)
+            seen += page.entries
+        assert shown(seen) == [(key, b"old") for key in expected]
 
     async def test_every_state_since_the_beginning_can_be_listed(self, store: Store) -> None:
         rng = random.Random(11)

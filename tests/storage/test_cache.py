@@ -6,16 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from typing_extensions import override
 
 from clusterling.storage import cache as cache_module
-from clusterling.storage import memory
-from clusterling.storage.cache import GETS_BEFORE_LOAD, RING_EVENTS_MAX, CacheBudget, CachedStore
+from clusterling.storage import memory, sqlite
+from clusterling.storage.cache import (
+    GETS_BEFORE_LOAD,
+    LOAD_PAGE_ENTRIES,
+    RING_EVENTS_MAX,
+    CacheBudget,
+    CachedStore,
+)
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.metered import MeteredStore
-from clusterling.storage.store import Compacted, Op, Page, Store, Unavailable
+from clusterling.storage.store import Compacted, Entry, Op, Page, Store, Unavailable
 from clusterling.testing.store_contract import put, remove, take
 
 THINGS = "apps/things/"
@@ -358,3 +365,36 @@ async def test_units_are_the_first_two_segments() -> None:
     ]
     for key, unit in names:
         assert cache_module.unit_of(key) == unit
+
+
+async def test_a_collection_of_many_pages_is_loaded_whole_while_it_changes(tmp_path: Path) -> None:
+    async with sqlite.open(tmp_path / "state.db") as base, CachedStore(Keyspace(base, "mine")) as cache:
+        for begin in range(0, 2 * LOAD_PAGE_ENTRIES + 300, 100):
+            await cache.write([Op(f"{THINGS}ns/{n:05}", b"old") for n in range(begin, begin + 100)])
+        loaded = asyncio.Event()
+
+        async def change() -> None:
+            step = 0
+            while not loaded.is_set():
+                step += 1
+                await cache.write(
+                    [
+                        Op(f"{THINGS}ns/{step * 37 % 4000:05}", b"new"),
+                        Op(f"{THINGS}ns/{step * 41 % 4000:05}-{step}", b"created"),
+                    ]
+                )
+
+        changing = asyncio.create_task(change())
+        await asyncio.sleep(0.01)
+        page = await cache.list(THINGS)
+        loaded.set()
+        await changing
+        assert shown(page.entries) == shown(
+            (await base.list(f"mine/{THINGS}", revision=page.revision)).entries, cut=5
+        )
+        now = await base.list(f"mine/{THINGS}")
+        assert shown((await cache.list(THINGS)).entries) == shown(now.entries, cut=5)
+
+
+def shown(entries: Sequence[Entry], *, cut: int = 0) -> list[tuple[str, bytes, int]]:
+    return [(entry.key[cut:], entry.value, entry.revision) for entry in entries]
