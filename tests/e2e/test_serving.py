@@ -79,6 +79,16 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
         assert set(acknowledged) <= _names(cluster)
 
 
+def _until_watching(cluster: Cluster, process: subprocess.Popen[bytes]) -> None:
+    """Returns once a `kubectl get namespaces --watch` has printed a change, and so is past its list."""
+    assert process.stdout is not None
+    assert process.stdout.readline().split()[:2] == [b"default", b"Active"]
+    status, _ = cluster.http("POST", "/api/v1/namespaces", b'{"metadata":{"name":"seen"}}')
+    assert status == 201
+    while not (line := process.stdout.readline()).startswith(b"seen "):
+        assert line, "the watch ended before it saw the change"
+
+
 @pytest.mark.kubectl
 def test_stopping_ends_watches_cleanly(tmp_path: Path, kubectl_binary: Path) -> None:
     with serving(tmp_path / "data") as server:
@@ -87,8 +97,7 @@ def test_stopping_ends_watches_cleanly(tmp_path: Path, kubectl_binary: Path) -> 
         process = subprocess.Popen(
             [str(kubectl_binary), *watch], env=cluster.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        assert process.stdout is not None
-        assert process.stdout.readline().split()[:2] == [b"default", b"Active"]
+        _until_watching(cluster, process)
         server.process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=CALL_S)
         assert (process.returncode, errors) == (0, b"")
@@ -106,8 +115,7 @@ def test_deleting_a_cluster_ends_its_watches_and_its_credentials(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    assert process.stdout is not None
-    assert process.stdout.readline().split()[:2] == [b"default", b"Active"]
+    _until_watching(cluster, process)
     server.cli("delete", "deleted", "--yes", "--wait")
     process.communicate(timeout=CALL_S)
     assert cluster.http("GET", "/api/v1/namespaces")[0] == 401
