@@ -28,7 +28,7 @@ from clusterling.storage import memory
 from clusterling.tenancy import pki
 
 if TYPE_CHECKING:
-    from clusterling.services.client import Client
+    from clusterling.services.client import Client, Parameter
 
 _T = TypeVar("_T")
 
@@ -36,6 +36,7 @@ _T = TypeVar("_T")
 _PATIENCE_S: Final = 60.0
 
 _MANIFESTS: Final = (".yaml", ".yml", ".json")
+_MERGE_PATCH: Final = "application/merge-patch+json"
 
 
 class KubeServer:
@@ -200,28 +201,31 @@ class Kube:
 class SyncClient:
     """The in-process client for code that blocks: each call returns the answer's document, or raises ApiError.
 
-    Paths are those below the cluster, as in `/api/v1/namespaces`.
+    Paths are those below the cluster, as in `/api/v1/namespaces`; parameters are the query's.
     """
 
     def __init__(self, server: KubeServer, cluster: str) -> None:
         self._server = server
         self._client: Client = server.server.client(cluster)
 
-    def get(self, path: str) -> Object:
-        return self._server.call(self._client.get(path))
+    def get(self, path: str, **parameters: Parameter) -> Object:
+        return self._server.call(self._client.get(path, **parameters))
 
-    def post(self, path: str, body: Object) -> Object:
-        return self._server.call(self._client.post(path, body))
+    def post(self, path: str, body: Object, **parameters: Parameter) -> Object:
+        return self._server.call(self._client.post(path, body, **parameters))
 
-    def put(self, path: str, body: Object) -> Object:
-        return self._server.call(self._client.put(path, body))
+    def put(self, path: str, body: Object, **parameters: Parameter) -> Object:
+        return self._server.call(self._client.put(path, body, **parameters))
 
-    def patch(self, path: str, body: Object) -> Object:
-        """A JSON merge patch."""
-        return self._server.call(self._client.patch(path, body))
+    def patch(
+        self, path: str, body: Any, *, content_type: str = _MERGE_PATCH, **parameters: Parameter
+    ) -> Object:
+        """A JSON merge patch, or what `content_type` names."""
+        return self._server.call(self._client.patch(path, body, content_type=content_type, **parameters))
 
-    def delete(self, path: str) -> Object:
-        return self._server.call(self._client.delete(path))
+    def delete(self, path: str, body: Object | None = None, **parameters: Parameter) -> Object:
+        """`body`: DeleteOptions."""
+        return self._server.call(self._client.delete(path, body, **parameters))
 
 
 class AsyncClient:
@@ -231,21 +235,24 @@ class AsyncClient:
         self._server = server
         self._client: Client = server.server.client(cluster)
 
-    async def get(self, path: str) -> Object:
-        return await self._elsewhere(self._client.get(path))
+    async def get(self, path: str, **parameters: Parameter) -> Object:
+        return await self._elsewhere(self._client.get(path, **parameters))
 
-    async def post(self, path: str, body: Object) -> Object:
-        return await self._elsewhere(self._client.post(path, body))
+    async def post(self, path: str, body: Object, **parameters: Parameter) -> Object:
+        return await self._elsewhere(self._client.post(path, body, **parameters))
 
-    async def put(self, path: str, body: Object) -> Object:
-        return await self._elsewhere(self._client.put(path, body))
+    async def put(self, path: str, body: Object, **parameters: Parameter) -> Object:
+        return await self._elsewhere(self._client.put(path, body, **parameters))
 
-    async def patch(self, path: str, body: Object) -> Object:
-        """A JSON merge patch."""
-        return await self._elsewhere(self._client.patch(path, body))
+    async def patch(
+        self, path: str, body: Any, *, content_type: str = _MERGE_PATCH, **parameters: Parameter
+    ) -> Object:
+        """A JSON merge patch, or what `content_type` names."""
+        return await self._elsewhere(self._client.patch(path, body, content_type=content_type, **parameters))
 
-    async def delete(self, path: str) -> Object:
-        return await self._elsewhere(self._client.delete(path))
+    async def delete(self, path: str, body: Object | None = None, **parameters: Parameter) -> Object:
+        """`body`: DeleteOptions."""
+        return await self._elsewhere(self._client.delete(path, body, **parameters))
 
     async def _elsewhere(self, work: Coroutine[Any, Any, Object]) -> Object:
         return await asyncio.wrap_future(self._server.submit(work))

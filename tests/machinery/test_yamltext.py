@@ -26,7 +26,7 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.text(st.characters(codec="ascii", exclude_categories=("Cc",)), min_size=1), inner, max_size=4
+            st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1), inner, max_size=4
         )
     ),
     max_leaves=20,

@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from clusterling.storage import memory, sqlite
 from clusterling.storage.cache import CacheBudget, CachedStore
+from clusterling.storage.guarded import Guarded
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.metered import MeteredStore
 from clusterling.storage.overlay import Overlay
@@ -345,7 +346,8 @@ async def of_overlay(stack: AsyncExitStack, _directory: Path) -> Store:
     lower = Keyspace(base, "lower")
     await lower.write([Op(key, b"below") for key in BELOW])
     reads = await stack.enter_async_context(CachedStore(lower))
-    return Overlay(Keyspace(base, "id"), lower, derive, reads=reads)
+    await base.write([Op("fence", b"{}")])
+    return Overlay(Keyspace(Guarded(base, "fence"), "id"), lower, derive, reads=reads)
 
 
 async def of_cached_overlay(stack: AsyncExitStack, directory: Path) -> Store:
