@@ -225,7 +225,11 @@ class CustomResourceDefinitionStrategy(Strategy):
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
         if ctx.subresource == "status":
             new["spec"] = old["spec"]
-            new.setdefault("status", {})
+            status = new.setdefault("status", {})
+            stored = storage_version(new)
+            if stored and not status.get("storedVersions"):
+                # Upstream: apiextensions/v1/defaults.go.
+                status["storedVersions"] = [stored]
             return
         default_crd(new)
         new["status"] = msgspec.json.decode(msgspec.json.encode(old.get("status") or {}))
@@ -426,16 +430,51 @@ class _Overlaid(dict[str, Object]):
         return super().__contains__(name) or name in builtin.definitions
 
 
+def _spec(obj: Object) -> Object:
+    """The spec; a bookmark in a watch of Tables has none."""
+    found: Object = obj.get("spec") or {}
+    return found
+
+
+def _served_versions(obj: Object, _now: datetime) -> object:
+    labels = [
+        f"{version['name']}(storage)" if version.get("storage") else version["name"]
+        for version in _spec(obj).get("versions") or ()
+        if version.get("served")
+    ]
+    return ",".join(sorted(labels))
+
+
 def _created_at(obj: Object, _now: datetime) -> object:
     return meta(obj).get("creationTimestamp", "")
 
+
+def _kind_named(obj: Object, _now: datetime) -> object:
+    return (_spec(obj).get("names") or {}).get("kind", "")
+
+
+def _short_names(obj: Object, _now: datetime) -> object:
+    return ",".join((_spec(obj).get("names") or {}).get("shortNames") or ())
+
+
+# Upstream: pkg/registry/customresourcedefinition/tableconvertor.
+_COLUMNS: Final = (
+    NAME_COLUMN,
+    Column("Scope", "string", lambda obj, _: _spec(obj).get("scope", ""), "", "Cluster/Namespaced"),
+    Column("Versions", "string", _served_versions, "", "Served versions"),
+    Column("Created At", "date", _created_at, "", CREATED_DESCRIPTION),
+    Column("Group", "string", lambda obj, _: _spec(obj).get("group", ""), "", "API group", 1),
+    Column("Kind", "string", _kind_named, "", "CustomResource kind", 1),
+    Column("ShortNames", "string", _short_names, "", "Short names", 1),
+    Column("Established", "boolean", lambda obj, _: is_true(obj, "Established"), "", "Established status", 1),
+)
 
 _published: Final = builtin.resource(
     GROUP,
     "v1",
     PLURAL,
     strategy=CustomResourceDefinitionStrategy(),
-    columns=(NAME_COLUMN, Column("Created At", "date", _created_at, description=CREATED_DESCRIPTION)),
+    columns=_COLUMNS,
 )
 CUSTOM_RESOURCE_DEFINITIONS: Final = replace(
     _published, versions=(replace(_published.versions[0], schema=_schema()),)

@@ -20,7 +20,7 @@ from typing_extensions import override
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.protobuf import MessageTable, ProtobufCodec
 from clusterling.machinery.schema import Schema, compile_schema
-from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, Column
+from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, Column, age
 from clusterling.registry.resource import Converter, Names, Resource, Version
 from clusterling.registry.strategy import Strategy
 
@@ -28,7 +28,9 @@ _DATA: Final = Path(__file__).parent / "data"
 _DESCRIPTIONS: Final = "descriptions.json.zlib"
 
 # Upstream's own kinds declare their age as a string, where custom resources have a date.
-AGE: Final = replace(AGE_COLUMN, type="string")
+AGE: Final = replace(
+    AGE_COLUMN, type="string", cell=lambda obj, now: age(obj["metadata"].get("creationTimestamp"), now)
+)
 COLUMNS: Final = (NAME_COLUMN, AGE)
 
 
@@ -111,6 +113,11 @@ def _beside_text(schema: Object) -> Object:
 def _descriptions() -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = _read(_DESCRIPTIONS) if (_DATA / _DESCRIPTIONS).is_file() else {}
     return found
+
+
+def is_published(group: str, version: str, kind: str) -> bool:
+    """Upstream has such a kind, whether or not it is served here."""
+    return kind in _discovery()["definitions"].get(str(GroupVersion(group, version)), ())
 
 
 def closure(names: Iterator[str] | list[str]) -> list[str]:

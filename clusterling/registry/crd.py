@@ -140,6 +140,11 @@ class _Hub:
                 shared[field] = values[0]
         return cls(spec, versions, shared)
 
+    @property
+    def named(self) -> bool:
+        """There is a list of versions, be it an empty one."""
+        return self.spec.get("versions") is not None
+
     def own(self, version: Object, field: str) -> Any:
         """What the version has for itself alone."""
         return None if field in self.shared else version.get(field)
@@ -204,7 +209,7 @@ def validate_crd_status(crd: Object) -> list[FieldError]:
 def _name_errors(crd: Object) -> Iterator[FieldError]:
     name = crd["metadata"].get("name") or ""
     names = crd["spec"].get("names") or {}
-    if name != f"{names.get('plural') or ''}.{crd['spec'].get('group') or ''}":
+    if name and name != f"{names.get('plural') or ''}.{crd['spec'].get('group') or ''}":
         yield invalid_value("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
 
 
@@ -470,7 +475,7 @@ def _about_versions(hub: _Hub, detail: str) -> FieldError:
         }
         for version in hub.versions
     ]
-    text = orjson.dumps(shown).decode()
+    text = orjson.dumps(shown).decode() if hub.named else "null"
     return FieldError(FieldErrorType.INVALID, "spec.versions", detail=f"{text}: {detail}")
 
 

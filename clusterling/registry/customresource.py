@@ -72,13 +72,13 @@ class CustomResourceStrategy(Strategy):
     def _judge(self, ctx: Context, new: Object, old: Object | None) -> Sequence[FieldError]:
         version = self._version(ctx, new)
         scale = None if version is None else version.scale
-        errors = (
+        return (
             [] if scale is None else list(_scale_errors(new, scale, only_status=ctx.subresource == "status"))
         )
-        if not errors and ctx.subresource != "status":
-            for text in _finalizer_warnings(new, old):
-                ctx.warn(text)
-        return errors
+
+    @override
+    def warnings(self, ctx: Context, new: Object, old: Object | None = None) -> Sequence[str]:
+        return () if ctx.subresource == "status" else list(_finalizer_warnings(new, old))
 
 
 def _take_status_only(new: Object, old: Object) -> None:

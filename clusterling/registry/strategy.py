@@ -84,6 +84,8 @@ class Strategy:
     has_generation: bool = True
     # How dependents go when a DELETE does not say: "background", or "orphan" (a few legacy kinds).
     default_propagation: str = "background"
+    # A DELETE that removes the object at once answers with it, not with a Status (a few kinds: upstream's ReturnDeletedObject).
+    returns_deleted_object: bool = False
     # Names are DNS subdomains unless a kind says otherwise: returns what is wrong, in upstream's words.
     name_problems: Callable[[str], Sequence[str]] | None = None
 
@@ -131,8 +133,8 @@ class Strategy:
         """Fields usable in field selectors, besides metadata.name and metadata.namespace."""
         return {}
 
-    def warnings(self, ctx: Context, new: Object) -> Sequence[str]:
-        """Warning headers that a create or update of this object answers with."""
+    def warnings(self, ctx: Context, new: Object, old: Object | None = None) -> Sequence[str]:
+        """Warning headers that a create or update (`old` is what was) of this object answers with, once it is valid."""
         return ()
 
     def after_write(self, ctx: Context, resource: Resource, new: Object | None, old: Object | None) -> None:

@@ -245,9 +245,20 @@ async def test_a_status_can_be_written_by_itself(cluster: Cluster) -> None:
     assert written["spec"]["scope"] == "Namespaced"
 
 
-async def test_kubectl_sees_when_it_was_created(cluster: Cluster) -> None:
+async def test_kubectl_sees_where_and_in_which_versions_it_is_served(cluster: Cluster) -> None:
     made = await create(cluster)
-    assert cluster.row(CRDS, made) == ["widgets.example.com", "2026-01-02T03:04:05Z"]
+    assert cluster.row(CRDS, made) == [
+        "widgets.example.com",
+        "Namespaced",
+        "v1(storage)",
+        "2026-01-02T03:04:05Z",
+        "example.com",
+        "Widget",
+        "",
+        True,
+    ]
+    bookmark = {"metadata": {"resourceVersion": "5"}}
+    assert cluster.row(CRDS, bookmark) == ["", "", "", "", "", "", "", False]
     names = CUSTOM_RESOURCE_DEFINITIONS.names
     assert (names.short_names, names.categories) == (("crd", "crds"), ("api-extensions",))
 

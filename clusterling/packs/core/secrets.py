@@ -74,7 +74,7 @@ class SecretStrategy(Strategy):
         return [*found, *immutable_problems(new, old, ("data",)), *self.validate(ctx, new)]
 
     @override
-    def warnings(self, ctx: Context, new: Object) -> Sequence[str]:
+    def warnings(self, ctx: Context, new: Object, old: Object | None = None) -> Sequence[str]:
         return _key_pair_problems(new.get("data") or {}) if new.get("type") == _TLS else ()
 
     @override

@@ -16,6 +16,7 @@ _MOUNTABLE: Final = "kubernetes.io/enforce-mountable-secrets"
 
 class ServiceAccountStrategy(Strategy):
     has_generation = False
+    returns_deleted_object = True
 
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
@@ -28,7 +29,7 @@ class ServiceAccountStrategy(Strategy):
         self.prepare_for_create(ctx, new)
 
     @override
-    def warnings(self, ctx: Context, new: Object) -> Sequence[str]:
+    def warnings(self, ctx: Context, new: Object, old: Object | None = None) -> Sequence[str]:
         if _MOUNTABLE not in (meta(new).get("annotations") or {}):
             return ()
         return (
