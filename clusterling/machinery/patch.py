@@ -352,7 +352,7 @@ def json_patch_unknown_fields(operations: object) -> list[str]:
 
 def undecodable(patched: object, why: str) -> ApiError:
     """422 for a JSON or merge patch whose result is not an object of the kind; `why` in the words of Go's decoder."""
-    text = orjson.dumps(patched).decode()
+    text = orjson.dumps(patched, option=orjson.OPT_SORT_KEYS).decode()
     return invalid("", "", "", [invalid_value("patch", text, why)])
 
 

@@ -5,13 +5,29 @@ Unknown fields go, nulls go, defaults come; what does not fit the type is a 400.
 
 from __future__ import annotations
 
-from clusterling.machinery import errors
+from collections.abc import Sequence
+
 from clusterling.machinery.errors import ApiError
-from clusterling.machinery.meta import Object
+from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.objectmeta import coerce_object_meta
 from clusterling.registry.options import WriteOptions
 from clusterling.registry.resource import Served
 from clusterling.registry.strategy import Context
+
+
+class Undecodable(ApiError):
+    """400 for an object that does not fit its kind. `why`: in Go's words; `patched`: what a patch made, if it did.
+
+    A patch is told what it made and why that is none of the kind (422), where a body is told only the latter.
+    """
+
+    def __init__(self, kind: str, api_version: str, why: str) -> None:
+        version = GroupVersion.parse(api_version).version
+        super().__init__(
+            400, "BadRequest", f'{kind} in version "{version}" cannot be handled as a {kind}: {why}'
+        )
+        self.why = why
+        self.patched: Object | None = None
 
 
 def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) -> None:
@@ -21,27 +37,36 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
     """
     schema = served.version.schema
     builtin = served.resource.builtin
+    given = list(obj)
     try:
         metadata, unknown = coerce_object_meta(obj.get("metadata"), kind=served.kind if builtin else "")
     except ValueError as error:
-        raise _undecodable(served, str(error)) from error
+        raise Undecodable(served.kind, served.version.name, str(error)) from error
     obj["metadata"] = metadata
     if builtin:
         schema.settle_nulls(obj)
         wrong = schema.mismatch(obj, served.kind)
         if wrong is not None:
-            raise _undecodable(served, wrong)
-    unknown = [*schema.prune(obj), *unknown]
-    strict = [*(f'unknown field "{path}"' for path in unknown), *options.duplicates]
+            raise Undecodable(served.kind, served.version.name, wrong)
+    pruned = schema.prune(obj)
+    strict: Sequence[str] = options.duplicates
+    if unknown or pruned:
+        # Go's typed decoder tells in the order it reads; for custom resources unknown fields are sorted at the end.
+        found = [*unknown, *sorted(pruned)] if not builtin else [*pruned, *unknown]
+        strict = [*strict, *(f'unknown field "{path}"' for path in found)]
+        if builtin:
+            strict = sorted(strict, key=lambda text: _place_of(text, given))
     if strict and options.field_validation == "Strict":
-        raise _undecodable(served, f"strict decoding error: {', '.join(strict)}")
+        why = f"strict decoding error: {', '.join(strict)}"
+        raise Undecodable(served.kind, served.version.name, why)
     if options.field_validation == "Warn":
         for text in strict:
             ctx.warn(text)
     schema.default(obj)
 
 
-def _undecodable(served: Served, why: str) -> ApiError:
-    return errors.bad_request(
-        f'{served.kind} in version "{served.version.name}" cannot be handled as a {served.kind}: {why}'
-    )
+def _place_of(text: str, given: Sequence[str]) -> int:
+    """Where the top-level field that `unknown field "a.b[0]"` tells of stands in the body."""
+    path = text.partition('"')[2]
+    field = path.partition(".")[0].partition("[")[0].rstrip('"')
+    return given.index(field) if field in given else len(given)

@@ -25,6 +25,7 @@ from clusterling.machinery.errors import (
 )
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.registry.options import DeleteOptions, WriteOptions
+from clusterling.registry.receiving import Undecodable
 from clusterling.registry.resource import Served, Subresource, SubresourceCall
 from clusterling.registry.strategy import Context
 from clusterling.services import parameters, patching, scale
@@ -36,6 +37,8 @@ from clusterling.services.negotiation import (
     decode_as,
     decode_body,
     include_object,
+    is_routed,
+    not_routed,
     wants_pretty,
 )
 from clusterling.services.request import Request, Response, StreamingResponse
@@ -64,9 +67,15 @@ def find(served: Served, info: RequestInfo, method: str) -> Verb:
     verb = info.verb
     if verb == "proxy":
         raise no_such_resource()
-    named = bool(info.name) or verb in {"list", "watch"}
-    if verb not in resource.verbs or verb not in _VERBS or named is (verb in {"create", "deletecollection"}):
+    if verb not in resource.verbs or verb not in _VERBS:
         raise not_allowed(served, verb)
+    named = bool(info.name) or verb in {"list", "watch"}
+    if named is (verb in {"create", "deletecollection"}):
+        # The handler of custom resources does not look at what it does not need, and asks for what it does.
+        if resource.builtin or verb == "deletecollection":
+            raise not_allowed(served, verb)
+        if not named:
+            raise bad_request("name must be provided")
     return _VERBS[verb]
 
 
@@ -203,7 +212,10 @@ async def patch(app: App, request: Request, served: Served) -> Response:
     if duplicates:
         options = replace(options, duplicates=tuple(duplicates))
     ctx = _context(request, dry_run=options.dry_run)
-    value = await ctx.objects.patch(ctx, served, _namespace(served, info), info.name, change, options)
+    try:
+        value = await ctx.objects.patch(ctx, served, _namespace(served, info), info.name, change, options)
+    except Undecodable as error:
+        raise patching.refused(kind, body, error) from error
     return _object_response(encoding, served, request, 200, value)
 
 
@@ -213,9 +225,9 @@ async def delete(app: App, request: Request, served: Served) -> Response:
     options, may_wait = await _delete_options(request)
     ctx = _context(request, dry_run=options.dry_run)
     value, gone = await ctx.objects.delete(ctx, served, _namespace(served, info), info.name, options)
-    if not gone:
+    if not gone or served.resource.strategy.returns_deleted_object:
         # 202 is given only to those who asked by the old name for dependents to go: it would break others.
-        return _object_response(encoding, served, request, 202 if may_wait else 200, value)
+        return _object_response(encoding, served, request, 202 if may_wait and not gone else 200, value)
     details = {"name": info.name, "group": served.group, "kind": served.plural}
     details["uid"] = orjson.loads(value)["metadata"].get("uid", "")
     status: Object = {
@@ -307,7 +319,7 @@ async def get_scale(app: App, request: Request, served: Served) -> Response:
     info = request.info
     encoding = _encoding(request)
     obj = orjson.loads(await _cluster(request).objects.get(served, _namespace(served, info), info.name))
-    return Response(200, encoding.document(orjson.dumps(scale.read(obj, served))), encoding.content_type)
+    return _scale_response(request, served, encoding, scale.read(obj, served))
 
 
 async def update_scale(app: App, request: Request, served: Served) -> Response:
@@ -316,7 +328,7 @@ async def update_scale(app: App, request: Request, served: Served) -> Response:
     options = parameters.write_options(info.query, "UpdateOptions")
     document, _ = decode_as(request.headers.get("Content-Type"), body, scale.EXPECTED)
     _check_name(info, document)
-    return await _write_scale(request, served, options, lambda _: document)
+    return await _write_scale(request, served, options, lambda _: document, patched=False)
 
 
 async def patch_scale(app: App, request: Request, served: Served) -> Response:
@@ -324,11 +336,16 @@ async def patch_scale(app: App, request: Request, served: Served) -> Response:
     body = await request.read(BODY_BYTES_MAX)
     options = parameters.write_options(request.info.query, "PatchOptions")
     change, _ = patching.read(kind, body, served)
-    return await _write_scale(request, served, options, change)
+    return await _write_scale(request, served, options, change, patched=True)
 
 
 async def _write_scale(
-    request: Request, served: Served, options: WriteOptions, change: Callable[[Object], Object]
+    request: Request,
+    served: Served,
+    options: WriteOptions,
+    change: Callable[[Object], Object],
+    *,
+    patched: bool,
 ) -> Response:
     """`change` maps the Scale that is to the one that shall be; the rest of the object stays."""
     info = request.info
@@ -336,11 +353,15 @@ async def _write_scale(
     ctx = _context(request, dry_run=options.dry_run)
 
     def rescale(obj: Object) -> Object:
-        return scale.write(obj, served, change(scale.read(obj, served, complete=False)))
+        return scale.write(obj, served, change(scale.read(obj, served, complete=False)), patched=patched)
 
     value = await ctx.objects.patch(ctx, served, _namespace(served, info), info.name, rescale, options)
-    shown = scale.read(orjson.loads(value), served)
-    return Response(200, encoding.document(orjson.dumps(shown)), encoding.content_type)
+    return _scale_response(request, served, encoding, scale.read(orjson.loads(value), served))
+
+
+def _scale_response(request: Request, served: Served, encoding: Encoding, shown: Object) -> Response:
+    as_scale = replace(served, version=replace(served.version, columns=scale.COLUMNS))
+    return _object_response(encoding, as_scale, request, 200, orjson.dumps(shown))
 
 
 _PART_VERBS: Final[dict[str, Verb]] = {"get": get, "update": update, "patch": patch}
@@ -391,7 +412,10 @@ def _pretty(request: Request) -> bool:
 
 
 def _encoding(request: Request) -> Encoding:
-    return accept(request.headers.get("Accept"), pretty=_pretty(request))
+    header, served = request.headers.get("Accept"), request.served
+    if header and served is not None and served.resource.builtin and not is_routed(header):
+        raise not_routed(watchable=not request.info.name and request.info.verb in {"list", "watch"})
+    return accept(header, pretty=_pretty(request))
 
 
 def _object_response(
@@ -420,7 +444,9 @@ def _check_kind(request: Request, served: Served, obj: Object) -> None:
         wrong = invalid_value("kind", kind, f"must be {served.kind}")
         raise invalid(kind, served.group, name if isinstance(name, str) else "", [wrong])
     got = GroupVersion.parse(api_version)
-    if _cluster(request).catalog.by_kind(got.group, got.version, kind) is None:
+    from clusterling.packs.builtin import is_published
+
+    if not is_published(got.group, got.version, kind):
         problem = (
             f"no kind {go_quote(kind)} is registered for version {go_quote(api_version)} "
             'in scheme "pkg/runtime/scheme.go:111"'

@@ -19,7 +19,9 @@ from clusterling.machinery.errors import (
     invalid_value,
     unsupported_patch_type,
 )
+from clusterling.machinery.gotext import go_text
 from clusterling.machinery.meta import Object
+from clusterling.registry.receiving import Undecodable
 from clusterling.registry.resource import Served
 from clusterling.services.parameters import apply_problems
 from clusterling.services.requestinfo import Query
@@ -81,6 +83,15 @@ def read(kind: PatchType, body: bytes, served: Served) -> tuple[Callable[[Object
     return lambda obj: patch.strategic_merge(obj, document, rules), duplicates
 
 
+def refused(kind: PatchType, body: bytes, error: Undecodable) -> ApiError:
+    """422 for a patch whose result is not an object of its kind, with that result, or with what a strategic patch says."""
+    if error.patched is None:
+        return error
+    if kind is PatchType.STRATEGIC:
+        return invalid("", "", "", [invalid_value("patch", go_text(codec.parse_json(body)[0]), error.why)])
+    return patch.undecodable(error.patched, error.why)
+
+
 def _same_kind(served: Served, before: Object, after: Object) -> Object:
     """The patched object, if it is still one of its kind. Raises ApiError 422.
 
@@ -98,6 +109,9 @@ def _same_kind(served: Served, before: Object, after: Object) -> Object:
     if kind != before["kind"]:
         wrong = invalid_value("kind", kind, f"must be {before['kind']}")
         raise invalid(str(kind or ""), served.group, before["metadata"]["name"], [wrong])
+    if isinstance(version, str):
+        wrong = invalid_value("apiVersion", version, f"must be {before['apiVersion']}")
+        raise invalid(kind, version.rpartition("/")[0], before["metadata"]["name"], [wrong])
     return after
 
 

@@ -8,14 +8,28 @@ from __future__ import annotations
 from typing import Final
 
 from clusterling.machinery.codec import Expected
-from clusterling.machinery.errors import ApiError, bad_request, go_quote, internal_error
+from clusterling.machinery.errors import ApiError, bad_request, conflict, go_quote, internal_error
+from clusterling.machinery.gotext import json_type
 from clusterling.machinery.meta import Object
+from clusterling.machinery.patch import undecodable
 from clusterling.machinery.selectors import LabelSelector
+from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, Column
 from clusterling.registry.resource import Scale, Served
 
 EXPECTED: Final = Expected("autoscaling/v1", "Scale", typed=True)
 
 _MISSING: Final = object()
+_NO_SCALE: Final = 'no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"'
+
+# Upstream: kubernetes pkg/printers/internalversion, printScale; apiextensions tableconvertor for Scale.
+COLUMNS: Final = (
+    NAME_COLUMN,
+    Column(
+        "Desired", "integer", lambda obj, _: obj["spec"].get("replicas", 0), "", "Number of desired replicas"
+    ),
+    Column("Available", "integer", lambda obj, _: obj["status"]["replicas"], "", "Number of actual replicas"),
+    AGE_COLUMN,
+)
 _GO_NAMES: Final = {str: "string", bool: "bool", int: "int64", float: "float64", list: "[]interface {}"}
 
 
@@ -40,15 +54,18 @@ def read(obj: Object, served: Served, *, complete: bool = True) -> Object:
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {field: metadata[field] for field in kept if field in metadata},
-        "spec": {} if replicas is None else {"replicas": replicas},
+        "spec": {"replicas": replicas} if replicas else {},
         "status": status,
     }
 
 
-def write(obj: Object, served: Served, scale: Object) -> Object:
-    """`obj` with the replicas of `scale`, and its resourceVersion as the one to write over, if it has one."""
+def write(obj: Object, served: Served, scale: Object, *, patched: bool) -> Object:
+    """`obj` with the replicas of `scale`, and its resourceVersion as the one to write over, if it has one.
+
+    `patched`: the Scale is what a patch made. Raises ApiError: 400 for no Scale, 409 for another object's, 422.
+    """
     if scale.get("kind") != "Scale" or scale.get("apiVersion") != "autoscaling/v1":
-        raise bad_request('no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"')
+        raise bad_request(_NO_SCALE)
     path = _paths(served).spec_replicas_path
     spec = scale.get("spec")
     replicas = spec.get("replicas", _MISSING) if isinstance(spec, dict) else _MISSING
@@ -57,17 +74,9 @@ def write(obj: Object, served: Served, scale: Object) -> Object:
         if _integer(obj, path) is None:
             raise bad_request(f"the spec replicas field {go_quote('.' + path.lstrip('.'))} cannot be empty")
         replicas = 0
-    if not isinstance(replicas, int) or isinstance(replicas, bool):
-        got = "string" if isinstance(replicas, str) else "object" if isinstance(replicas, dict) else "number"
-        raise bad_request(
-            f'Scale in version "v1" cannot be handled as a Scale: json: cannot unmarshal {got} '
-            "into Go struct field ScaleSpec.spec.replicas of type int32"
-        )
-    if not -(1 << 31) <= replicas < 1 << 31:
-        raise bad_request(
-            f'Scale in version "v1" cannot be handled as a Scale: json: cannot unmarshal number {replicas} '
-            "into Go struct field ScaleSpec.spec.replicas of type int32"
-        )
+    why = _no_int32(replicas)
+    if why:
+        raise undecodable(scale, why) if patched else bad_request(_NO_SCALE)
     *parents, last = _segments(path)
     place = obj
     for segment in parents:
@@ -78,8 +87,26 @@ def write(obj: Object, served: Served, scale: Object) -> Object:
     place[last] = replicas
     metadata = scale.get("metadata")
     version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    uid, mine = metadata.get("uid") if isinstance(metadata, dict) else None, obj["metadata"]["uid"]
+    if uid and uid != mine:
+        raise conflict(
+            served.plural,
+            served.group,
+            obj["metadata"]["name"],
+            f"StorageError: invalid object, Code: 4, Key: /registry/{served.group}/{served.plural}, ResourceVersion: 0, "
+            f"AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {mine}",
+        )
     obj["metadata"]["resourceVersion"] = version or ""
     return obj
+
+
+def _no_int32(replicas: object) -> str:
+    """Why Go would not read it as an int32, "" where it would."""
+    if isinstance(replicas, int) and not isinstance(replicas, bool):
+        got = "" if -(1 << 31) <= replicas < 1 << 31 else f"number {replicas}"
+    else:
+        got = f"number {replicas}" if isinstance(replicas, float) else json_type(replicas)
+    return got and f"json: cannot unmarshal {got} into Go struct field ScaleSpec.spec.replicas of type int32"
 
 
 def _paths(served: Served) -> Scale:

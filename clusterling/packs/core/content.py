@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 from typing import Final
 
-from clusterling.machinery.codec import cannot_be_handled
 from clusterling.machinery.errors import FieldError, forbidden_field, invalid_value
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_config_map_key
+from clusterling.registry.receiving import Undecodable
 
 CONTENT_BYTES_MAX: Final = 1024 * 1024  # core.MaxSecretSize
 
@@ -29,7 +29,7 @@ def read_bytes(obj: Object, field: str) -> None:
         try:
             values[key] = canonical_base64(text)
         except ValueError as error:
-            raise cannot_be_handled(obj["kind"], obj["apiVersion"], obj["kind"], str(error)) from error
+            raise Undecodable(obj["kind"], obj["apiVersion"], str(error)) from error
 
 
 def canonical_base64(text: str) -> str:

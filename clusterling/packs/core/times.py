@@ -11,10 +11,10 @@ from collections.abc import Callable
 from datetime import UTC
 from typing import Final
 
-from clusterling.machinery.codec import cannot_be_handled
 from clusterling.machinery.errors import go_quote
 from clusterling.machinery.meta import Object
 from clusterling.machinery.timestamps import normal_rfc3339, parse_rfc3339
+from clusterling.registry.receiving import Undecodable
 
 _LAYOUT: Final = "2006-01-02T15:04:05Z07:00"
 _MICRO_LAYOUT: Final = "2006-01-02T15:04:05.000000Z07:00"
@@ -40,7 +40,7 @@ def _read(obj: Object, part: Object, field: str, normal: Callable[[str], str]) -
     try:
         part[field] = normal(text) or None
     except ValueError as error:
-        raise cannot_be_handled(obj["kind"], obj["apiVersion"], obj["kind"], str(error)) from error
+        raise Undecodable(obj["kind"], obj["apiVersion"], str(error)) from error
 
 
 def normal_micro(text: str) -> str:
