@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Final
 
 import orjson
 
+from clusterling.machinery import strictjson
 from clusterling.machinery.errors import ApiError, bad_request, expired
 
 INCONSISTENT: Final = -1  # The revision of a token that goes on at whatever is current.
@@ -30,24 +30,26 @@ def encode(last: str, revision: int) -> str:
 def decode(token: str) -> tuple[str, int]:
     """(last key, revision). Raises ApiError 400 for anything that `encode` did not make."""
     try:
-        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
-        fields = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        version, revision, start = fields["v"], fields["rv"], fields["start"]
-    except (ValueError, binascii.Error, KeyError, TypeError) as error:
-        raise bad_request(f"continue key is not valid: {error}") from error
+        return _decoded(token)
+    except ValueError as error:
+        raise bad_request(f"invalid continue token: continue key is not valid: {error}") from error
+
+
+def _decoded(token: str) -> tuple[str, int]:
+    padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+    fields, _ = strictjson.parse(base64.b64decode(padded, altchars=b"-_", validate=True))
+    if not isinstance(fields, dict):
+        raise ValueError("the token is no object")  # noqa: TRY004 - one answer for all that is no token
+    version, revision, start = fields.get("v"), fields.get("rv"), fields.get("start")
     if version != "meta.k8s.io/v1":
-        raise bad_request(
-            f"continue key is not valid: server does not recognize this encoded version {version}"
-        )
+        raise ValueError(f"server does not recognize this encoded version {version}")
     if not isinstance(revision, int) or isinstance(revision, bool) or revision == 0:
-        raise bad_request(
-            "continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)"
-        )
+        raise ValueError("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
     if not isinstance(start, str) or not start:
-        raise bad_request("continue key is not valid: encoded start key empty (version meta.k8s.io/v1)")
+        raise ValueError("encoded start key empty (version meta.k8s.io/v1)")
     last = start.removesuffix("\0")
     if any(segment in ("", ".", "..") for segment in last.split("/")):
-        raise bad_request(f"continue key is not valid: {start}")
+        raise ValueError(start)
     return last, revision
 
 

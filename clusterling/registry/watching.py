@@ -120,7 +120,7 @@ class ObjectWatch:
 
     def _bookmark(self, revision: int, annotations: dict[str, str]) -> bytes:
         """The object of a bookmark has a type and a revision, nothing else (semantics: C8)."""
-        metadata: dict[str, object] = {"resourceVersion": str(revision), "creationTimestamp": None}
+        metadata: dict[str, object] = {"resourceVersion": str(revision)}
         if annotations:
             metadata["annotations"] = annotations
         value = orjson.dumps(

@@ -87,8 +87,8 @@ def respond(
 ) -> Response:
     """The answer to a GET of a discovery path (`/api…`, `/apis…`; the cluster's prefix is cut off).
 
-    `server_address` is the host:port that `/api` tells. Raises ApiError: 406, or 404 below `/api`; an unknown group or
-    version answers 404 in plain text, as upstream's mux does.
+    `server_address` is the host:port that `/api` tells. Raises ApiError: 406, or 404 below `/api`; and below a built-in group; an unknown
+    group, or version of a custom one, answers 404 in plain text, as upstream's mux does.
     """
     if path in ("/api", "/apis"):
         answer = _aggregated_answer(catalog, path, accept_header, if_none_match, pretty)
@@ -96,11 +96,19 @@ def respond(
             return answer
     document = _document(catalog, path.rstrip("/"), server_address)
     if document is None:
-        if path == "/api" or path.startswith("/api/"):
+        if path == "/api" or path.startswith("/api/") or _is_builtin(catalog, path):
             raise no_such_resource()
         return _NOT_FOUND
     encoding = accept(accept_header, tables=False, pretty=pretty)
     return Response(200, encoding.document(document), encoding.content_type)
+
+
+def _is_builtin(catalog: Catalog, path: str) -> bool:
+    """The path is below an API group of upstream's own."""
+    match path.split("/"):
+        case ["", "apis", group, _, *_] if group:
+            return any(resource.builtin and resource.group == group for resource in catalog.resources)
+    return False
 
 
 def _document(catalog: Catalog, path: str, server_address: str) -> bytes | None:

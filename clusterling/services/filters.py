@@ -83,7 +83,8 @@ def status_response(request: Request, error: ApiError) -> Response:
     """The error as the client asked for answers, or as JSON where it asks for what there is not."""
     encoding = accept_anyway(request.headers.get("Accept"))
     headers: tuple[Header, ...] = tuple(error.headers.items())
-    if error.code in {401, 403}:
+    # Upstream's filters say so, its handlers and admission do not.
+    if error.code == 401 or (error.code == 403 and request.cluster is None):
         headers += (NOSNIFF,)
     if wants_pretty(request.query, request.headers.get("User-Agent")):
         encoding = replace(encoding, pretty=True)

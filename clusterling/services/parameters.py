@@ -64,6 +64,7 @@ def list_options(query: Query, served: Served, name: str = "") -> ListOptions:
         return _NO_LIST
     labels, fields = _selectors(query, served, name)
     limit = _integer(query, "limit") or 0
+    _integer(query, "timeoutSeconds")
     match = first(query, "resourceVersionMatch")
     version = first(query, "resourceVersion")
     token = first(query, "continue")
@@ -98,6 +99,9 @@ def watch_options(query: Query, served: Served, name: str = "") -> WatchOptions:
     _integer(query, "limit")
     match = first(query, "resourceVersionMatch")
     initial = is_true(query["sendInitialEvents"]) if query.get("sendInitialEvents") else None
+    if initial is None and not match and first(query, "resourceVersion") in {"", "0"}:
+        # Upstream: internalversion/defaults.go, SetListOptionsDefaults.
+        initial, match = True, "NotOlderThan"
     wrong: list[FieldError] = []
     if initial is not None and match != "NotOlderThan":
         wrong.append(
@@ -189,6 +193,10 @@ def delete_options(query: Query) -> DeleteOptions:
         document["propagationPolicy"] = first(query, "propagationPolicy")
     if query.get("dryRun"):
         document["dryRun"] = query["dryRun"]
+    # Upstream: meta/v1/conversion.go, Convert_url_Values_To_v1_DeleteOptions.
+    preconditions = {name: first(query, name) for name in ("uid", "resourceVersion") if first(query, name)}
+    if preconditions:
+        document["preconditions"] = preconditions
     return delete_options_of(document)
 
 

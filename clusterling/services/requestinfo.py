@@ -224,6 +224,9 @@ def _name(segment: str, what: str) -> str:
         name = unquote_to_bytes(segment).decode("utf-8")
     except UnicodeDecodeError:
         raise bad_request(f"{what} parameter invalid: not valid UTF-8") from None
+    if "/" in name:
+        # Upstream routes by the decoded path, which is another then.
+        raise no_such_resource()
     problems = is_path_segment_name(name)
     if not problems and _CONTROL.search(name):
         problems = ["may not contain control characters"]

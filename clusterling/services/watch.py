@@ -302,14 +302,14 @@ async def open_watch(
 ) -> Stream:
     """Begins a watch; its events are kept from here on. `timeout_s` None: the server's choice.
 
-    History that is gone is told in the stream, as upstream's watch cache tells it; any other ApiError is raised.
+    History that is gone or has not come is told in the stream, as upstream's watch cache tells it; any other ApiError is raised.
     """
     resources = AsyncExitStack()
     try:
         watch = await resources.enter_async_context(objects.watch(served, namespace, options, codec))
     except ApiError as error:
         await resources.aclose()
-        if error.code != 410:
+        if error.code not in {410, 504}:
             raise
         return ErrorStream(error_frame(codec, error))
     return WatchStream(

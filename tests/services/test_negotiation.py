@@ -117,7 +117,8 @@ def test_what_no_alternative_can_be_had_is_not_acceptable(header: str) -> None:
     assert (caught.value.code, caught.value.reason) == (406, "NotAcceptable")
     assert (
         caught.value.message
-        == "only the following media types are accepted: application/json, application/yaml"
+        == "only the following media types are accepted: application/json, application/yaml, "
+        "application/vnd.kubernetes.protobuf"
     )
 
 

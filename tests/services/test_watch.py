@@ -227,8 +227,10 @@ async def test_a_bookmark_comes_once_the_watch_has_moved(
 ) -> None:
     monkeypatch.setattr(watching, "BOOKMARK_TICK_S", 0.000_1)
     client = world.client()
-    wanted = await opened(world, "timeoutSeconds=30&allowWatchBookmarks=true&labelSelector=none=such")
-    unwanted = await opened(world, "timeoutSeconds=30&labelSelector=none=such")
+    now = (await client.get(CONFIGMAPS))["metadata"]["resourceVersion"]
+    asked = f"resourceVersion={now}&timeoutSeconds=30&labelSelector=none=such"
+    wanted = await opened(world, f"{asked}&allowWatchBookmarks=true")
+    unwanted = await opened(world, asked)
     sinks = (Recorder(), Recorder())
     tasks = [
         asyncio.create_task(response.stream.run(sink))
