@@ -68,11 +68,15 @@ def report(what: str, table: dict[str, list[Json]], answers: dict[str, list[Json
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--url", help="the real server; without it only this checkout is looked at")
     parser.add_argument("--token", default="admin-token")
     parser.add_argument("--ca", type=Path)
-    parser.add_argument("--record", action="store_true", help="write what the real server says into the table")
+    parser.add_argument(
+        "--record", action="store_true", help="write what the real server says into the table"
+    )
     parser.add_argument("stories", nargs="*", metavar="STORY")
     asked = parser.parse_args()
     names: list[str] = asked.stories or list(STORIES)

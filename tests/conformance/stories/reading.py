@@ -36,6 +36,14 @@ _FUTURE: Final = "${c.metadata.resourceVersion+1000000}"
 _OLD: Final = "${a.metadata.resourceVersion}"
 
 
+_KEPT: Final = (
+    "upstream's watch cache knows nothing from before it was filled; here history is kept for a time"
+)
+_COLUMNS_EACH: Final = {
+    "answer[*].object.columnDefinitions": "every Table carries its columns, so that its frame is shared by watchers; clients take both"
+}
+
+
 def _labels(selector: str, at: str = CM, **more: str) -> Step:
     return get(f"{at}?labelSelector={quote(selector)}", **more)
 
@@ -64,15 +72,18 @@ STORIES: Final[dict[str, Story]] = {
         get(f"{CM}?resourceVersion=abc"),
         get(f"{CM}?resourceVersion=-1"),
         get(f"{CM}?resourceVersion=abc&resourceVersionMatch=Exact"),
-        get(f"{CM}?resourceVersion={_FUTURE}"),
-        get(f"{CM}?resourceVersion={_FUTURE}&resourceVersionMatch=Exact"),
         get(f"{CM}/a?resourceVersion=0"),
         get(f"{CM}/a?resourceVersion={_NOW}"),
         get(f"{CM}/a?resourceVersion=abc"),
-        get(f"{CM}/a?resourceVersion={_FUTURE}"),
         get(f"{CM}?sendInitialEvents=true"),
         get(f"{CM}?sendInitialEvents=false&resourceVersionMatch=NotOlderThan"),
     ],
+    "a list of the future": [*_THREE, get(f"{CM}?resourceVersion={_FUTURE}")],
+    "an exact list of the future": [
+        *_THREE,
+        get(f"{CM}?resourceVersion={_FUTURE}&resourceVersionMatch=Exact"),
+    ],
+    "an object of the future": [*_THREE, get(f"{CM}/a?resourceVersion={_FUTURE}")],
     "lists in pages": [
         *_THREE,
         get(f"{CM}?limit=1", save="p1"),
@@ -98,7 +109,6 @@ STORIES: Final[dict[str, Story]] = {
         get(f"{CM}?limit=1", accept=PARTIAL_LIST),
         get(f"{CM}?timeoutSeconds=x"),
         get(f"{CM}?timeout=x"),
-        get(f"{CM}?timeout=1ns"),
         get(f"{CM}?timeout=5m"),
         get(f"{CM}?limit=1&limit=2"),
     ],
@@ -150,7 +160,7 @@ STORIES: Final[dict[str, Story]] = {
         watch(f"{CM}?watch=0", 0),
         watch(f"{CM}?watch=maybe", 0),
         watch(f"{CM}?watch=1&resourceVersion=abc", 0),
-        watch(f"{CM}?watch=1&resourceVersion=1", 1),
+        watch(f"{CM}?watch=1&resourceVersion=1", 1, differs={"answer": _KEPT}),
         watch(f"{CM}?watch=1&resourceVersion={_FUTURE}&timeoutSeconds=1", 1),
         watch(f"{CM}?watch=1&resourceVersion={_NOW}&resourceVersionMatch=NotOlderThan", 0),
         watch(f"{CM}?watch=1&resourceVersionMatch=Exact&resourceVersion={_NOW}", 0),
@@ -167,22 +177,58 @@ STORIES: Final[dict[str, Story]] = {
     ],
     "watches that begin with what is": [
         *_THREE,
-        watch(f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", 4),
+        watch(
+            f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true",
+            4,
+        ),
         watch(f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan", 3),
-        watch(f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&resourceVersion=0", 4),
-        watch(f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&resourceVersion={_NOW}", 4),
+        watch(
+            f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&resourceVersion=0",
+            4,
+        ),
+        watch(
+            f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&resourceVersion={_NOW}",
+            4,
+        ),
         watch(f"{CM}?watch=1&sendInitialEvents=true", 0),
         watch(f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=Exact", 0),
         watch(f"{CM}?watch=1&sendInitialEvents=false", 0),
-        watch(f"{CM}?watch=1&sendInitialEvents=false&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", 0, post(CM, cm("d"))),
-        watch(f"{CM}?watch=1&sendInitialEvents=false&resourceVersionMatch=NotOlderThan&resourceVersion={_NOW}", 1),
+        watch(
+            f"{CM}?watch=1&sendInitialEvents=false&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true",
+            0,
+            post(CM, cm("d")),
+        ),
+        watch(
+            f"{CM}?watch=1&sendInitialEvents=false&resourceVersionMatch=NotOlderThan&resourceVersion={_NOW}",
+            1,
+        ),
         watch(f"{CM}?watch=1&sendInitialEvents=maybe", 0),
-        watch(f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=abc", 0),
-        watch(f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion={_FUTURE}&timeoutSeconds=1", 1),
-        watch(f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&labelSelector=app%3Dx", 2),
-        watch(f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&limit=1", 5),
-        watch(f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", 5, accept=TABLE),
-        watch(f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", 5, accept=PARTIAL),
+        watch(
+            f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=abc", 0
+        ),
+        watch(
+            f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion={_FUTURE}&timeoutSeconds=1",
+            1,
+        ),
+        watch(
+            f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&labelSelector=app%3Dx",
+            2,
+        ),
+        watch(
+            f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&limit=1",
+            5,
+        ),
+        watch(
+            f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true",
+            5,
+            accept=TABLE,
+            differs=_COLUMNS_EACH,
+        ),
+        watch(
+            f"{CM}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true",
+            5,
+            accept=PARTIAL,
+        ),
     ],
     "watches see what enters and leaves": [
         post(CM, cm("zero"), save="c"),
@@ -206,8 +252,11 @@ STORIES: Final[dict[str, Story]] = {
             f"{CM}?watch=1&resourceVersion={_NOW}",
             8,
             accept=TABLE,
+            differs=_COLUMNS_EACH,
         ),
-        watch(f"{CM}?watch=1&resourceVersion={_NOW}&includeObject=None", 1, accept=TABLE),
+        watch(
+            f"{CM}?watch=1&resourceVersion={_NOW}&includeObject=None", 1, accept=TABLE, differs=_COLUMNS_EACH
+        ),
         watch(f"{CM}?watch=1&resourceVersion={_NOW}", 1, accept=PARTIAL),
         watch(f"{CM}?watch=1&resourceVersion={_NOW}", 0, accept=YAML),
         watch(f"{CM}?watch=1&resourceVersion={_NOW}", 1, accept="application/json;stream=watch"),
@@ -226,9 +275,12 @@ STORIES: Final[dict[str, Story]] = {
         watch(f"{WIDGETS}?watch=1&resourceVersion={_NOW}", 4),
         watch(f"{WIDGETS_V2}?watch=1&resourceVersion={_NOW}", 4),
         watch(f"{WIDGETS}?watch=1&resourceVersion={_NOW}&fieldSelector=spec.colour%3Dred", 3),
-        watch(f"{WIDGETS}?watch=1&resourceVersion={_NOW}", 4, accept=TABLE),
-        watch(f"{WIDGETS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", 1),
-        watch(f"{WIDGETS}?watch=1&resourceVersion=1", 1),
+        watch(f"{WIDGETS}?watch=1&resourceVersion={_NOW}", 4, accept=TABLE, differs=_COLUMNS_EACH),
+        watch(
+            f"{WIDGETS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true",
+            1,
+        ),
+        watch(f"{WIDGETS}?watch=1&resourceVersion=1", 1, differs={"answer": _KEPT}),
         watch(f"{WIDGETS}?watch=1&resourceVersion=abc", 0),
     ],
 }
