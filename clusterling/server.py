@@ -74,16 +74,17 @@ class SystemClock:
 class BearerTokens:
     """Authenticates requests by their bearer token, in the realm of the cluster they name, then in root's."""
 
-    def __init__(self, tokens: Tokens, pool: ClusterPool) -> None:
+    def __init__(self, tokens: Tokens, directory: Directory) -> None:
         self._tokens = tokens
-        self._pool = pool
+        self._directory = directory
 
     async def authenticate(self, request: Request) -> User | None:
         token = bearer_token(request.headers.get("Authorization"))
         if token is None:
             return None
-        cluster = await self._pool.find(request.info.cluster)
-        return await self._tokens.authenticate_token(token, None if cluster is None else cluster.id)
+        # Only looked up: nothing of a cluster is built for who has not shown a credential yet.
+        record = await self._directory.named(request.info.cluster)
+        return await self._tokens.authenticate_token(token, None if record is None else record.id)
 
 
 class MastersOnly:
@@ -199,7 +200,7 @@ class ApiServer:
         static = StaticTokens(admin_tokens or {})
         self.app = App(
             clusters=self.pool,
-            authenticator=authenticator or BearerTokens(Tokens((static, self._tokens)), self.pool),
+            authenticator=authenticator or BearerTokens(Tokens((static, self._tokens)), self._directory),
             authorizer=authorizer or MastersOnly(),
             documents=documents.respond,
             limits=Limits(),

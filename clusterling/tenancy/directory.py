@@ -102,6 +102,16 @@ class Directory:
         """The record of a cluster's id if it is at hand."""
         return self._by_id.get(cluster_id)
 
+    async def named(self, name: str) -> Record | None:
+        """As `find`, for a name as a request has it, which may be none at all."""
+        record = self._by_name.get(name)
+        if record is not None:
+            return record
+        try:
+            return await self.find(ClusterName.parse(name))
+        except ValueError:
+            return None
+
     async def find(self, name: ClusterName) -> Record | None:
         """The cluster of that name; None: at some moment since the call there was none. Raises Unavailable."""
         record = self._by_name.get(name)

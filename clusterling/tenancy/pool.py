@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-from clusterling.machinery.names import ClusterName
 from clusterling.registry import views
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
@@ -62,12 +61,7 @@ class ClusterPool:
 
     async def find(self, name: str) -> Cluster | None:
         """The cluster of that name; `ready()` before use. None only after the store was asked (decision 12)."""
-        record = self._directory.known(name)
-        if record is None:
-            try:
-                record = await self._directory.find(ClusterName.parse(name))
-            except ValueError:
-                return None
+        record = await self._directory.named(name)
         return None if record is None else self._serve(record)
 
     async def by_id(self, cluster_id: str) -> Cluster | None:
