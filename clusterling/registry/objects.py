@@ -303,7 +303,10 @@ class ObjectStore:
         if not resource.guard_key:
             return True
         fence = self._store.peek(resource.guard_key)
-        return fence is not None and fence.revision == resource.schema_revision
+        if fence is None:
+            # Not in memory says nothing: short of memory, the cache lets go of what nobody watches.
+            return not self._store.is_loaded(resource.guard_key)
+        return fence.revision == resource.schema_revision
 
     # ------------------------------------------------------------------ create
 
