@@ -5,7 +5,8 @@ Unknown fields go, nulls go, defaults come; what does not fit the type is a 400.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import GroupVersion, Object
@@ -13,6 +14,9 @@ from clusterling.machinery.objectmeta import coerce_object_meta
 from clusterling.registry.options import WriteOptions
 from clusterling.registry.resource import Served
 from clusterling.registry.strategy import Context
+
+# Fields unknown or given twice that are told of one body (upstream: sigs.k8s.io/json, saveStrictError).
+STRICT_PROBLEMS_MAX: Final = 100
 
 
 class Undecodable(ApiError):
@@ -37,7 +41,7 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
     """
     schema = served.version.schema
     builtin = served.resource.builtin
-    given = list(obj)
+    given = {field: at for at, field in enumerate(obj)}
     try:
         metadata, unknown = coerce_object_meta(obj.get("metadata"), kind=served.kind if builtin else "")
     except ValueError as error:
@@ -56,6 +60,7 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
         strict = [*strict, *(f'unknown field "{path}"' for path in found)]
         if builtin:
             strict = sorted(strict, key=lambda text: _place_of(text, given))
+    strict = strict[:STRICT_PROBLEMS_MAX]
     if strict and options.field_validation == "Strict":
         why = f"strict decoding error: {', '.join(strict)}"
         raise Undecodable(served.kind, served.version.name, why)
@@ -65,8 +70,8 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
     schema.default(obj)
 
 
-def _place_of(text: str, given: Sequence[str]) -> int:
+def _place_of(text: str, given: Mapping[str, int]) -> int:
     """Where the top-level field that `unknown field "a.b[0]"` tells of stands in the body."""
     path = text.partition('"')[2]
     field = path.partition(".")[0].partition("[")[0].rstrip('"')
-    return given.index(field) if field in given else len(given)
+    return given.get(field, len(given))

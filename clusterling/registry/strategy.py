@@ -32,6 +32,8 @@ class User:
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
+WARNINGS_MAX: Final = 256  # Of one request; the headers of an answer hold fewer (services/filters.py).
+
 ANONYMOUS: Final = User("system:anonymous", ("system:unauthenticated",))
 
 
@@ -54,8 +56,8 @@ class Context:
     subresource: str = ""
 
     def warn(self, text: str) -> None:
-        """One Warning header; a text already given is not repeated."""
-        if text not in self.warnings:
+        """One Warning header; a text already given is not repeated, and what is beyond `WARNINGS_MAX` not said."""
+        if len(self.warnings) < WARNINGS_MAX and text not in self.warnings:
             self.warnings.append(text)
 
 

@@ -36,6 +36,7 @@ from clusterling.registry.resource import Served
 from clusterling.services.requestinfo import Query, first, is_true
 
 FIELD_MANAGER_BYTES_MAX: Final = 128
+DURATION_CHARACTERS_MAX: Final = 64
 
 _T = TypeVar("_T")
 
@@ -249,7 +250,8 @@ def request_timeout_s(query: Query) -> float | None:
         return None
     if text in {"0", "+0", "-0"}:
         return 0.0
-    rest = text[1:] if text[0] in "+-" else text
+    # Before any pattern looks at it: this is read before anybody is asked who he is.
+    rest = text[1:DURATION_CHARACTERS_MAX] if text[0] in "+-" else text[:DURATION_CHARACTERS_MAX]
     total_s, at = 0.0, 0
     while at < len(rest):
         match = _DURATION.match(rest, at)
@@ -257,12 +259,14 @@ def request_timeout_s(query: Query) -> float | None:
             break
         total_s += float(match[1]) * _UNIT_S[match[2]]
         at = match.end()
-    if at != len(rest) or not rest or len(text) > 64:
+    if at != len(rest) or not rest or len(text) > DURATION_CHARACTERS_MAX:
         missing = (
             bool(rest) and re.fullmatch(r"[0-9]*\.?[0-9]*", rest[at:]) and any(map(str.isdigit, rest[at:]))
         )
         why = "missing unit in duration" if missing else "invalid duration"
-        raise bad_request(f"invalid timeout specified in the request URL - time: {why} {go_quote(text[:64])}")
+        raise bad_request(
+            f"invalid timeout specified in the request URL - time: {why} {go_quote(text[:DURATION_CHARACTERS_MAX])}"
+        )
     return -total_s if text[0] == "-" else total_s
 
 
