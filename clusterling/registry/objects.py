@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, NoReturn, TypeVar
@@ -184,6 +184,25 @@ class ObjectStore:
         token = continuation.encode(more.removeprefix(prefix), page.revision) if more else ""
         remaining = page.remaining if more and selection.everything else None
         return Listing(values, str(revision), token, remaining)
+
+    async def stamp(self, served: Served, namespace: str, options: ListOptions) -> Hashable:
+        """What a list of a whole collection is known by: equal stamps of one cluster, equal lists. None: list it.
+
+        A thousand clients that list again after a restart then share one answer.
+        """
+        anything = options.resource_version == "0"
+        if (
+            options.label_selector is not None
+            or options.field_selector is not None
+            or options.continue_token
+            or (options.limit and not anything)
+            or options.resource_version not in ("", "0")
+        ):
+            return None
+        await self._not_older_than(options.resource_version)
+        prefix = _prefix(served.resource, namespace)
+        change = self._store.last_change(prefix)
+        return None if change is None else (served.resource, served.version.name, prefix, change)
 
     async def _list_revision(self, options: ListOptions) -> int:
         """The exact revision to list at; 0 for "current", after waiting for it to be current enough."""

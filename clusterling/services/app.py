@@ -17,6 +17,7 @@ from clusterling.registry.resource import Resource, Served
 from clusterling.registry.strategy import Context, User
 from clusterling.services import filters, handlers
 from clusterling.services.health import NOSNIFF, Health
+from clusterling.services.kept import Kept
 from clusterling.services.request import TEXT_TYPE, Request, Response
 from clusterling.services.requestinfo import RequestInfo
 from clusterling.services.turnstile import Turnstile
@@ -118,6 +119,9 @@ class Counters:
 Handler = Callable[[Request], Awaitable[Response]]
 
 REQUEST_TIMEOUT_S: Final = 60.0
+LISTS_BYTES_MAX: Final = (
+    32 << 20
+)  # Of joined lists, kept for who asks for the same collection before it changes.
 
 
 class App:
@@ -153,6 +157,7 @@ class App:
         self.counters = Counters()
         self.turnstile = Turnstile()
         self.streams = Streams()
+        self.lists = Kept(LISTS_BYTES_MAX)
         self._handle = self._compose()
 
     def _compose(self) -> Handler:

@@ -52,6 +52,7 @@ BODY_BYTES_MAX: Final = 3 * 1024 * 1024  # Upstream: MaxRequestBodyBytes.
 
 # Lists and Tables above this many bytes or rows take longer than a turn of the loop is worth.
 JOIN_BYTES_MAX: Final = 2 * 1024 * 1024
+LIST_BYTES_KEPT: Final = 4 << 20  # A longer one would take too much of what all lists may.
 ROWS_MAX: Final = 100
 
 Verb = Callable[["App", Request, Served], Awaitable[Response]]
@@ -133,16 +134,24 @@ async def list_objects(app: App, request: Request, served: Served) -> Response:
     encoding = _encoding(request)
     options = parameters.list_options(info.query, served, info.name)
     include = include_object(first(info.query, "includeObject")) if encoding.target == "Table" else "Metadata"
-    listing = await _cluster(request).objects.list(served, _namespace(served, info), options)
+    cluster, namespace = _cluster(request), _namespace(served, info)
+    stamp = await cluster.objects.stamp(served, namespace, options) if encoding.is_plain else None
+    key = (cluster.id, stamp)
+    if key in app.lists:
+        return Response(200, app.lists.get(key, bytes, len), encoding.content_type)
+    listing = await cluster.objects.list(served, namespace, options)
 
     def encode() -> bytes:
-        return encoding.list(served, listing, include=include)
+        body = encoding.list(served, listing, include=include)
+        if stamp is not None and len(body) <= LIST_BYTES_KEPT:
+            app.lists.get(key, lambda: body, len)
+        return body
 
     # A length times an average: looking at each value would cost what it shall save.
     values = listing.values
     big = len(values) * len(values[0]) > JOIN_BYTES_MAX if values else False
     if big or (len(values) > ROWS_MAX and not encoding.is_plain):
-        body = await app.turnstile.run(_cluster(request).id, encode)
+        body = await app.turnstile.run(cluster.id, encode)
     else:
         body = encode()
     return Response(200, body, encoding.content_type)

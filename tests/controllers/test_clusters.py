@@ -72,3 +72,17 @@ async def test_two_servers_over_one_process_share_nothing(served: Served) -> Non
 
     async with memory.open() as store, ApiServer(store).running() as other:
         assert [cluster.name for cluster in await other.clusters.list()] == ["root"]
+
+
+async def test_a_list_is_shared_until_the_collection_changes(served: Served) -> None:
+    await served.cluster.post(MAPS, config_map("a"))
+    _, one, again = [await served.cluster.request("GET", MAPS) for _ in range(3)]
+    assert one.body is again.body
+    await served.cluster.post(MAPS, config_map("b"))
+    names = [item["metadata"]["name"] for item in (await served.cluster.get(MAPS))["items"]]
+    assert names == ["a", "b"]
+    await served.cluster.delete(f"{MAPS}/a")
+    names = [item["metadata"]["name"] for item in (await served.cluster.get(MAPS))["items"]]
+    assert names == ["b"]
+    await served.server.clusters.create("other")
+    assert (await served.server.client("other").get(MAPS))["items"] == []

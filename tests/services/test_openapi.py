@@ -21,7 +21,8 @@ import pytest
 from clusterling.machinery.meta import Object
 from clusterling.packs import builtin
 from clusterling.registry.catalog import Catalog
-from clusterling.services.openapi import Kept, index, preparations, respond, warm
+from clusterling.services.kept import Kept
+from clusterling.services.openapi import index, preparations, respond, warm
 from clusterling.services.openapi.schemas import Definitions, builtin_definitions, definition_v2
 from clusterling.services.request import Response
 from tests.services import kinds

@@ -10,8 +10,7 @@ Upstream: kube-openapi/pkg/{handler,handler3}/handler.go, client-go/openapi.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -25,6 +24,7 @@ from clusterling.machinery.schema import Schema
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.resource import Served
 from clusterling.services.discovery import ordered_groups
+from clusterling.services.kept import Kept
 from clusterling.services.negotiation import parse_accept
 from clusterling.services.openapi import v2, v3
 from clusterling.services.openapi.operations import base_path
@@ -42,32 +42,6 @@ _VARY: Final[tuple[Header, ...]] = (("Vary", "Accept"),)
 _PREFIX: Final = "/openapi/v3/"
 
 T = TypeVar("T")
-
-
-class Kept:
-    """Made things by key, the least recently used dropped beyond a budget of bytes."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._bytes = 0
-        self._found: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._found
-
-    def get(self, key: Hashable, make: Callable[[], T], size: Callable[[T], int]) -> T:
-        """What is kept under the key, made if it is not. `size` tells its bytes."""
-        known = self._found.get(key)
-        if known is not None:
-            self._found.move_to_end(key)
-            return known[0]  # type: ignore[return-value]
-        made = make()
-        self._found[key] = (made, size(made))
-        self._bytes += size(made)
-        while self._bytes > self._bytes_max and len(self._found) > 1:
-            _, (_, dropped) = self._found.popitem(last=False)
-            self._bytes -= dropped
-        return made
 
 
 _kept: Final = Kept(KEPT_BYTES_MAX)
