@@ -158,10 +158,30 @@ async def _check_owners(cluster: Cluster, served: Served, obj: Object) -> float 
             await _edited(cluster, served, obj)
         return None
     if waiting and await _has_dependents(cluster, obj):
+        if _blocks(references) and await _has_waiting_dependents(cluster, obj):
+            # It may be in a circle of owners, each waiting for the next: this one blocks nobody any more.
+            # The change brings it here again.
+            obj["metadata"]["ownerReferences"] = [
+                {**reference, "blockOwnerDeletion": False} for reference in references
+            ]
+            await _edited(cluster, served, obj)
+            return None
         await _deleted(cluster, served, obj, "Foreground")
     else:
-        await _deleted(cluster, served, obj, "")
+        await _deleted(cluster, served, obj, _propagation(obj))
     return None
+
+
+def _blocks(references: Iterable[Object]) -> bool:
+    return any(reference.get("blockOwnerDeletion") for reference in references)
+
+
+def _propagation(obj: Object) -> Propagation:
+    """What the object's finalizers ask for, or background: the default of a kind is for its users."""
+    finalizers = obj["metadata"].get("finalizers") or ()
+    if ORPHAN in finalizers:
+        return "Orphan"
+    return "Foreground" if FOREGROUND in finalizers else "Background"
 
 
 async def _fate(cluster: Cluster, reference: Object, namespace: str) -> Fate:
@@ -186,16 +206,28 @@ async def _fate(cluster: Cluster, reference: Object, namespace: str) -> Fate:
     )
     if owner is None or owner["metadata"]["uid"] != reference["uid"]:
         return "absent"
-    metadata = owner["metadata"]
-    if "deletionTimestamp" in metadata and FOREGROUND in (metadata.get("finalizers") or ()):
-        return "waiting"
-    return "solid"
+    return "waiting" if _waits(owner) else "solid"
 
 
 async def _has_dependents(cluster: Cluster, obj: Object) -> bool:
     async for _ in cluster.objects.dependents(obj["metadata"]["uid"]):
         return True
     return False
+
+
+async def _has_waiting_dependents(cluster: Cluster, obj: Object) -> bool:
+    """A dependent of the object is itself waiting for its dependents to go."""
+    async for where in cluster.objects.dependents(obj["metadata"]["uid"]):
+        served = stored(cluster, where.group, where.plural)
+        dependent = await cluster.objects.read(served, where.namespace, where.name) if served else None
+        if dependent is not None and _waits(dependent):
+            return True
+    return False
+
+
+def _waits(obj: Object) -> bool:
+    metadata = obj["metadata"]
+    return "deletionTimestamp" in metadata and FOREGROUND in (metadata.get("finalizers") or ())
 
 
 async def _foreground(cluster: Cluster, served: Served, owner: Object) -> float | None:
@@ -213,7 +245,7 @@ async def _foreground(cluster: Cluster, served: Served, owner: Object) -> float 
             continue
         references = dependent["metadata"].get("ownerReferences") or ()
         mine = [reference for reference in references if reference["uid"] == uid]
-        blocked = blocked or any(reference.get("blockOwnerDeletion") for reference in mine)
+        blocked = blocked or _blocks(mine)
         if "deletionTimestamp" not in dependent["metadata"]:
             await _check_owners(cluster, dependent_served, dependent)
     if blocked:

@@ -83,3 +83,18 @@ async def test_a_foreground_deletion_waits_for_dependents_that_block_it(served: 
         return not await exists(api, f"{MAPS}/child") and not await exists(api, f"{MAPS}/owner")
 
     await until(both_gone)
+
+
+async def test_owners_in_a_circle_all_go_when_one_is_deleted_in_the_foreground(served: Served) -> None:
+    api = served.cluster
+    names = ("hen", "egg", "chick")
+    made = {name: await api.post(MAPS, config_map(name)) for name in names}
+    for name, owner in zip(names, ("chick", "hen", "egg"), strict=True):
+        references = owned_by(made[owner], blockOwnerDeletion=True)
+        await api.patch(f"{MAPS}/{name}", {"metadata": {"ownerReferences": references}})
+    await api.delete(f"{MAPS}/hen", propagationPolicy="Foreground")
+
+    async def all_gone() -> bool:
+        return not any([await exists(api, f"{MAPS}/{name}") for name in names])
+
+    await until(all_gone)
