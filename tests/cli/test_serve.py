@@ -18,10 +18,10 @@ from tests.cli.processes import PATIENCE_S, clusterling, serving
 
 
 def _get(url: str, ca: Path | None = None, token: str = "") -> int:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310 - our own server
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     context = ssl.create_default_context(cafile=ca) if ca else None
     try:
-        with urllib.request.urlopen(request, context=context, timeout=30) as response:  # noqa: S310 - our own server
+        with urllib.request.urlopen(request, context=context, timeout=30) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -171,11 +171,11 @@ def test_a_pack_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
 def test_a_stop_ends_watches_cleanly(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         token = read_kubeconfig(tmp_path / "admin.kubeconfig").token
-        request = urllib.request.Request(  # noqa: S310 - our own server
+        request = urllib.request.Request(
             f"{server.url}/api/v1/namespaces?watch=true", headers={"Authorization": f"Bearer {token}"}
         )
         context = ssl.create_default_context(cafile=tmp_path / "pki" / "ca.crt")
-        with urllib.request.urlopen(request, context=context, timeout=30) as response:  # noqa: S310 - our own server
+        with urllib.request.urlopen(request, context=context, timeout=30) as response:
             first = json.loads(response.readline())
             assert first["type"] == "ADDED"
             server.process.terminate()

@@ -129,12 +129,12 @@ class Cluster:
 
     def http(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """One plain request below the cluster's URL, with its credential."""
-        request = urllib.request.Request(f"{self.url}{path}", data=body, method=method)  # noqa: S310
+        request = urllib.request.Request(f"{self.url}{path}", data=body, method=method)
         request.add_header("Authorization", f"Bearer {self.token}")
         if body is not None:
             request.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(request, context=self.tls, timeout=CALL_S) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, context=self.tls, timeout=CALL_S) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as refused:
             with refused:

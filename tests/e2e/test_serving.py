@@ -207,7 +207,7 @@ def test_without_a_credential_only_health_and_version_answer(
 ) -> None:
     where = f"{server.url}/clusters/{name}{path}"
     try:
-        with urllib.request.urlopen(where, context=cluster.tls, timeout=CALL_S) as answer:  # noqa: S310
+        with urllib.request.urlopen(where, context=cluster.tls, timeout=CALL_S) as answer:
             assert answer.status == status
     except urllib.error.HTTPError as refused:
         with refused:

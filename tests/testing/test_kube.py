@@ -97,11 +97,11 @@ def test_a_kind_that_is_not_served_is_named(kube: Kube) -> None:
 
 
 def test_it_is_reached_over_https_with_what_it_gives(kube: Kube) -> None:
-    request = urllib.request.Request(  # noqa: S310 - our own server
+    request = urllib.request.Request(
         f"{kube.url}/api/v1/namespaces/default", headers={"Authorization": f"Bearer {kube.token}"}
     )
     context = ssl.create_default_context(cadata=kube.ca_pem)
-    with urllib.request.urlopen(request, context=context, timeout=30) as response:  # noqa: S310 - our own server
+    with urllib.request.urlopen(request, context=context, timeout=30) as response:
         assert json.load(response)["metadata"]["name"] == "default"
     assert kube.env == {"KUBECONFIG": str(kube.kubeconfig)}
     assert yaml.safe_load(kube.kubeconfig.read_text()) == kube.kubeconfig_dict
@@ -185,11 +185,11 @@ def test_two_servers_in_one_process_share_nothing(kube_server: KubeServer, tmp_p
         with pytest.raises(ApiError):
             theirs.client.get("/api/v1/namespaces/default/configmaps/a")
         assert ours.url != theirs.url
-        request = urllib.request.Request(  # noqa: S310 - our own server
+        request = urllib.request.Request(
             f"{theirs.url}/api/v1/namespaces", headers={"Authorization": f"Bearer {ours.token}"}
         )
         context = ssl.create_default_context(cadata=theirs.ca_pem)
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, context=context, timeout=30)  # noqa: S310 - our own server
+            urllib.request.urlopen(request, context=context, timeout=30)
         assert refused.value.code == 401
         refused.value.close()
