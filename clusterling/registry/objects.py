@@ -443,18 +443,21 @@ class ObjectStore:
             current: Object = orjson.loads(views.document(entry, served))
             seen = meta(current)["resourceVersion"]
             obj = change(current)
-            if not isinstance(obj.get("metadata", {}), dict):
-                raise errors.bad_request("the patched document is not an object")
+            self._same_kind(served, current, obj)
+            receive(ctx, served, obj, options)
             given = meta(obj).get("resourceVersion")
             tied = given not in (None, "", seen)
             if not given:
                 meta(obj)["resourceVersion"] = seen
-            self._same_kind(served, current, obj)
-            receive(ctx, served, obj, options)
             if meta(obj).get("uid") not in (None, "", meta(current)["uid"]):
                 wrong = errors.immutable_field("metadata.uid", meta(obj)["uid"])
                 raise errors.invalid(served.kind, served.group, name, [wrong])
             self._place(served, namespace, meta(obj))
+            if not meta(obj).get("name"):
+                why = (
+                    f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+                )
+                raise errors.bad_request(why)
             if name_of(obj) != name:
                 raise errors.bad_request(
                     f"the name of the object ({name_of(obj)}) does not match the name on the URL ({name})"

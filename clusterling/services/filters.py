@@ -84,7 +84,7 @@ def status_response(request: Request, error: ApiError) -> Response:
     encoding = accept_anyway(request.headers.get("Accept"))
     headers: tuple[Header, ...] = tuple(error.headers.items())
     # Upstream's filters say so, its handlers and admission do not.
-    if error.code == 401 or (error.code == 403 and request.cluster is None):
+    if error.code == 403 and request.cluster is None:
         headers += (NOSNIFF,)
     if wants_pretty(request.query, request.headers.get("User-Agent")):
         encoding = replace(encoding, pretty=True)

@@ -80,7 +80,7 @@ def read(kind: PatchType, body: bytes, served: Served) -> tuple[Callable[[Object
     if kind is PatchType.MERGE:
         return lambda obj: _same_kind(served, obj, patch.merge_patch(obj, document)), duplicates
     rules = _rules(served.group, served.version.name, served.kind)
-    return lambda obj: patch.strategic_merge(obj, document, rules), duplicates
+    return lambda obj: _typed(obj, patch.strategic_merge(obj, document, rules)), duplicates
 
 
 def refused(kind: PatchType, body: bytes, error: Undecodable) -> ApiError:
@@ -113,6 +113,11 @@ def _same_kind(served: Served, before: Object, after: Object) -> Object:
         wrong = invalid_value("apiVersion", version, f"must be {before['apiVersion']}")
         raise invalid(kind, version.rpartition("/")[0], before["metadata"]["name"], [wrong])
     return after
+
+
+def _typed(before: Object, after: Object) -> Object:
+    """The result of a strategic patch is of the kind it was, whatever it says: upstream reads it into its Go type."""
+    return {**after, "apiVersion": before["apiVersion"], "kind": before["kind"]}
 
 
 @cache

@@ -6,7 +6,7 @@ Upstream: kubernetes pkg/registry/core/event, pkg/apis/core/validation/events.go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -126,10 +126,18 @@ def _write_as_go_does(event: Object) -> None:
         read_micro_time(event, series, "lastObservedTime")
     for field in ("involvedObject", "source"):
         event.setdefault(field, {})
+        _drop_empty(event[field], event[field])
+    _drop_empty(event, ("reason", "message", "count", "type", "action"))
     for field in _ALWAYS_WRITTEN:
         event.setdefault(field, "")
     for field in ("eventTime", "firstTimestamp", "lastTimestamp"):
         event.setdefault(field, None)
+
+
+def _drop_empty(part: Object, fields: Iterable[str]) -> None:
+    """What is Go's zero value in a field that is left out then."""
+    for field in [field for field in fields if field in part and not part[field]]:
+        del part[field]
 
 
 def _in_core_form(event: Object, change: Callable[[Object], None]) -> None:

@@ -20,9 +20,13 @@ class ServiceAccountStrategy(Strategy):
 
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        secrets = new.get("secrets")
-        if secrets:
-            new["secrets"] = [{"name": one["name"]} if one.get("name") else {} for one in secrets]
+        # Of a reference to a Secret only the name is kept, and what is empty is not written.
+        for field in ("secrets", "imagePullSecrets"):
+            named = [
+                {"name": one["name"]} if one and one.get("name") else {} for one in new.pop(field, None) or ()
+            ]
+            if named:
+                new[field] = named
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
