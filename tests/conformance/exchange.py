@@ -279,7 +279,11 @@ class _TextLoader(yaml.SafeLoader):
     """Reads times as the text they are."""
 
 
-_TextLoader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
+def _as_text(_loader: yaml.SafeLoader, node: yaml.Node) -> str:
+    return str(node.value)
+
+
+_TextLoader.add_constructor("tag:yaml.org,2002:timestamp", _as_text)
 
 
 def _events(
