@@ -22,7 +22,7 @@ from typing import Any, Final
 from aiohttp import HttpVersion11, web
 from typing_extensions import override
 
-from clusterling.machinery.errors import ApiError, too_large
+from clusterling.machinery.errors import ApiError, bad_request, too_large
 from clusterling.services.app import App
 from clusterling.services.request import Peer, Request, Response, Sink, Stream, StreamingResponse
 from clusterling.services.watch import stop_spread
@@ -249,6 +249,9 @@ class _Body:
             raise ApiError(
                 400, "BadRequest", f"the body of the request could not be read: {broken}"
             ) from broken
+        except ConnectionError as gone:
+            # Nobody reads this answer; it only keeps those who leave out of the log of what went wrong.
+            raise bad_request("the client went away before its body had come") from gone
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -352,8 +355,9 @@ class _Answer:
             transport.write(self._make_head(len(body)) + body)
         else:
             transport.writelines((self._make_head(len(body)), body))
-            if transport.get_write_buffer_size() > BUFFERED_BYTES_MAX:
-                await self._wait_for_room(transport)
+        # However small the answers are: requests can be sent one behind the other, and their answers never read.
+        if transport.get_write_buffer_size() > BUFFERED_BYTES_MAX:
+            await self._wait_for_room(transport)
 
     async def write_eof(self) -> None:
         """Everything has been written by `prepare`."""
