@@ -25,7 +25,7 @@ from clusterling.cli.output import (
     say,
 )
 from clusterling.cli.remote import Admin
-from clusterling.cli.target import DATA_DIR, find_target, write_private
+from clusterling.cli.target import DATA_DIR, check_writable, find_target, write_private
 from clusterling.machinery.meta import Object, name_of
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -44,18 +44,21 @@ def _server_options(command: _F) -> _F:
             type=click.FloatRange(min=0, min_open=True),
             default=30.0,
             show_default=True,
+            metavar="SECONDS",
             envvar="CLUSTERLING_TIMEOUT",
-            help="Seconds to wait for the server.",
+            help="How long to wait for the server.",
         ),
         click.option(
             "--data-dir",
             type=click.Path(),
+            metavar="DIR",
             envvar="CLUSTERLING_DATA_DIR",
             help=f"The server's data directory, with an admin.kubeconfig.  [default: {DATA_DIR}]",
         ),
         click.option(
             "--kubeconfig",
             type=click.Path(),
+            metavar="FILE",
             envvar="CLUSTERLING_KUBECONFIG",
             help="A kubeconfig of `root` on the server; goes before --data-dir.",
         ),
@@ -122,6 +125,9 @@ def create_command(
 ) -> None:
     """Create the logical cluster NAME. It is ready when this returns."""
     admin = _admin(kubeconfig, data_dir, timeout_s)
+    if kubeconfig_out is not None:
+        # Before there is a cluster that nobody got the kubeconfig of.
+        check_writable(kubeconfig_out)
     spec = {"displayName": display_name} if display_name else {}
     obj: Object = {
         "apiVersion": "tenancy.clusterling.io/v1alpha1",

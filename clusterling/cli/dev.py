@@ -50,7 +50,7 @@ rm -rf -- "$1"
 
 @click.command(
     "dev",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False},
     epilog="""\b
 Examples:
   clusterling dev -- kubectl get namespaces
@@ -63,6 +63,7 @@ Examples:
     "--name",
     default="dev",
     show_default=True,
+    metavar="NAME",
     envvar="CLUSTERLING_DEV_NAME",
     help="What the cluster is called.",
 )
@@ -70,6 +71,7 @@ Examples:
     "--packs",
     default="default",
     show_default=True,
+    metavar="PACKS",
     envvar="CLUSTERLING_PACKS",
     help="Built-in kinds, as for serve.",
 )

@@ -57,20 +57,20 @@ def output_option(default: str | None = "table", formats: Sequence[str] = FORMAT
         default=default,
         show_default=default is not None,
         envvar="CLUSTERLING_OUTPUT",
-        help="Print as this.",
+        help="Format of the output.",
     )
 
 
 def as_yaml(document: object) -> str:
-    """YAML in the order of the document, as kubectl shows it."""
+    """YAML with its keys sorted, as kubectl shows it."""
     import yaml
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return yaml.dump(document, Dumper=dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return yaml.dump(document, Dumper=dumper, sort_keys=True, allow_unicode=True, default_flow_style=False)
 
 
 def as_json(document: object) -> str:
-    return json.dumps(document, indent=4, ensure_ascii=False) + "\n"
+    return json.dumps(document, indent=4, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def as_names(objects: Iterable[Object], prefix: str) -> str:

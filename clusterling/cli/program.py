@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from clusterling.cli.errors import CliError, Exit
 from clusterling.cli.output import complain
+from clusterling.version import __version__
 
 # verb → (module, what the list of verbs says). The module has the command under the verb's name, `-` as `_`.
 VERBS: Final[dict[str, tuple[str, str]]] = {
@@ -56,6 +57,18 @@ class _Verbs(click.Group):
         return command
 
     @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = [*VERBS, *ALIASES]
+        if args[0] not in known:
+            from difflib import get_close_matches
+
+            for meant in get_close_matches(args[0], known, n=1):
+                raise click.UsageError(f"No such command '{args[0]}'. Did you mean {meant}?", ctx)
+        return super().resolve_command(ctx, args)
+
+    @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         aliases = {name: alias for alias, name in ALIASES.items()}
         rows = [
@@ -73,6 +86,7 @@ class _Verbs(click.Group):
     epilog=EPILOG,
     subcommand_metavar="VERB [ARGS]…",
 )
+@click.version_option(__version__, message="clusterling %(version)s", help="Show the version and exit.")
 def program() -> None:
     """Thousands of isolated Kubernetes APIs from one process.
 

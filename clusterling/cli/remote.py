@@ -10,13 +10,14 @@ import json
 import socket
 import ssl
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from typing_extensions import override
 
 from clusterling.cli.errors import CliError, Exit
 from clusterling.cli.target import Target
 from clusterling.machinery.meta import Object
+from clusterling.machinery.names import is_dns1123_label
 from clusterling.version import __version__
 
 COLLECTION: Final = "/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
@@ -147,12 +148,12 @@ class Admin:
                 "use the admin.kubeconfig in the server's data directory",
             )
         if code == 403:
-            return CliError(message, "only credentials of `root` administer clusters")
+            # A user who may not; or, for anyone, what may not be done at all, as to delete `root`.
+            refused = 'User "' in message
+            return CliError(message, "only credentials of `root` administer clusters" if refused else "")
         if code == 404:
             if (status.get("details") or {}).get("name"):
-                return CliError(
-                    f"there is no logical cluster {about}", "see `clusterling list`", Exit.NOT_FOUND
-                )
+                return _absent(about)
             return CliError(
                 f"{self._target.server} serves no logical clusters",
                 "use a kubeconfig of `root`, as admin.kubeconfig in the server's data directory is",
@@ -181,5 +182,12 @@ class _NamedConnection(http.client.HTTPSConnection):
         self.sock = self._tls.wrap_socket(plain, server_hostname=self._name)
 
 
+def _absent(name: str) -> CliError:
+    return CliError(f"there is no logical cluster {name}", "see `clusterling list`", Exit.NOT_FOUND)
+
+
 def _path(name: str) -> str:
-    return f"{COLLECTION}/{quote(name, safe='')}"
+    if is_dns1123_label(name):
+        # Nothing can have that name, and in a path it might name something else.
+        raise _absent(repr(name))
+    return f"{COLLECTION}/{name}"

@@ -205,7 +205,7 @@ a flag goes before the variable, the variable before the file.
     show_default=True,
     metavar="PACKS",
     help="Built-in kinds: none, default, all, or groups and group/resource with - to leave out, as in"
-    " core,apps/deployments,-events.",
+    " default,-events or core/configmaps,apiextensions.",
 )
 @_flag(
     "--log-level",
@@ -332,6 +332,9 @@ def _tls(config: Config, directory: DataDirectory) -> tuple[ssl.SSLContext | Non
             ) from error
         context = pki.server_context_from_files(directory.pki / "tls.crt", directory.pki / "tls.key")
         return context, made.ca_pem
+    for file in (config.tls_cert, config.tls_key, config.tls_ca):
+        if file is not None and not file.is_file():
+            raise CliError(f"{file}: no such file")
     try:
         context = pki.server_context_from_files(config.tls_cert, config.tls_key)
         return context, config.tls_ca.read_bytes() if config.tls_ca else b""

@@ -84,9 +84,24 @@ def find_target(kubeconfig: str | None, data_dir: str | None) -> Target:
     return read_kubeconfig(Path(data_dir or DATA_DIR).expanduser() / "admin.kubeconfig")
 
 
-def write_private(path: Path, text: str) -> None:
-    """Writes a file that only its owner reads, whole or not at all: it carries a credential."""
+def check_writable(path: Path) -> None:
+    """Raises CliError where a file of that path cannot be written: its directory is not there, or not ours."""
     path = path.expanduser()
+    if path.is_dir():
+        raise CliError(f"cannot write {path}: it is a directory")
+    if not path.parent.is_dir():
+        raise CliError(f"cannot write {path}: there is no directory {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise CliError(f"cannot write {path}: permission denied")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only its owner reads, whole or not at all: it carries a credential.
+
+    Raises CliError where `check_writable` does, OSError for what else goes wrong.
+    """
+    path = path.expanduser()
+    check_writable(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

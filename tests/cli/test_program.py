@@ -38,6 +38,8 @@ def test_the_list_of_verbs_has_them_all(capsys: pytest.CaptureFixture[str]) -> N
     ("arguments", "complaint"),
     [
         (["lst"], "No such command 'lst'"),
+        (["creat", "a"], "No such command 'creat'. Did you mean create?"),
+        (["dev", "--nope"], "No such option"),
         (["create"], "Missing argument 'NAME'"),
         (["list", "--nope"], "No such option"),
         (["list", "-o", "xml"], "'xml' is not one of"),
@@ -102,6 +104,11 @@ def test_the_versions_are_those_of_the_release(capsys: pytest.CaptureFixture[str
     )
     assert run(["version", "-o", "json"]) == 0
     assert f'"kubernetes": "{KUBERNETES}"' in capsys.readouterr().out
+
+
+def test_the_flag_that_people_try_first_tells_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"clusterling {__version__}\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

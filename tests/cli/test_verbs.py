@@ -102,6 +102,19 @@ def test_what_is_not_there_exits_3(cli: Cli) -> None:
     cli("delete", "cli-x", "--yes", "--if-exists")
 
 
+@pytest.mark.parametrize("name", ["../root", "a/b", "A", "", "a" * 64])
+def test_what_can_be_no_cluster_is_not_there(cli: Cli, name: str) -> None:
+    cli("get", name, code=3)
+    assert cli.err.splitlines()[0] == f"error: there is no logical cluster {name!r}"
+
+
+def test_no_cluster_is_made_whose_kubeconfig_could_not_be_written(cli: Cli, tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    cli("create", "cli-a", "--kubeconfig-out", str(absent / "a.yaml"), code=1)
+    assert cli.err == f"error: cannot write {absent / 'a.yaml'}: there is no directory {absent}\n"
+    cli("get", "cli-a", code=3)
+
+
 def test_without_a_terminal_delete_wants_yes(cli: Cli) -> None:
     cli("create", "cli-a")
     cli("delete", "cli-a", code=2)
