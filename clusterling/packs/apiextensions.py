@@ -111,25 +111,34 @@ class Claims:
     """Which names of one API group are taken, and by whom."""
 
     def __init__(self) -> None:
+        # Name → owners, so that a tenant's thousandth name costs what its first did.
         self._resources: dict[str, set[str]] = {}
         self._kinds: dict[str, set[str]] = {}
+        self._owned: dict[str, tuple[set[str], set[str]]] = {}
 
     def take(self, owner: str, names: Mapping[str, object]) -> None:
         """What `owner` has from now on; what it had before is free."""
         shorts = names.get("shortNames") or []
         assert isinstance(shorts, list), "shortNames is a list"
-        self._resources[owner] = {str(names.get("plural")), str(names.get("singular")), *shorts}
-        self._kinds[owner] = {str(names.get("kind")), str(names.get("listKind"))}
+        self.release(owner)
+        resources = {str(names.get("plural")), str(names.get("singular")), *shorts}
+        kinds = {str(names.get("kind")), str(names.get("listKind"))}
+        self._owned[owner] = (resources, kinds)
+        for table, taken in ((self._resources, resources), (self._kinds, kinds)):
+            for name in taken:
+                table.setdefault(name, set()).add(owner)
 
     def release(self, owner: str) -> None:
-        self._resources.pop(owner, None)
-        self._kinds.pop(owner, None)
+        resources, kinds = self._owned.pop(owner, (set(), set()))
+        for table, taken in ((self._resources, resources), (self._kinds, kinds)):
+            for name in taken:
+                table[name].discard(owner)
 
     def resource_is_taken(self, name: str, by_others_than: str) -> bool:
-        return any(name in taken for owner, taken in self._resources.items() if owner != by_others_than)
+        return bool(self._resources.get(name, set()) - {by_others_than})
 
     def kind_is_taken(self, name: str, by_others_than: str) -> bool:
-        return any(name in taken for owner, taken in self._kinds.items() if owner != by_others_than)
+        return bool(self._kinds.get(name, set()) - {by_others_than})
 
 
 def accept_names(crd: Object, claims: Claims, now: datetime) -> None:
@@ -180,7 +189,7 @@ def _granted(owner: str, wanted: Object, had: Object, claims: Claims) -> tuple[O
         asked = wanted.get(field) or ([] if field == "shortNames" else "")
         each = asked if isinstance(asked, list) else [asked]
         mine = had.get(field) or []
-        kept = mine if isinstance(mine, list) else [mine]
+        kept = frozenset(mine if isinstance(mine, list) else [mine])
         conflicts = [one for one in each if one not in kept and is_taken(one, owner)]
         if conflicts:
             texts = list(dict.fromkeys(f"{go_quote(one)} is already in use" for one in conflicts))
