@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from tests.conformance.exchange import Story
-from tests.conformance.stories import customs, definitions, reading, shapes, verbs, wire
+from tests.conformance.stories import customs, definitions, reading, schemas, shapes, verbs, wire
 from tests.conformance.stories.definitions import DEFINITIONS
 
 STORIES: Final[dict[str, Story]] = {
     **verbs.STORIES,
     **customs.STORIES,
     **reading.STORIES,
+    **schemas.STORIES,
     **shapes.STORIES,
     **wire.STORIES,
     **definitions.STORIES,

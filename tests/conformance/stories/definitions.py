@@ -48,6 +48,84 @@ _WIDGET: Final[Json] = {
     },
 }
 
+_SAMPLE: Final[Json] = {
+    "type": "object",
+    "properties": {
+        "spec": {
+            "type": "object",
+            "default": {"mode": "whole"},
+            "properties": {
+                "mode": {"type": "string", "default": "part"},
+                "day": {"type": "string", "format": "date"},
+                "span": {"type": "string", "format": "duration"},
+                "address": {"type": "string", "format": "ipv4"},
+                "range": {"type": "string", "format": "cidr"},
+                "mail": {"type": "string", "format": "email"},
+                "id": {"type": "string", "format": "uuid"},
+                "raw": {"type": "string", "format": "byte"},
+                "host": {"type": "string", "format": "hostname"},
+                "link": {"type": "string", "format": "uri"},
+                "small": {"type": "integer", "format": "int32"},
+                "step": {"type": "integer", "multipleOf": 5},
+                "above": {"type": "number", "minimum": 1, "exclusiveMinimum": True},
+                "short": {"type": "string", "minLength": 2, "maxLength": 3},
+                "choice": {"type": "integer", "enum": [1, 2, 3]},
+                "map": {"type": "object", "maxProperties": 1, "additionalProperties": {"type": "integer"}},
+                "few": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 2,
+                    "items": {"type": "string", "default": "d"},
+                },
+                "nest": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "a": {"type": "string", "default": "x"},
+                            "b": {
+                                "type": "object",
+                                "default": {},
+                                "properties": {"c": {"type": "integer", "default": 7}},
+                            },
+                        },
+                    },
+                },
+                "either": {
+                    "x-kubernetes-int-or-string": True,
+                    "anyOf": [{"maximum": 5}, {"enum": ["abc"]}],
+                },
+                "one": {
+                    "type": "object",
+                    "properties": {"x": {"type": "string"}, "y": {"type": "string"}},
+                    "oneOf": [{"required": ["x"]}, {"required": ["y"]}],
+                },
+                "no": {"type": "string", "not": {"enum": ["bad"]}},
+                "embedded": {
+                    "type": "object",
+                    "x-kubernetes-embedded-resource": True,
+                    "x-kubernetes-preserve-unknown-fields": True,
+                },
+                "closed": {
+                    "type": "object",
+                    "x-kubernetes-embedded-resource": True,
+                    "properties": {"spec": {"type": "object"}},
+                },
+                "open": {
+                    "type": "object",
+                    "x-kubernetes-preserve-unknown-fields": True,
+                    "properties": {"known": {"type": "object", "properties": {"k": {"type": "integer"}}}},
+                },
+                "perhaps": {
+                    "type": "object",
+                    "nullable": True,
+                    "properties": {"p": {"type": "string", "nullable": True, "default": "q"}},
+                },
+            },
+        },
+    },
+}
+
 _LATER: Final[Json] = {
     "type": "object",
     "properties": {
@@ -117,6 +195,19 @@ DEFINITIONS: Final[tuple[Json, ...]] = (
             "names": {"plural": "gadgets", "singular": "gadget", "kind": "Gadget"},
             "versions": [
                 {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": _LATER}}
+            ],
+        },
+    },
+    {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "samples.${group}"},
+        "spec": {
+            "group": "${group}",
+            "scope": "Namespaced",
+            "names": {"plural": "samples", "singular": "sample", "kind": "Sample"},
+            "versions": [
+                {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": _SAMPLE}}
             ],
         },
     },
