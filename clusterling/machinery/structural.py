@@ -23,7 +23,13 @@ from clusterling.machinery.errors import (
     required,
 )
 from clusterling.machinery.meta import Object
-from clusterling.machinery.schema.budget import TooCostly, refill
+from clusterling.machinery.schema.budget import (
+    PatternsTooCostly,
+    TooCostly,
+    refill,
+    refill_patterns,
+    spend_pattern,
+)
 from clusterling.machinery.schema.explaining import explain
 from clusterling.machinery.schema.formats import PatternError, compile_pattern, format_is_known
 from clusterling.machinery.schema.invariants import compile_embedded
@@ -63,8 +69,11 @@ def validate_schema(schema: Object, path: str, leniency: Leniency = STRICT) -> l
     unreadable = _malformed(schema, path) or _complexity(schema, path)
     if unreadable:
         return unreadable
+    refill_patterns()
     try:
         return _schema_errors(schema, path, leniency)
+    except PatternsTooCostly:
+        return [forbidden_field(path, "its patterns are too many or too large")]
     except TooCostly:
         return [forbidden_field(path, "its defaults are too costly to be validated by so many branches")]
 
@@ -305,7 +314,7 @@ def _value_validation(
     pattern = schema.get("pattern")
     if pattern:
         try:
-            compile_pattern(pattern)
+            spend_pattern(pattern, compile_pattern(pattern).programsize)
         except PatternError as error:
             text = f"must be a valid regular expression, but isn't: {error}"
             yield invalid_value(f"{path}.pattern", pattern, text)

@@ -27,9 +27,9 @@ from clusterling.machinery.errors import (
     type_invalid,
 )
 from clusterling.machinery.gotext import go_float
-from clusterling.machinery.schema.budget import spend
+from clusterling.machinery.schema.budget import spend, spend_match
 from clusterling.machinery.schema.correlation import Correlated, json_equal
-from clusterling.machinery.schema.formats import FORMATS, PatternError, compile_pattern
+from clusterling.machinery.schema.formats import FORMATS, PatternError, compile_pattern, quick_matcher
 from clusterling.machinery.schema.node import Node
 from clusterling.machinery.schema.numbers import as_float, is_int64, is_json_integer
 
@@ -217,7 +217,11 @@ def _text(node: Node, value: str, path: str, result: Result) -> None:
         return
     shown = pattern
     try:
-        if compile_pattern(pattern).search(value) is not None:
+        if quick_matcher(pattern)(value):
+            return
+        compiled = compile_pattern(pattern)
+        spend_match(compiled.programsize, len(value))
+        if compiled.search(value) is not None:
             return
     except PatternError as error:
         shown = f"{pattern}, but pattern is invalid: {error}"

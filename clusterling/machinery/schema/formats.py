@@ -20,7 +20,7 @@ Format = Callable[[str], bool]
 
 # What a pattern's automata may grow to. Nearly all fit the first; few need more (large repetitions of Unicode
 # classes), which Go takes too.
-_PATTERN_BYTES: Final = (1 << 20, 8 << 20)
+_PATTERN_BYTES: Final = (1 << 18, 8 << 20)
 _TOO_LARGE: Final = "pattern too large"
 
 # What RE2 in C++ calls a mistake, and what Go's regexp/syntax calls the same mistake.
@@ -66,18 +66,20 @@ def quick_matcher(pattern: str) -> Callable[[str], list[int]]:
     of memory, and then says no.
     """
     compile_pattern(pattern)
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = _PATTERN_BYTES[-1]
-    alone = re2.Set.SearchSet(options)
-    alone.Add(pattern)
-    try:
-        alone.Compile()
-    except re2.error:
-        # A set may be too large where the pattern alone is not.
-        return lambda _: []
-    match: Callable[[str], list[int]] = alone.Match
-    return match
+    for budget in _PATTERN_BYTES:
+        options = re2.Options()
+        options.log_errors = False
+        options.max_mem = budget
+        alone = re2.Set.SearchSet(options)
+        alone.Add(pattern)
+        try:
+            alone.Compile()
+        except re2.error:
+            continue
+        match: Callable[[str], list[int]] = alone.Match
+        return match
+    # A set may be too large where the pattern alone is not.
+    return lambda _: []
 
 
 def _in_go_words(text: str) -> str:
