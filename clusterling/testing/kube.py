@@ -169,7 +169,8 @@ class Kube:
         """Creates objects, or merges them into what is there; returns them as stored.
 
         A Path is a file or a directory (its .yaml, .yml and .json files by name); a str is YAML or JSON, or, where it
-        is one line that names what exists, a path. A `v1 List` is its items. Raises ApiError, FileNotFoundError.
+        is one line that begins with no bracket, a path. A `v1 List` is its items. Raises ApiError, FileNotFoundError,
+        LookupError for a kind that is not served, ValueError for what is no object.
         """
         return [self._apply_one(obj) for obj in _documents(manifests)]
 
@@ -270,10 +271,11 @@ def _documents(manifests: Path | str | Object | Sequence[Object]) -> Iterator[Ob
     elif isinstance(manifests, Path):
         yield from _from_path(manifests)
     elif isinstance(manifests, str):
-        if "\n" not in manifests and Path(manifests).exists():
-            yield from _from_path(Path(manifests))
-        else:
+        # YAML of one line that is an object has to be in brackets.
+        if "\n" in manifests.strip() or manifests.lstrip().startswith(("{", "[")):
             yield from _from_text(manifests)
+        else:
+            yield from _from_path(Path(manifests))
     else:
         for one in manifests:
             yield from _items(one)
@@ -287,8 +289,11 @@ def _from_path(path: Path) -> Iterator[Object]:
 
 def _from_text(text: str) -> Iterator[Object]:
     for document in yaml.safe_load_all(text):
-        if document is not None:
-            yield from _items(document)
+        for one in document if isinstance(document, list) else [document]:
+            if isinstance(one, dict):
+                yield from _items(one)
+            elif one is not None:
+                raise ValueError(f"this is no object: {str(one)[:80]!r}")
 
 
 def _items(document: Object) -> Iterator[Object]:

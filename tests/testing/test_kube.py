@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from clusterling.machinery.errors import ApiError
+from clusterling.machinery.meta import name_of
 from clusterling.testing import Kube, KubeServer
 
 CRD = """
@@ -89,6 +90,16 @@ def test_what_is_applied_twice_is_merged(kube: Kube, tmp_path: Path) -> None:
         {"apiVersion": "v1", "kind": "List", "items": [WIDGET, {**WIDGET, "metadata": {"name": "two"}}]}
     )
     assert [one["metadata"]["name"] for one in both] == ["one", "two"]
+
+
+def test_what_is_applied_is_text_or_a_path_by_how_it_begins(kube: Kube, tmp_path: Path) -> None:
+    long = "{apiVersion: v1, kind: ConfigMap, metadata: {name: %s}, data: {text: %s}}"
+    assert name_of(kube.apply(long % ("a", "x" * 5000))[0]) == "a"
+    assert [name_of(one) for one in kube.apply(f"[{long % ('b', 'x')}, {long % ('c', 'x')}]")] == ["b", "c"]
+    with pytest.raises(FileNotFoundError):
+        kube.apply("deploy/absent.yaml")
+    with pytest.raises(ValueError, match="this is no object: 'a sentence'"):
+        kube.apply("---\na sentence\n")
 
 
 def test_a_kind_that_is_not_served_is_named(kube: Kube) -> None:
