@@ -89,7 +89,7 @@ KUBECTL_FOUND := $(shell command -v kubectl 2>/dev/null)
 ifeq ($(KUBECTL_FOUND),)
 run: $(if $(GO),$(KUBECTL_BIN))
 endif
-run: $(VENV)/.run ## A server on 127.0.0.1:6443 with a demo cluster, in the foreground
+run: $(VENV)/.run ## A server on 127.0.0.1:6443 with a demo cluster, in the foreground (LISTEN=)
 	@KUBECTL_BUILT=$(KUBECTL_BIN) exec $(BIN)/python tools/run.py $(ARGS)
 
 # ---- checks ----

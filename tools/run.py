@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,10 +11,15 @@ import sys
 from pathlib import Path
 
 LISTEN = os.environ.get("LISTEN", "127.0.0.1:6443")
-DATA = Path(os.environ.get("CLUSTERLING_DATA_DIR", ".clusterling"))
+DEFAULT_DATA = ".clusterling"
+DATA = Path(os.environ.get("CLUSTERLING_DATA_DIR", DEFAULT_DATA))
 DEMO = "demo"
 CLUSTERLING = [sys.executable, "-m", "clusterling"]
+CALLED = os.path.relpath(Path(sys.executable).with_name("clusterling"))
 
+IN_MAKE = (
+    "hint: with make, LISTEN=HOST:PORT and CLUSTERLING_DATA_DIR=DIR say where: LISTEN=127.0.0.1:7443 make run"
+)
 NO_KUBECTL = "kubectl is not installed, and Go is not there to build it: any kubectl from 1.28 on will do."
 
 
@@ -26,17 +32,18 @@ def kubectl() -> str:
 
 
 def to_try(command: str, kubeconfig: Path) -> str:
-    call = f"{command or 'kubectl'} --kubeconfig {kubeconfig}"
+    call = f"{command or 'kubectl'} --kubeconfig {shlex.quote(str(kubeconfig))}"
+    elsewhere = f" --data-dir {shlex.quote(str(DATA))}" if Path(DEFAULT_DATA) != DATA else ""
     lines = [
         "",
-        f"A logical cluster, {DEMO}, is ready. In another terminal:",
+        f"A logical cluster, {DEMO}, is ready. In another terminal, in this directory:",
         "",
         f"  {call} get namespaces",
         f"  {call} create configmap hello --from-literal=to=world",
         f"  {call} get configmap hello -o yaml",
         "",
-        "A second one is a command away:  .venv/bin/clusterling create other --kubeconfig-out other.yaml",
-        "Ctrl-C stops the server; its data stays in " + str(DATA),
+        f"A second one is a command away:  {CALLED} create other{elsewhere} --kubeconfig-out other.yaml",
+        f"Ctrl-C stops the server; its data stay in {DATA}",
     ]
     return "\n".join(lines if command else [*lines, "", NO_KUBECTL])
 
@@ -51,9 +58,11 @@ def main() -> int:
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: server.send_signal(received))
+    ready = False
     for line in server.stdout or ():
         print(line, end="", flush=True)
         if line.startswith("clusterling ready:"):
+            ready = True
             kubeconfig = DATA / f"{DEMO}.kubeconfig"
             create = ["create", DEMO, "--if-not-exists", "--kubeconfig-out", str(kubeconfig), "--quiet"]
             done = subprocess.run([*CLUSTERLING, *create, "--data-dir", str(DATA)], check=False)
@@ -61,7 +70,10 @@ def main() -> int:
                 server.terminate()
             else:
                 print(to_try(kubectl(), kubeconfig), flush=True)
-    return server.wait()
+    code = server.wait()
+    if code != 0 and not ready:
+        print(IN_MAKE, file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

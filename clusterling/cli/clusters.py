@@ -307,7 +307,8 @@ def _confirm(names: list[str]) -> None:
             f"deleting {', '.join(names)} is for good; add --yes to do it without being asked"
         )
     click.echo(f"This removes {', '.join(names)} and every object there, for good.", err=True)
-    click.confirm("Delete?", abort=True, err=True)
+    if not click.confirm("Delete?", err=True):
+        raise CliError("nothing was deleted")
 
 
 def _wait_until_gone(admin: Admin, obj: Object, deadline: float) -> None:

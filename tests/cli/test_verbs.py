@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,6 +123,23 @@ def test_without_a_terminal_delete_wants_yes(cli: Cli) -> None:
     cli("delete", "cli-a", code=2)
     assert "add --yes" in cli.err
     cli("get", "cli-a")
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 1), ("", 1), ("y", 0)])
+def test_at_a_terminal_delete_asks(cli: Cli, answer: str, code: int) -> None:
+    cli("create", "cli-a")
+    ours, its = os.openpty()
+    command = [sys.executable, "-m", "clusterling", "delete", "cli-a", "--kubeconfig", str(cli.kubeconfig)]
+    try:
+        os.write(ours, f"{answer}\n".encode())
+        done = subprocess.run(command, stdin=its, stdout=subprocess.PIPE, stderr=its, check=False)
+        said = os.read(ours, 4096).decode()
+    finally:
+        os.close(ours)
+        os.close(its)
+    assert "This removes cli-a and every object there, for good." in said
+    assert ("nothing was deleted" in said, done.returncode, done.stdout) == (code == 1, code, b"")
+    cli("get", "cli-a", code=3 if code == 0 else 0)
 
 
 def test_root_stays(cli: Cli) -> None:
