@@ -32,27 +32,28 @@ _ESCAPES: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "
 _HEX_ESCAPES: Final = {"x": 2, "u": 4, "U": 8}
 
 
-class _Budget:
-    """How many values one evaluation may still produce."""
+class Budget:
+    """How many values evaluations may still produce: one alone, or all the columns of a row together."""
 
-    __slots__ = ("left",)
+    __slots__ = ("left", "values")
 
-    def __init__(self) -> None:
-        self.left = VALUES_MAX
+    def __init__(self, values: int = VALUES_MAX) -> None:
+        self.values = values
+        self.left = values
 
     def spend(self, values: int) -> None:
         self.left -= values
         if self.left < 0:
-            raise ValueError(f"the path visits more than {VALUES_MAX} values")
+            raise ValueError(f"the path visits more than {self.values} values")
 
 
 class _Step(Protocol):
     """One node of a parsed path."""
 
-    def walk(self, values: list[object], budget: _Budget) -> list[object]: ...
+    def walk(self, values: list[object], budget: Budget) -> list[object]: ...
 
 
-def _walk(steps: Sequence[_Step], values: list[object], budget: _Budget) -> list[object]:
+def _walk(steps: Sequence[_Step], values: list[object], budget: Budget) -> list[object]:
     for step in steps:
         values = step.walk(values, budget)
         budget.spend(len(values) + 1)
@@ -63,7 +64,7 @@ def _walk(steps: Sequence[_Step], values: list[object], budget: _Budget) -> list
 class _Field:
     name: str
 
-    def walk(self, values: list[object], budget: _Budget) -> list[object]:
+    def walk(self, values: list[object], budget: Budget) -> list[object]:
         return [value[self.name] for value in values if isinstance(value, dict) and self.name in value]
 
 
@@ -73,7 +74,7 @@ class _Literal:
 
     value: object
 
-    def walk(self, values: list[object], budget: _Budget) -> list[object]:
+    def walk(self, values: list[object], budget: Budget) -> list[object]:
         return [self.value] if isinstance(self.value, str) else [self.value] * len(values)
 
 
@@ -88,7 +89,7 @@ def _children(value: object) -> list[object]:
 
 @dataclass(frozen=True, slots=True)
 class _Wildcard:
-    def walk(self, values: list[object], budget: _Budget) -> list[object]:
+    def walk(self, values: list[object], budget: Budget) -> list[object]:
         found: list[object] = []
         for value in values:
             children = _children(value)
@@ -101,7 +102,7 @@ class _Wildcard:
 class _Descend:
     """`..`: every value with something inside, outermost first."""
 
-    def walk(self, values: list[object], budget: _Budget) -> list[object]:
+    def walk(self, values: list[object], budget: Budget) -> list[object]:
         found: list[object] = []
         waiting = values[::-1]
         while waiting:
@@ -125,7 +126,7 @@ class _Slice:
     step: int | None
     derived: bool
 
-    def walk(self, values: list[object], budget: _Budget) -> list[object]:
+    def walk(self, values: list[object], budget: Budget) -> list[object]:
         found: list[object] = []
         for value in values:
             if value is None:
@@ -164,7 +165,7 @@ class _Slice:
 class _Union:
     branches: tuple[tuple[_Step, ...], ...]
 
-    def walk(self, values: list[object], budget: _Budget) -> list[object]:
+    def walk(self, values: list[object], budget: Budget) -> list[object]:
         found: list[object] = []
         for branch in self.branches:
             found += _walk(branch, values, budget)
@@ -177,7 +178,7 @@ class _Keyword:
 
     name: str
 
-    def walk(self, values: list[object], budget: _Budget) -> list[object]:
+    def walk(self, values: list[object], budget: Budget) -> list[object]:
         if self.name == "end":
             raise ValueError("not in range, nothing to end")
         raise ValueError(f"unrecognized identifier {self.name}")
@@ -191,7 +192,7 @@ class _Filter:
     op: str
     right: tuple[_Step, ...]
 
-    def walk(self, values: list[object], budget: _Budget) -> list[object]:
+    def walk(self, values: list[object], budget: Budget) -> list[object]:
         found: list[object] = []
         for value in values:
             if not isinstance(value, list):
@@ -200,7 +201,7 @@ class _Filter:
             found += [item for item in value if self._passes(item, budget)]
         return found
 
-    def _passes(self, item: object, budget: _Budget) -> bool:
+    def _passes(self, item: object, budget: Budget) -> bool:
         if self.op == "exists":
             left_budget = budget.left
             try:
@@ -478,13 +479,13 @@ class Path:
     # The names of a plain `.a.b.c`, which most paths are: those need no lists of values.
     names: tuple[str, ...] | None
 
-    def find(self, obj: object) -> list[object]:
-        """All values at the path, in document order; none where something is missing.
+    def find(self, obj: object, budget: Budget | None = None) -> list[object]:
+        """All values at the path, in document order; none where something is missing. `budget` None: its own.
 
         Raises ValueError where the path does not suit the object: an index out of bounds, unlike types compared.
         """
         if self.names is None:
-            return _walk(self.steps, [obj], _Budget())
+            return _walk(self.steps, [obj], Budget() if budget is None else budget)
         for name in self.names:
             if not isinstance(obj, dict) or name not in obj:
                 return []

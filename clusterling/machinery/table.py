@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from clusterling.machinery.jsonpath import Path, compile_path, printed
+from clusterling.machinery.jsonpath import Budget, Path, compile_path, printed
 from clusterling.machinery.meta import Object
 from clusterling.machinery.timestamps import parse_rfc3339
 
@@ -33,13 +33,21 @@ CREATED_DESCRIPTION: Final = (
     "in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: "
     "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata"
 )
+# What all the paths of one row may visit together, a printed character counting a sixteenth: a tenant writes a
+# thousand columns and megabytes of object, and every row of a list pays for both.
+ROW_VALUES_MAX: Final = 50_000
+_CHARACTERS_A_VALUE: Final = 16
+
 UNKNOWN: Final = "<unknown>"
 INVALID: Final = "<invalid>"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. `type` is an OpenAPI type (or `date`), `priority` 0 is shown always, higher ones with `-o wide`."""
+    """One column. `type` is an OpenAPI type (or `date`), `priority` 0 is shown always, higher ones with `-o wide`.
+
+    `cell` computes one cell by itself; `within` does so within what is left of a row's budget, where it could be much.
+    """
 
     name: str
     type: str
@@ -47,6 +55,7 @@ class Column:
     format: str = ""
     description: str = ""
     priority: int = 0
+    within: Callable[[Object, datetime, Budget], object] | None = None
 
     def definition(self) -> Object:
         """The column as a metav1.TableColumnDefinition."""
@@ -122,19 +131,27 @@ def column_from_jsonpath(
     """A CRD's additionalPrinterColumn. Raises ValueError where the path cannot be parsed."""
     path = compile_path(json_path)
     text = description or f"Custom resource definition column (in JSONPath format): {json_path}"
-    return Column(name, type, _jsonpath_cell(path, type), format, text, priority)
+    within = _jsonpath_cell(path, type)
+    return Column(
+        name, type, lambda obj, now: within(obj, now, Budget()), format, text, priority, within=within
+    )
 
 
-def _jsonpath_cell(path: Path, column_type: str) -> Cell:
+def _jsonpath_cell(path: Path, column_type: str) -> Callable[[Object, datetime, Budget], object]:
     convert = _CONVERT.get(column_type, _nothing)
 
-    def cell(obj: Object, now: datetime) -> object:
+    def cell(obj: Object, now: datetime, budget: Budget) -> object:
         try:
-            found = path.find(obj)
-            return convert(found[0], now) if found else None
+            budget.spend(1)
+            found = path.find(obj, budget)
+            shown = convert(found[0], now) if found else None
+            if type(shown) is str:
+                budget.spend(len(shown) // _CHARACTERS_A_VALUE)
         except (ValueError, RecursionError):
-            # An index out of bounds, or a comparison of unlike things: upstream leaves the cell empty.
+            # An index out of bounds, or a comparison of unlike things: upstream leaves the cell empty. So does
+            # a row that has cost enough.
             return None
+        return shown
 
     return cell
 
@@ -188,9 +205,18 @@ AGE_COLUMN: Final = column_from_jsonpath(
 DEFAULT_COLUMNS: Final[tuple[Column, ...]] = (NAME_COLUMN, AGE_COLUMN)
 
 
+def cells(columns: Sequence[Column], obj: Object, now: datetime) -> list[object]:
+    """The cells of one row. Those for which the row's budget does not suffice are None."""
+    budget = Budget(ROW_VALUES_MAX)
+    return [
+        column.cell(obj, now) if column.within is None else column.within(obj, now, budget)
+        for column in columns
+    ]
+
+
 def row(columns: Sequence[Column], obj: Object, *, now: datetime, include: Include = "Metadata") -> Object:
     """One metav1.TableRow. The object and its metadata are shared with the row, not copied."""
-    found: Object = {"cells": [column.cell(obj, now) for column in columns]}
+    found: Object = {"cells": cells(columns, obj, now)}
     if include == "Metadata":
         found["object"] = {
             "kind": "PartialObjectMetadata",

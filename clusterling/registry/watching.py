@@ -7,6 +7,7 @@ once per (batch, version, selection, codec) and kept on the batch, so a thousand
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from time import perf_counter
 from typing import Final, Protocol
 
 import orjson
@@ -16,9 +17,12 @@ from clusterling.registry.resource import Served
 from clusterling.registry.views import Selection, at_revision, document
 from clusterling.storage.store import Batch, Compacted, Entry, Event, Unavailable, Watch
 
-INITIAL_CHUNK: Final = (
-    500  # Entries a take may send of the initial state, so that a big one can drain between.
-)
+# What a take sends of the initial state, so that a big one can drain between: entries, or bytes, whatever is first.
+INITIAL_CHUNK: Final = 500
+INITIAL_BYTES: Final = 256 * 1024
+
+# How long a take looks at what is not selected before it lets others have the loop.
+SLICE_S: Final = 0.001
 
 # Different views of one batch that are kept for the next watcher: batches stay for those who resume, and every
 # selector is another view.
@@ -81,16 +85,23 @@ class ObjectWatch:
         self._watch.notify(callback)
 
     def take(self) -> bytes | None:
-        """Joined frames since the last take, or None. Raises ApiError (410 Expired), WatchEnded."""
+        """Joined frames since the last take, or None. Empty: nothing yet, but take again, after others had a turn.
+
+        Raises ApiError (410 Expired), WatchEnded.
+        """
         if not self._is_current():
             raise WatchEnded
         if self._initial is not None:
             return self._take_initial(self._initial)
+        until = 0.0
         try:
             while (batch := self._watch.take()) is not None:
                 data = self._frames(batch)
                 if data:
                     return data
+                until = until or perf_counter() + SLICE_S
+                if perf_counter() >= until:
+                    return b""
         except Compacted as error:
             raise expired(f"too old resource version: {self._watch.revision} ({error.args[-1]})") from error
         except Unavailable as error:
@@ -107,11 +118,14 @@ class ObjectWatch:
 
     def _take_initial(self, entries: Iterator[Entry]) -> bytes | None:
         frames: list[bytes] = []
+        size, until = 0, perf_counter() + SLICE_S
         for entry in entries:
             if self._selection.matches(entry):
-                frames.append(self._codec.frame("ADDED", document(entry, self._served)))
-                if len(frames) == INITIAL_CHUNK:
-                    return self._codec.join(frames)
+                frame = self._codec.frame("ADDED", document(entry, self._served))
+                frames.append(frame)
+                size += len(frame)
+            if len(frames) == INITIAL_CHUNK or size >= INITIAL_BYTES or perf_counter() >= until:
+                return self._codec.join(frames) if frames else b""
         self._initial = None
         if self._marks_initial_end:
             frames.append(self._bookmark(self._watch.revision, {INITIAL_EVENTS_END: "true"}))

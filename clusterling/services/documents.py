@@ -6,6 +6,7 @@ for all but OpenAPI.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 from clusterling.machinery.errors import ApiError
@@ -48,6 +49,10 @@ async def respond(request: Request, catalog: Catalog | None) -> Response | None:
         from clusterling.services import openapi
         from clusterling.services.openapi.schemas import builtin_definitions
 
+        # A tenant's kinds may be megabytes: others have the loop between one and the next.
+        for prepare in openapi.preparations(catalog, path):
+            prepare()
+            await asyncio.sleep(0)
         return openapi.respond(
             catalog,
             path,

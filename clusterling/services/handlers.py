@@ -150,7 +150,10 @@ async def list_objects(app: App, request: Request, served: Served) -> Response:
     # A length times an average: looking at each value would cost what it shall save.
     values = listing.values
     big = len(values) * len(values[0]) > JOIN_BYTES_MAX if values else False
-    if big or (len(values) > ROWS_MAX and not encoding.is_plain):
+    if encoding.target == "Table" and len(values) > ROWS_MAX:
+        rows = await app.turnstile.slices(cluster.id, encoding.rows(served, listing, include=include))
+        body = encoding.list(served, listing, include=include, rows=rows)
+    elif big or (len(values) > ROWS_MAX and not encoding.is_plain):
         body = await app.turnstile.run(cluster.id, encode)
     else:
         body = encode()

@@ -9,7 +9,7 @@ Upstream: apiserver/pkg/endpoints/handlers/{negotiation/negotiate.go,response.go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -25,7 +25,7 @@ from clusterling.machinery import codec, yamltext
 from clusterling.machinery.codec import Expected
 from clusterling.machinery.errors import ApiError, bad_request, go_quote, not_acceptable
 from clusterling.machinery.meta import Object
-from clusterling.machinery.table import Column, Include
+from clusterling.machinery.table import Column, Include, cells
 from clusterling.registry.resource import Served
 
 if TYPE_CHECKING:
@@ -208,10 +208,25 @@ class Encoding:
             )
         return self.document(_partial(self.version, value))
 
-    def list(
+    def rows(
         self, served: Served, listing: Listing, *, include: Include = "Metadata", now: Now = _utc_now
+    ) -> Iterator[bytes]:
+        """The rows of a list's Table one by one, for who would take turns."""
+        moment = now()
+        return (_row(self.version, served, value, include, moment) for value in listing.values)
+
+    def list(
+        self,
+        served: Served,
+        listing: Listing,
+        *,
+        include: Include = "Metadata",
+        now: Now = _utc_now,
+        rows: Sequence[bytes] | None = None,
     ) -> bytes:
-        """A list as the answer. Raises ApiError 406 where the form of a single object was asked for.
+        """A list as the answer; `rows` are those of its Table, if they were already made.
+
+        Raises ApiError 406 where the form of a single object was asked for.
 
         Items of built-in kinds do not say what they are, custom ones do: so Go's typed and unstructured lists write it.
         """
@@ -230,8 +245,8 @@ class Encoding:
                 f"you requested PartialObjectMetadata, but the requested object is a list (*{_go_type(served)}List)"
             )
         if self.target == "Table":
-            moment = now()
-            rows = [_row(self.version, served, value, include, moment) for value in listing.values]
+            if rows is None:
+                rows = tuple(self.rows(served, listing, include=include, now=now))
             return self.document(_table(self.version, served, metadata, rows))
         head = _list_head("PartialObjectMetadataList", f"meta.k8s.io/{self.version}")
         items = [_partial(self.version, value) for value in listing.values]
@@ -405,9 +420,9 @@ def _partial(version: str, value: bytes) -> bytes:
 
 def _row(version: str, served: Served, value: bytes, include: Include, now: datetime) -> bytes:
     obj = orjson.loads(value)
-    cells = orjson.dumps([column.cell(obj, now) for column in served.version.columns])
+    shown_cells = orjson.dumps(cells(served.version.columns, obj, now))
     shown = value if include == "Object" else b"null" if include == "None" else _partial(version, value)
-    return b'{"cells":%b,"object":%b}' % (cells, shown)
+    return b'{"cells":%b,"object":%b}' % (shown_cells, shown)
 
 
 def _table(version: str, served: Served, metadata: bytes, rows: Sequence[bytes]) -> bytes:

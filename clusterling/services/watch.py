@@ -55,7 +55,7 @@ class Streams:
     """All watches of a server. One for an App; it owns the loop's callbacks that serve them."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
+        self.clock = clock
         self._open: set[WatchStream] = set()
         self._ready: deque[WatchStream] = deque()
         self._ticking = False
@@ -112,7 +112,7 @@ class Streams:
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serves those that are ready, for about `SLICE_S`, then lets others have the loop."""
-        ready, clock = self._ready, self._clock
+        ready, clock = self._ready, self.clock
         until = clock() + SLICE_S
         while ready:
             ready.popleft().step()
@@ -215,11 +215,14 @@ class WatchStream(Stream):
             return
         assert self._sink is not None, "woken only while it runs"
         parts: list[bytes] = []
-        size = 0
+        size, more, clock = 0, False, self._streams.clock
+        until = clock() + SLICE_S
         try:
-            while size < WRITE_BYTES and (data := self._watch.take()) is not None:
-                parts.append(data)
-                size += len(data)
+            while not more and (data := self._watch.take()) is not None:
+                if data:
+                    parts.append(data)
+                    size += len(data)
+                more = size >= WRITE_BYTES or clock() >= until or not data
         except (WatchEnded, StorageError):
             # The kind, the cluster or the store is no longer what it was: clients watch again and are told then.
             self._write(parts)
@@ -234,12 +237,10 @@ class WatchStream(Stream):
             self._write([*parts, error_frame(self._codec, internal_error("the watch could not go on"))])
             self.stop()
             return
-        if not parts:
-            return
-        self._write(parts)
-        if self._sink.buffered > BUFFERED_BYTES_MAX:
-            self._full = True
-        elif size >= WRITE_BYTES:
+        if parts:
+            self._write(parts)
+            self._full = self._sink.buffered > BUFFERED_BYTES_MAX
+        if more:
             self.wake()
 
     def send_bookmark(self) -> None:

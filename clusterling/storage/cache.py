@@ -18,12 +18,12 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Self
 
 from clusterling.storage.backend import prefix_end, prefixes
-from clusterling.storage.feed import Stream, StreamWatch, later
+from clusterling.storage.feed import Stream, StreamWatch, later, weight
 from clusterling.storage.store import (
     Batch,
     Compacted,
@@ -48,6 +48,10 @@ UNIT_OVERHEAD_BYTES: Final = 4096
 LOAD_PAGE_ENTRIES: Final = 2000  # Layers below copy a page in one go.
 LOAD_SLICE_ENTRIES: Final = 500  # Finishing so many takes about a millisecond; then others may run.
 LOAD_ATTEMPTS_MAX: Final = 4
+# History that a watch from before the unit's window holds until its reader has taken it; of one, and of all together.
+REPLAY_BYTES_MAX: Final = 16 << 20
+REPLAYS_BYTES_MAX: Final = 256 << 20
+REPLAY_EVENTS: Final = 100
 EVICTION_LOOKS_MAX: Final = (
     64  # Units looked at for one eviction, so that a budget full of watched ones costs no more.
 )
@@ -66,6 +70,7 @@ class CacheBudget:
     def __init__(self, bytes_max: int = 512 << 20) -> None:
         self.bytes_max = bytes_max
         self.bytes = 0
+        self.replayed = 0  # Bytes of history that watches hold each for itself.
         self._units: OrderedDict[_Unit, None] = OrderedDict()
 
     def charge(self, unit: _Unit) -> None:
@@ -530,37 +535,58 @@ class CachedStore:
 
     @asynccontextmanager
     async def _watch(self, prefix: str, after: int) -> AsyncIterator[Watch]:
-        name = unit_of(prefix)
+        name, size = unit_of(prefix), 0
         while True:
             unit = self._units.get(name) or await self._load(name)
             if after >= unit.floor(prefix):
+                size = 0
                 stream = unit.stream(prefix)
                 watch = stream.subscribe(after)
                 break
-            replay, through = await self._replay(prefix, after)
+            replay, through, size = await self._replay(prefix, after)
             if self._units.get(name) is unit and unit.floor(prefix) <= through:
                 stream = unit.stream(prefix)
                 watch = stream.subscribe(max(after, through))
                 watch.replay_first(replay, after)
                 break
         unit.used = True
+        self.budget.replayed += size
         try:
             yield watch
         finally:
+            self.budget.replayed -= size
             unit.leave(stream, watch)
 
-    async def _replay(self, prefix: str, after: int) -> tuple[Sequence[Batch], int]:
-        """Finished batches above `after`, from the history below, and how far they reach."""
-        batches = []
+    async def _replay(self, prefix: str, after: int) -> tuple[Sequence[Batch], int, int]:
+        """Finished batches above `after`, from the history below, how far they reach, and their bytes.
+
+        Raises Compacted for more than a reader may hold for itself: who is that far behind lists again.
+        """
+        batches: list[Batch] = []
+        size = 0
         async with self._below.watch(prefix, after=after) as below:
             while (batch := below.take()) is not None:
-                batches.append(self._finished_batch(batch))
-            return batches, below.revision
+                for part in _parts(batch):
+                    size += weight(part.events)
+                    if size > REPLAY_BYTES_MAX or self.budget.replayed + size > REPLAYS_BYTES_MAX:
+                        raise Compacted(batch.revision)
+                    batches.append(self._finished_batch(part))
+                    await asyncio.sleep(0)
+            return batches, below.revision, size
 
     @asynccontextmanager
     async def _watch_below(self, prefix: str, after: int) -> AsyncIterator[Watch]:
         async with self._below.watch(prefix, after=after) as below:
             yield _FinishedWatch(below, self._finished_batch)
+
+
+def _parts(batch: Batch) -> Iterator[Batch]:
+    """The batch in pieces that take a millisecond or so each."""
+    events = batch.events
+    for start in range(0, len(events), REPLAY_EVENTS):
+        part = events[start : start + REPLAY_EVENTS]
+        last = start + REPLAY_EVENTS >= len(events)
+        yield Batch(part, batch.revision if last else part[-1].revision)
 
 
 class _FinishedWatch:
