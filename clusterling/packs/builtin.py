@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,7 @@ from typing_extensions import override
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.protobuf import MessageTable, ProtobufCodec
 from clusterling.machinery.schema import Schema, compile_schema
-from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, Column, age
+from clusterling.machinery.table import CREATED_DESCRIPTION, NAME_COLUMN, Column, age
 from clusterling.registry.resource import Converter, Names, Resource, Version
 from clusterling.registry.strategy import Strategy
 
@@ -28,8 +27,11 @@ _DATA: Final = Path(__file__).parent / "data"
 _DESCRIPTIONS: Final = "descriptions.json.zlib"
 
 # Upstream's own kinds declare their age as a string, where custom resources have a date.
-AGE: Final = replace(
-    AGE_COLUMN, type="string", cell=lambda obj, now: age(obj["metadata"].get("creationTimestamp"), now)
+AGE: Final = Column(
+    "Age",
+    "string",
+    lambda obj, now: age(obj["metadata"].get("creationTimestamp"), now),
+    description=CREATED_DESCRIPTION,
 )
 COLUMNS: Final = (NAME_COLUMN, AGE)
 
