@@ -53,6 +53,8 @@ PLURAL: Final = "customresourcedefinitions"
 FINALIZER: Final = "customresourcecleanup.apiextensions.k8s.io"
 _DEFINITIONS: Final = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
 _NAME_FIELDS: Final = ("plural", "singular", "shortNames", "kind", "listKind", "categories")
+# The conditions that this server decides. Upstream: naming, establishing and finalizing controllers.
+_DECIDED: Final = ("NamesAccepted", "Established", "Terminating")
 # The parts of a spec that decide how a kind is served and stored; its names are decided in the status.
 _SERVING_FIELDS: Final = ("group", "scope", "versions", "conversion", "preserveUnknownFields")
 
@@ -213,6 +215,25 @@ def set_condition(crd: Object, name: str, holds: bool, reason: str, message: str
     found.update(status=value, reason=reason, message=message)
 
 
+def _keep_decisions(new: Object, old: Object) -> None:
+    """What this server decides of a CRD stays as it was, whatever a client writes into the status; the rest is the client's.
+
+    Upstream takes the write, and its controllers put these back a moment later.
+    """
+    status, before = new["status"], old.get("status") or {}
+    if "acceptedNames" in before:
+        status["acceptedNames"] = before["acceptedNames"]
+    # As Go writes a condition, also one of which the client gave nothing.
+    blank = {"lastTransitionTime": None, "status": "", "type": ""}
+    status["conditions"] = [{**blank, **(one or {})} for one in status.get("conditions") or ()]
+    for name in _DECIDED:
+        mine, theirs = condition(old, name), condition(new, name)
+        if mine is None or (theirs is not None and theirs["status"] == mine["status"]):
+            continue
+        others = [one for one in status["conditions"] if one["type"] != name]
+        status["conditions"] = [*others, mine]
+
+
 # ---------------------------------------------------------------------- the kind
 
 
@@ -234,7 +255,8 @@ class CustomResourceDefinitionStrategy(Strategy):
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
         if ctx.subresource == "status":
             new["spec"] = old["spec"]
-            status = new.setdefault("status", {})
+            status = new["status"] = new.get("status") or {}
+            _keep_decisions(new, old)
             stored = storage_version(new)
             if stored and not status.get("storedVersions"):
                 # Upstream: apiextensions/v1/defaults.go.

@@ -19,7 +19,7 @@ from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
-from clusterling.registry.crd import CustomResourceStrategy, resource_of
+from clusterling.registry.crd import CustomResourceStrategy, is_true, resource_of
 from clusterling.registry.objects import ObjectStore
 from clusterling.registry.ports import Ports
 from clusterling.registry.resource import Resource
@@ -137,12 +137,13 @@ class Cluster:
             return known
         crd: Object = orjson.loads(entry.value)
         status = crd.get("status", {})
-        conditions = {c["type"]: c["status"] for c in status.get("conditions") or []}
-        deciding = [status.get("acceptedNames"), conditions, "deletionTimestamp" in crd["metadata"]]
+        established = is_true(crd, "Established")
+        terminating = is_true(crd, "Terminating") or "deletionTimestamp" in crd["metadata"]
+        deciding = [status.get("acceptedNames"), established, terminating]
         source = (schema_revision, orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS))
         if known is not None and known.source == source:
             return replace(known, written=written)
-        if conditions.get("Established") != "True":
+        if not established:
             return _Compiled(written, source, None)
         try:
             resource = resource_of(
@@ -155,7 +156,7 @@ class Cluster:
             # Stored CRDs were validated; one that an older release accepted must not take the others down.
             logger.warning("crd-unusable cluster=%s crd=%s error=%s", self.name, name, error)
             return _Compiled(written, source, None)
-        if conditions.get("Terminating") == "True":
+        if terminating:
             resource = replace(resource, terminating=True)
         return _Compiled(written, source, resource)
 

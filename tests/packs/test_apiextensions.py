@@ -245,6 +245,38 @@ async def test_a_status_can_be_written_by_itself(cluster: Cluster) -> None:
     assert written["spec"]["scope"] == "Namespaced"
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        {},
+        None,
+        {"conditions": None, "acceptedNames": None},
+        {"conditions": [{"message": "patched"}], "acceptedNames": {"plural": "x", "kind": "Y"}},
+        {"conditions": [None, {"type": "Established"}, {"type": "Established", "status": "False"}]},
+    ],
+)
+async def test_no_write_of_the_status_takes_a_kind_s_names_or_its_service(
+    cluster: Cluster, written: Object | None
+) -> None:
+    made = await create(cluster)
+    made["status"], before = written, made["status"]
+    after = (await cluster.update(CRDS, "widgets.example.com", "status", **without_name(made)))["status"]
+    assert after["acceptedNames"] == before["acceptedNames"]
+    decided = {c["type"]: c["status"] for c in after["conditions"] if c["type"]}
+    assert decided == {"NamesAccepted": "True", "Established": "True"}
+    assert after["storedVersions"] == ["v1"]
+
+
+async def test_a_condition_of_which_a_client_gave_nearly_nothing_is_kept_as_go_writes_it(
+    cluster: Cluster,
+) -> None:
+    made = await create(cluster)
+    made["status"]["conditions"].append({"message": "mine"})
+    await cluster.update(CRDS, "widgets.example.com", "status", **without_name(made))
+    kept = (await cluster.get(CRDS, "widgets.example.com"))["status"]["conditions"]
+    assert kept[-1] == {"lastTransitionTime": None, "message": "mine", "status": "", "type": ""}
+
+
 async def test_kubectl_sees_where_and_in_which_versions_it_is_served(cluster: Cluster) -> None:
     made = await create(cluster)
     assert cluster.row(CRDS, made) == [
