@@ -70,6 +70,9 @@ class _Omitted:
 
 OMITTED: Final = _Omitted()
 
+# Of a wrong value, in the error that quotes it. Upstream quotes a megabyte several times over.
+SHOWN_CHARACTERS_MAX: Final = 16_384
+
 
 def go_quote(text: str) -> str:
     """The string as Go's %q prints it (the form in which upstream's messages carry values)."""
@@ -107,11 +110,15 @@ def _go_value(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case str():
+            if len(value) > SHOWN_CHARACTERS_MAX:
+                return go_quote(value[:SHOWN_CHARACTERS_MAX] + "...")
             return go_quote(value)
         case float():
             return go_float(value)
         case _:
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str)
+            if len(text) > SHOWN_CHARACTERS_MAX:
+                text = text[:SHOWN_CHARACTERS_MAX] + "..."
             # encoding/json escapes these three; messages carry them so.
             return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

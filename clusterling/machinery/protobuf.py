@@ -32,6 +32,7 @@ from clusterling.machinery.meta import GroupVersion, Object
 PREFIX: Final = b"k8s\x00"
 DEPTH_MAX: Final = 100
 FIELDS_MAX: Final = 500_000
+PLAIN_FIELDS_MAX: Final = 64  # Of an envelope, a time, a quantity: messages of two or three.
 
 # message name → field number → (JSON name, type, how it is held); see tools/protobuf_tables.py.
 MessageTable = Mapping[str, Mapping[str, "list[str]"]]
@@ -183,6 +184,8 @@ def _plain_fields(data: bytes, at: int, end: int) -> list[tuple[int, int | bytes
         tag, at = _varint(data, at, end)
         number, start, at = _value(data, at, end, tag & 7)
         found.append((tag >> 3, data[start:at] if number < 0 else number))
+        if len(found) > PLAIN_FIELDS_MAX:
+            raise WireError(f"proto: more than {PLAIN_FIELDS_MAX} fields in a message of a few")
     return found
 
 

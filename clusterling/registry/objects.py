@@ -64,6 +64,7 @@ from clusterling.storage.store import (
 )
 
 GENERATED_NAME_TRIES: Final = 8
+PROBLEMS_MAX: Final = 1000  # Told of one object.
 TRIES: Final = 5  # Of a write whose ground moved, unless the client tied it to a resourceVersion (upstream: MaxRetryWhenPatchConflicts).
 FUTURE_WAIT_S: Final = (
     3.0  # How long a read waits for a revision that has not happened (upstream: blockTimeout).
@@ -717,6 +718,9 @@ class ObjectStore:
         """Everything wrong with the object, in upstream's order: metadata, schema, the kind's own rules."""
         resource, strategy = served.resource, served.resource.strategy
         found = owners.problems(obj)
+        if found:
+            # Telling what else is wrong with each of a hundred thousand references takes a second.
+            return found
         if old is None:
             found += validate_object_meta(
                 obj["metadata"],
@@ -737,6 +741,7 @@ class ObjectStore:
     @staticmethod
     def _check(served: Served, obj: Object, wrong: Sequence[FieldError]) -> None:
         if wrong:
+            wrong = wrong[:PROBLEMS_MAX]
             group = (served.resource.storage or served.resource).group
             raise errors.invalid(served.kind, group, name_of(obj), wrong)
 

@@ -6,6 +6,7 @@ It knows no socket and no store: `server.py` hands in who authenticates, who aut
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -119,6 +120,9 @@ class Counters:
 Handler = Callable[[Request], Awaitable[Response]]
 
 REQUEST_TIMEOUT_S: Final = 60.0
+DECODING_MAX: Final = (
+    2  # Big bodies that are decoded at once, beside the loop; each holds ten times its size.
+)
 LISTS_BYTES_MAX: Final = (
     32 << 20
 )  # Of joined lists, kept for who asks for the same collection before it changes.
@@ -156,6 +160,7 @@ class App:
         self.request_timeout_s = request_timeout_s
         self.counters = Counters()
         self.turnstile = Turnstile()
+        self.decoding = asyncio.Semaphore(DECODING_MAX)
         self.streams = Streams()
         self.lists = Kept(LISTS_BYTES_MAX)
         self._handle = self._compose()

@@ -437,9 +437,18 @@ def _table(version: str, served: Served, metadata: bytes, rows: Sequence[bytes])
     )
 
 
-@lru_cache(maxsize=1024)
 def _column_definitions(columns: tuple[Column, ...]) -> bytes:
+    # A tenant's descriptions may be megabytes; what is kept is for the kinds that everybody lists.
+    if len(columns) <= 32 and sum(len(column.description) for column in columns) <= 16_384:
+        return _column_definitions_memoized(columns)
+    return _made_column_definitions(columns)
+
+
+def _made_column_definitions(columns: tuple[Column, ...]) -> bytes:
     return orjson.dumps([column.definition() for column in columns])
+
+
+_column_definitions_memoized: Final = lru_cache(maxsize=1024)(_made_column_definitions)
 
 
 class Frames:

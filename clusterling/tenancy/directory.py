@@ -123,6 +123,10 @@ class Directory:
             self._apply(name, entry)
         return self._by_name.get(name)
 
+    async def ask(self, name: ClusterName) -> bool:
+        """Whether the store has an object of that name now. Costs what `find` does for a name nobody has."""
+        return await self._store.get(key_of(name)) is not None
+
     async def ready(self) -> None:
         """Returns once the clusters there are have been read."""
         await self._ready.wait()
