@@ -7,8 +7,10 @@ for other objects. Each gets one frozen `Context`, so a hook needs no globals an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from clusterling.machinery.errors import FieldError
 from clusterling.machinery.meta import Object
@@ -37,8 +39,7 @@ WARNINGS_MAX: Final = 256  # Of one request; the headers of an answer hold fewer
 ANONYMOUS: Final = User("system:anonymous", ("system:unauthenticated",))
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """What one request brings along to a hook.
 
     `objects` reaches the other objects of the same cluster (and of no other). `cluster` and `cluster_id` name it.
@@ -52,7 +53,7 @@ class Context:
     catalog: Catalog
     ports: Ports
     dry_run: bool = False
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = []
     subresource: str = ""
 
     def warn(self, text: str) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from clusterling.storage.store import (
     ABSENT,
@@ -26,16 +27,14 @@ from clusterling.storage.store import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(Struct, frozen=True):
     """Ops that happen together if every guard holds, or not at all."""
 
     ops: Sequence[Op]
     guards: Sequence[Guard] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Struct, frozen=True):
     """What became of a transaction that happened: a revision for each op, rising."""
 
     revisions: Sequence[int]

@@ -29,6 +29,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
+from msgspec import Struct
 from typing_extensions import override
 
 VALUE_BYTES_MAX: Final = (
@@ -112,8 +113,7 @@ class Entry:
         return f"Entry({self.key!r}, {self.value[:60]!r}, revision={self.revision})"
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """Entries in key order, as they were at `revision`.
 
     `remaining` counts the entries after this page; None means "not counted". `last_change` is the revision of
@@ -180,8 +180,7 @@ class Batch:
         self.views: dict[object, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(Struct, frozen=True, gc=False):
     """One change of one key. `value` None deletes.
 
     `expected`: a revision the key must be at; `ABSENT` (0) it must not exist; None anything goes.
@@ -195,8 +194,7 @@ class Op:
     expires_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(Struct, frozen=True, gc=False):
     """The write happens only if `key` is at `revision` (`ABSENT`: does not exist) when it commits."""
 
     key: str
