@@ -2,78 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 from typing_extensions import override
 
-from clusterling.controllers.reach import EVERYTHING, PLAIN_DELETE, Clusters, context, edit, place, stored
-from clusterling.controllers.runtime import Controller
+from clusterling.controllers.deletions import DeletionController
+from clusterling.controllers.reach import EVERYTHING, PLAIN_DELETE, context, edit, look_again_s
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object, rfc3339
 from clusterling.registry.cluster import Cluster
 from clusterling.registry.resource import Served
-from clusterling.storage.store import Event
 
 FINALIZER: Final = "kubernetes"
-LOOK_AGAIN_S: Final = 1.0
+DECODED_AT_ONCE: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    cluster: str
-    name: str
-
-
-class NamespaceController(Controller[Key]):
+class NamespaceController(DeletionController):
     name = "namespaces"
     workers = 4
-
-    def __init__(self, clusters: Clusters) -> None:
-        self._clusters = clusters
-
-    @override
-    def keys(self, event: Event) -> Iterable[Key]:
-        if "/core/namespaces/" not in event.key or event.entry is None:
-            return ()
-        where = place(event.key)
-        if where is None or b'"deletionTimestamp"' not in event.entry.value:
-            return ()
-        return (Key(where.cluster, where.name),)
+    group = ""
+    plural = "namespaces"
 
     @override
-    async def walk(self) -> AsyncIterator[Key]:
-        async for cluster_id in self._clusters.ids():
-            cluster = await self._clusters.by_id(cluster_id)
-            served = stored(cluster, "", "namespaces") if cluster else None
-            if cluster is None or served is None:
-                continue
-            for value in (await cluster.objects.list(served, "", EVERYTHING)).values:
-                metadata = orjson.loads(value)["metadata"]
-                if "deletionTimestamp" in metadata:
-                    yield Key(cluster_id, metadata["name"])
-
-    @override
-    async def reconcile(self, key: Key) -> float | None:
-        cluster = await self._clusters.by_id(key.cluster)
-        served = stored(cluster, "", "namespaces") if cluster else None
-        if cluster is None or served is None:
+    async def finish(self, cluster: Cluster, served: Served, obj: Object) -> float | None:
+        finalizers = obj.get("spec", {}).get("finalizers") or ()
+        if FINALIZER not in finalizers:
             return None
-        namespace = await cluster.objects.read(served, "", key.name)
-        if namespace is None or "deletionTimestamp" not in namespace["metadata"]:
-            return None
-        if FINALIZER not in (namespace.get("spec", {}).get("finalizers") or ()):
-            return None
-        remaining = await _empty(cluster, key.name)
+        remaining = await _empty(cluster, obj["metadata"]["name"])
         if remaining.total:
-            await _tell(cluster, served, namespace, remaining)
-            return LOOK_AGAIN_S
-        namespace["spec"]["finalizers"] = [
-            finalizer for finalizer in namespace["spec"]["finalizers"] if finalizer != FINALIZER
-        ]
-        await edit(cluster, served, namespace, "finalize")
+            await _tell(cluster, served, obj, remaining)
+            return look_again_s(remaining.total)
+        obj["spec"]["finalizers"] = [finalizer for finalizer in finalizers if finalizer != FINALIZER]
+        await edit(cluster, served, obj, "finalize")
         return None
 
 
@@ -106,7 +70,9 @@ async def _empty(cluster: Cluster, namespace: str) -> Remaining:
         left = (await cluster.objects.list(served, namespace, EVERYTHING)).values
         if left:
             resources[f"{served.plural}.{served.group}"] = len(left)
-            for value in left:
+            for at, value in enumerate(left):
+                if at % DECODED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
                 for finalizer in orjson.loads(value)["metadata"].get("finalizers") or ():
                     finalizers[finalizer] = finalizers.get(finalizer, 0) + 1
     return Remaining(resources, finalizers, failures)

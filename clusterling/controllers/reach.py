@@ -19,6 +19,16 @@ EVERYTHING: Final = ListOptions()
 PLAIN_DELETE: Final = DeleteOptions()
 
 
+LOOK_AGAIN_S: Final = 1.0
+LOOK_AGAIN_MAX_S: Final = 60.0
+_LOOKED_AT_A_SECOND: Final = 200
+
+
+def look_again_s(remaining: int) -> float:
+    """When to look again at what waits for so many objects: a tenant's hundred thousand finalizers are not walked each second."""
+    return min(max(LOOK_AGAIN_S, remaining / _LOOKED_AT_A_SECOND), LOOK_AGAIN_MAX_S)
+
+
 class Clusters(Protocol):
     """The logical clusters of this server, served on demand."""
 

@@ -13,8 +13,7 @@ When names are released, the CRDs that waited for them get them in the same tran
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -30,12 +29,14 @@ from clusterling.machinery.schema import Schema, compile_schema
 from clusterling.machinery.table import CREATED_DESCRIPTION, NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.registry.crd import (
-    CustomResourceStrategy,
+    CLEANUP_FINALIZER,
+    GROUP,
+    PLURAL,
     condition,
     crd_warnings,
     default_crd,
     is_true,
-    resource_of,
+    schema_fence,
     storage_version,
     validate_crd,
     validate_crd_status,
@@ -46,22 +47,12 @@ from clusterling.registry.resource import Resource
 from clusterling.registry.strategy import NO_COMPANIONS, Companions, Context, Strategy
 from clusterling.storage.store import Op
 
-logger = logging.getLogger(__name__)
-
-GROUP: Final = "apiextensions.k8s.io"
-PLURAL: Final = "customresourcedefinitions"
-FINALIZER: Final = "customresourcecleanup.apiextensions.k8s.io"
 _DEFINITIONS: Final = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
 _NAME_FIELDS: Final = ("plural", "singular", "shortNames", "kind", "listKind", "categories")
 # The conditions that this server decides. Upstream: naming, establishing and finalizing controllers.
 _DECIDED: Final = ("NamesAccepted", "Established", "Terminating")
 # The parts of a spec that decide how a kind is served and stored; its names are decided in the status.
 _SERVING_FIELDS: Final = ("group", "scope", "versions", "conversion", "preserveUnknownFields")
-
-
-def schema_fence(name: str) -> str:
-    """The key whose revision is that of a CRD's schema; writes of its objects depend on it."""
-    return f"~fence/crd-schema/-/{name}"
 
 
 def names_fence(group: str) -> str:
@@ -292,8 +283,8 @@ class CustomResourceDefinitionStrategy(Strategy):
         """The kind stays until its objects are gone. Upstream: registry/customresourcedefinition/etcd.go, Delete."""
         finalizers = meta(obj).get("finalizers") or []
         if "deletionTimestamp" not in meta(obj):
-            if FINALIZER not in finalizers:
-                meta(obj)["finalizers"] = [*finalizers, FINALIZER]
+            if CLEANUP_FINALIZER not in finalizers:
+                meta(obj)["finalizers"] = [*finalizers, CLEANUP_FINALIZER]
             obj.setdefault("status", {})
             set_condition(
                 obj,
@@ -388,29 +379,6 @@ def _as_mapping(resource: Resource) -> Mapping[str, object]:
         "kind": names.kind,
         "listKind": names.list_kind,
     }
-
-
-# ---------------------------------------------------------------------- for the catalog
-
-
-def crd_resources(crds: Iterable[tuple[Object, int]]) -> list[Resource]:
-    """The Resources of established CRDs, each given with the revision of its schema fence; a bad one is skipped."""
-    found = []
-    for crd, schema_revision in crds:
-        if not is_true(crd, "Established"):
-            continue
-        try:
-            found.append(
-                resource_of(
-                    crd,
-                    schema_revision=schema_revision,
-                    guard_key=schema_fence(name_of(crd)),
-                    strategy=CustomResourceStrategy(),
-                )
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            logger.warning("crd-unusable crd=%s error=%s", name_of(crd), error)
-    return found
 
 
 # ---------------------------------------------------------------------- the Resource

@@ -19,7 +19,15 @@ from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
-from clusterling.registry.crd import CustomResourceStrategy, is_true, resource_of
+from clusterling.registry.crd import (
+    GROUP,
+    PLURAL,
+    SCHEMA_FENCES,
+    CustomResourceStrategy,
+    is_true,
+    resource_of,
+    schema_fence,
+)
 from clusterling.registry.objects import ObjectStore
 from clusterling.registry.ports import Ports
 from clusterling.registry.resource import Resource
@@ -29,8 +37,7 @@ from clusterling.storage.store import Compacted, Entry, Store, Watch
 
 logger = logging.getLogger(__name__)
 
-CRDS: Final = "apiextensions.k8s.io/customresourcedefinitions/"
-SCHEMA_FENCES: Final = "~fence/crd-schema/"
+CRDS: Final = f"{GROUP}/{PLURAL}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,7 @@ class Cluster:
             0.0  # Monotonic seconds of the last request, kept by whoever decides what stays served.
         )
         self._base = base
-        self._has_crds = base.find("apiextensions.k8s.io", "v1", "customresourcedefinitions") is not None
+        self._has_crds = base.find(GROUP, "v1", PLURAL) is not None
         self._stale = self._has_crds
         self._building = asyncio.Lock()
         self._compiled: dict[str, _Compiled] = {}
@@ -149,10 +156,10 @@ class Cluster:
             resource = resource_of(
                 crd,
                 schema_revision=schema_revision,
-                guard_key=f"{SCHEMA_FENCES}-/{name}",
+                guard_key=schema_fence(name),
                 strategy=CustomResourceStrategy(),
             )
-        except (ApiError, ValueError, KeyError, TypeError) as error:
+        except (ApiError, ValueError, KeyError, TypeError, AttributeError) as error:
             # Stored CRDs were validated; one that an older release accepted must not take the others down.
             logger.warning("crd-unusable cluster=%s crd=%s error=%s", self.name, name, error)
             return _Compiled(written, source, None)

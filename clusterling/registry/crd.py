@@ -50,18 +50,28 @@ from clusterling.registry.customresource import CustomResourceStrategy
 from clusterling.registry.resource import Names, Resource, Scale, Version
 
 __all__ = [
+    "CLEANUP_FINALIZER",
+    "GROUP",
+    "PLURAL",
+    "SCHEMA_FENCES",
     "CustomResourceStrategy",
     "condition",
     "crd_warnings",
     "default_crd",
     "is_true",
     "resource_of",
+    "schema_fence",
     "schemas",
     "storage_version",
     "validate_crd",
     "validate_crd_status",
 ]
 
+GROUP: Final = "apiextensions.k8s.io"
+PLURAL: Final = "customresourcedefinitions"
+# Holds a CRD that is being deleted until its instances are gone.
+CLEANUP_FINALIZER: Final = "customresourcecleanup.apiextensions.k8s.io"
+SCHEMA_FENCES: Final = "~fence/crd-schema/"
 SELECTABLE_FIELDS_MAX: Final = 8
 VERSIONS_MAX: Final = 100  # Ours: each has walkers of its own in every process.
 RULES_WARNING: Final = (
@@ -71,6 +81,12 @@ _APPROVAL: Final = "api-approved.kubernetes.io"
 _COLUMN_TYPES: Final = ("boolean", "date", "integer", "number", "string")
 _COLUMN_FORMATS: Final = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
 _VALIDATION_TYPES: Final = ("array", "boolean", "integer", "number", "object", "string")
+
+
+def schema_fence(name: str) -> str:
+    """The key whose revision is that of a CRD's schema; writes of its objects depend on it."""
+    return f"{SCHEMA_FENCES}-/{name}"
+
 
 # ---------------------------------------------------------------------- defaults
 

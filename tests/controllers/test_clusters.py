@@ -86,3 +86,43 @@ async def test_a_list_is_shared_until_the_collection_changes(served: Served) -> 
     assert names == ["b"]
     await served.server.clusters.create("other")
     assert (await served.server.client("other").get(MAPS))["items"] == []
+
+
+async def test_a_tenants_own_kind_of_that_name_is_no_logical_cluster(served: Served) -> None:
+    await served.server.clusters.create("victim")
+    await served.server.client("victim").post(MAPS, config_map("a"))
+    victim = await served.server.clusters.get("victim")
+    version = {
+        "name": "v1alpha1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+    }
+    names = {"plural": "logicalclusters", "kind": "LogicalCluster"}
+    spec = {"group": "tenancy.clusterling.io", "scope": "Cluster", "names": names, "versions": [version]}
+    kind = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "logicalclusters.tenancy.clusterling.io"},
+        "spec": spec,
+    }
+    await served.cluster.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", kind)
+    path = "/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
+    fake = {
+        "apiVersion": "tenancy.clusterling.io/v1alpha1",
+        "kind": "LogicalCluster",
+        "metadata": {"name": "mine", "finalizers": ["tenancy.clusterling.io/cluster"]},
+        "status": {"id": victim.id},
+    }
+    await served.cluster.post(path, fake)
+    await served.cluster.delete(f"{path}/mine")
+    # Clusters are removed one after the other: once this one is swept, the fake would have had its turn.
+    other = await served.server.clusters.create("other")
+    await served.server.clusters.delete("other")
+
+    async def swept() -> bool:
+        return await served.store.count(f"{other.id}/") == 0
+
+    await until(swept)
+    assert await exists(served.cluster, f"{path}/mine")
+    assert await exists(served.server.client("victim"), f"{MAPS}/a")

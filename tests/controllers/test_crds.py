@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from clusterling.machinery.codec import encode_stored
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
+from clusterling.storage.store import Op
 from tests.controllers.conftest import PATIENCE_S, Served, exists, until
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -124,3 +126,16 @@ async def test_a_kind_called_clusters_is_no_way_out(served: Served) -> None:
     await served.cluster.post(CRDS, tricky)
     listed = await served.cluster.get("/apis/example.com/v1/namespaces/default/clusters")
     assert listed["kind"] == "ClusterList"
+
+
+async def test_a_stored_crd_that_cannot_be_served_takes_no_other_down(served: Served) -> None:
+    made = await served.cluster.post(CRDS, crd())
+    team = await served.server.clusters.get("team")
+    made["metadata"] = {"name": "odd.example.com", "uid": "1"}
+    made["spec"]["versions"] = "none"
+    made["status"]["acceptedNames"] = {"plural": "odd", "kind": "Odd"}
+    key = f"{team.id}/apiextensions.k8s.io/customresourcedefinitions/-/odd.example.com"
+    await served.store.write([Op(key, encode_stored(made))])
+    await served.cluster.post(WIDGETS, widget("a", size=1))
+    groups = await served.cluster.get("/apis/example.com/v1")
+    assert [one["name"] for one in groups["resources"]] == ["widgets", "widgets/status"]

@@ -12,11 +12,9 @@ from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.packs.apiextensions import (
     CUSTOM_RESOURCE_DEFINITIONS,
-    FINALIZER,
-    crd_resources,
     names_fence,
-    schema_fence,
 )
+from clusterling.registry.crd import CLEANUP_FINALIZER, schema_fence
 from tests.packs.conftest import Cluster, causes
 
 CRDS = "apiextensions.k8s.io/customresourcedefinitions"
@@ -182,7 +180,7 @@ async def test_a_deleted_crd_stays_until_its_objects_are_gone(cluster: Cluster) 
     await create(cluster)
     left, gone = await cluster.delete(CRDS, "widgets.example.com")
     assert not gone
-    assert left["metadata"]["finalizers"] == [FINALIZER]
+    assert left["metadata"]["finalizers"] == [CLEANUP_FINALIZER]
     assert conditions(left)["Terminating"] == (
         "True",
         "InstanceDeletionPending",
@@ -293,14 +291,3 @@ async def test_kubectl_sees_where_and_in_which_versions_it_is_served(cluster: Cl
     assert cluster.row(CRDS, bookmark) == ["", "", "", "", "", "", "", False]
     names = CUSTOM_RESOURCE_DEFINITIONS.names
     assert (names.short_names, names.categories) == (("crd", "crds"), ("api-extensions",))
-
-
-async def test_only_sound_established_crds_become_resources(cluster: Cluster) -> None:
-    good = await create(cluster)
-    waiting = await create(cluster, "gadgets", "Widget")
-    broken = copy.deepcopy(good)
-    broken["spec"]["versions"] = "none"
-    found = crd_resources([(good, 5), (waiting, 6), (broken, 7)])
-    assert [(one.names.plural, one.schema_revision, one.guard_key) for one in found] == [
-        ("widgets", 5, schema_fence("widgets.example.com"))
-    ]
