@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from clusterling.machinery.schema.node import Node
+from clusterling.machinery.schema.shaping import CONTAINERS
 
 _REF: Final = "#/components/schemas/"
 _NUMBERS: Final = {"int32": 2**31, "int64": 2**63}
@@ -22,22 +23,23 @@ def mismatch(node: Node, obj: Any, kind: str) -> str | None:
 
 def settle_nulls(node: Node | None, value: Any) -> None:
     """Reads nulls as Go does, in place: a field that is null is absent; in a map or list it is the zero value."""
-    if isinstance(value, dict):
+    if type(value) is dict:
         properties = node.properties if node is not None else {}
         further = node.additional if node is not None else None
-        for key in [key for key, item in value.items() if item is None]:
-            zero = _zero(further) if further is not None and key not in properties else None
-            if zero is None:
-                del value[key]
-            else:
-                value[key] = zero
+        if None in value.values():
+            for key in [key for key, item in value.items() if item is None]:
+                zero = _zero(further) if further is not None and key not in properties else None
+                if zero is None:
+                    del value[key]
+                else:
+                    value[key] = zero
         for key, item in value.items():
-            if isinstance(item, dict | list):
+            if type(item) in CONTAINERS:
                 settle_nulls(properties.get(key, further), item)
-    elif isinstance(value, list):
+    elif type(value) is list:
         items = node.items if node is not None else None
         for item in value:
-            if isinstance(item, dict | list):
+            if type(item) in CONTAINERS:
                 settle_nulls(items, item)
 
 
