@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from msgspec import Struct
+
 from clusterling.machinery.errors import no_such_resource
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.objects import ObjectStore
@@ -62,8 +64,7 @@ class Authenticator(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True, gc=False):
     """What an authorizer says. `reason` follows upstream's text in a refusal; it must tell nothing of other tenants."""
 
     allowed: bool
