@@ -37,6 +37,10 @@ class FrameCodec(Protocol):
     @property
     def key(self) -> Hashable: ...
 
+    @property
+    def following(self) -> FrameCodec:
+        """What writes the events after the first; itself, where they are written alike."""
+
     def frame(self, event_type: str, value: bytes) -> bytes:
         """One event. `event_type` is ADDED, MODIFIED, DELETED or BOOKMARK; `value` the object's JSON document."""
 
@@ -70,14 +74,28 @@ class ObjectWatch:
         self._watch = watch
         self._served = served
         self._selection = selection
-        self._codec = codec
         self._initial: Iterator[Entry] | None = iter(initial) if initial or marks_initial_end else None
         self._marks_initial_end = marks_initial_end
         self._bookmarks = bookmarks
         self._is_current = is_current
         self.wake: Callable[[], None] = _nobody
         self._bookmarked = watch.revision
-        self._key = (served.resource, served.version.name, selection.key, codec.key)
+        self._use(codec)
+
+    def _use(self, codec: FrameCodec) -> None:
+        self._codec = codec
+        self._key = (self._served.resource, self._served.version.name, self._selection.key, codec.key)
+
+    def _frame(self, event_type: str, value: bytes) -> bytes:
+        frame = self._codec.frame(event_type, value)
+        self._go_on()
+        return frame
+
+    def _go_on(self) -> None:
+        """An event is out: the next is written as those after it are."""
+        following = self._codec.following
+        if following is not self._codec:
+            self._use(following)
 
     def notify(self, callback: Callable[[], None]) -> None:
         """Sets what is called, synchronously, when `take` may have something."""
@@ -121,7 +139,7 @@ class ObjectWatch:
         size, until = 0, perf_counter() + SLICE_S
         for entry in entries:
             if self._selection.matches(entry):
-                frame = self._codec.frame("ADDED", document(entry, self._served))
+                frame = self._frame("ADDED", document(entry, self._served))
                 frames.append(frame)
                 size += len(frame)
             if len(frames) == INITIAL_CHUNK or size >= INITIAL_BYTES or perf_counter() >= until:
@@ -140,18 +158,21 @@ class ObjectWatch:
         value = orjson.dumps(
             {"apiVersion": str(self._served.group_version), "kind": self._served.kind, "metadata": metadata}
         )
-        return self._codec.frame("BOOKMARK", value)
+        return self._frame("BOOKMARK", value)
 
     def _frames(self, batch: Batch) -> bytes:
         views = batch.views
         if views is None:
             views = batch.views = {}
-        known = views.get(self._key)
+        key = self._key
+        known = views.get(key)
         if known is None:
             frames = [frame for event in batch.events for frame in self._event(event)]
             if len(views) >= SHARED_FRAMES_MAX:
                 views.clear()
-            known = views[self._key] = self._codec.join(frames) if frames else b""
+            known = views[key] = self._codec.join(frames) if frames else b""
+        elif known:
+            self._go_on()
         assert isinstance(known, bytes), "joined frames are kept as bytes"
         return known
 
@@ -164,8 +185,8 @@ class ObjectWatch:
         before = previous is not None and self._selection.matches(previous)
         if now:
             assert entry is not None, "what matches now exists"
-            yield self._codec.frame("MODIFIED" if before else "ADDED", document(entry, self._served))
+            yield self._frame("MODIFIED" if before else "ADDED", document(entry, self._served))
         elif before:
             assert previous is not None, "what matched before existed"
             value = at_revision(document(previous, self._served), event.revision)
-            yield self._codec.frame("DELETED", value)
+            yield self._frame("DELETED", value)

@@ -201,7 +201,7 @@ class Encoding:
             return self.document(
                 _table(
                     self.version,
-                    served,
+                    _column_definitions(served.version.columns),
                     _list_meta(revision),
                     (_row(self.version, served, value, include, now()),),
                 )
@@ -247,7 +247,8 @@ class Encoding:
         if self.target == "Table":
             if rows is None:
                 rows = tuple(self.rows(served, listing, include=include, now=now))
-            return self.document(_table(self.version, served, metadata, rows))
+            columns = _column_definitions(served.version.columns)
+            return self.document(_table(self.version, columns, metadata, rows))
         head = _list_head("PartialObjectMetadataList", f"meta.k8s.io/{self.version}")
         items = [_partial(self.version, value) for value in listing.values]
         return self.document(_joined(b'%b%b,"items":[' % (head, metadata), items))
@@ -425,13 +426,13 @@ def _row(version: str, served: Served, value: bytes, include: Include, now: date
     return b'{"cells":%b,"object":%b}' % (shown_cells, shown)
 
 
-def _table(version: str, served: Served, metadata: bytes, rows: Sequence[bytes]) -> bytes:
+def _table(version: str, columns: bytes, metadata: bytes, rows: Sequence[bytes]) -> bytes:
     return (
         b'{"kind":"Table","apiVersion":"meta.k8s.io/%b","metadata":%b,"columnDefinitions":%b,"rows":[%b]}'
         % (
             version.encode(),
             metadata,
-            _column_definitions(served.version.columns),
+            columns,
             b",".join(rows),
         )
     )
@@ -462,6 +463,10 @@ class Frames:
         self._wrap = _WRAPS[framing]
         self.key: Hashable = framing
 
+    @property
+    def following(self) -> Frames:
+        return self
+
     def frame(self, event_type: str, value: bytes) -> bytes:
         """One event; for ERROR `value` is a Status, which every form leaves as it is."""
         shown = value if event_type == "ERROR" else self._show(event_type, value)
@@ -488,19 +493,32 @@ class MetadataFrames(Frames):
 
 
 class TableFrames(Frames):
-    """Events whose objects are Tables of one row.
+    """Events whose objects are Tables of one row; only a watch's first names the columns (upstream: watchEmbeddedEncoder)."""
 
-    Every Table carries its columns. Upstream leaves them out after a watch's first event, which makes the frames of
-    one watcher unfit for another that began later; clients take both (kubectl: HumanReadablePrinter.PrintObj).
-    """
-
-    def __init__(self, framing: Framing, served: Served, version: str, include: Include, now: Now) -> None:
+    def __init__(
+        self,
+        framing: Framing,
+        served: Served,
+        version: str,
+        include: Include,
+        now: Now,
+        *,
+        first: bool = True,
+    ) -> None:
         super().__init__(framing)
         self._served = served
         self._version = version
         self._include = include
         self._now = now
-        self.key = (framing, "Table", version, include, served.resource, served.version.name)
+        self._first = first
+        self.key = (framing, "Table", version, include, served.resource, served.version.name, first)
+
+    @property
+    @override
+    def following(self) -> Frames:
+        if not self._first:
+            return self
+        return TableFrames(self._framing, self._served, self._version, self._include, self._now, first=False)
 
     @override
     def _show(self, event_type: str, value: bytes) -> bytes:
@@ -511,7 +529,8 @@ class TableFrames(Frames):
             include = "Metadata" if include == "None" else include
         row = _row(self._version, self._served, value, include, self._now())
         revision = _decode_revision(metadata).resource_version
-        return _table(self._version, self._served, _list_meta(revision), (row,))
+        columns = _column_definitions(self._served.version.columns) if self._first else b"null"
+        return _table(self._version, columns, _list_meta(revision), (row,))
 
 
 def _chunk(line: bytes) -> bytes:

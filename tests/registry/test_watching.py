@@ -21,6 +21,10 @@ class Lines:
 
     key: Hashable = "lines"
 
+    @property
+    def following(self) -> Lines:
+        return self
+
     def frame(self, event_type: str, value: bytes) -> bytes:
         return orjson.dumps({"type": event_type, "object": orjson.loads(value)}) + b"\n"
 

@@ -180,6 +180,32 @@ async def test_a_watch_of_tables_tells_tables(world: Serving) -> None:
     assert event["object"]["rows"][0]["cells"][0] == "a"
 
 
+async def test_only_the_first_table_of_each_watch_names_the_columns(world: Serving) -> None:
+    accept = "application/json;as=Table;g=meta.k8s.io;v=v1"
+    client = world.client()
+    early = [await opened(world, "timeoutSeconds=30&resourceVersion=0", accept=accept) for _ in range(2)]
+    sinks = [Recorder() for _ in range(3)]
+    tasks = [asyncio.create_task(one.stream.run(sink)) for one, sink in zip(early, sinks, strict=False)]
+    for name in "ab":
+        await client.post(CONFIGMAPS, configmap(name))
+        await settle()
+    late = await opened(world, "timeoutSeconds=30", accept=accept)
+    tasks.append(asyncio.create_task(late.stream.run(sinks[2])))
+    await settle()
+    await client.post(CONFIGMAPS, configmap("c"))
+    await settle()
+    for response in (*early, late):
+        response.stream.stop()
+    await asyncio.gather(*tasks)
+    for response in (*early, late):
+        await response.close()
+    for sink in sinks:
+        tables = [event["object"] for event in sink.events()]
+        assert [table["rows"][0]["cells"][0] for table in tables] == ["a", "b", "c"]
+        assert tables[0]["columnDefinitions"][0]["name"] == "Name"
+        assert [table["columnDefinitions"] for table in tables[1:]] == [None, None]
+
+
 async def test_who_does_not_read_is_left_alone_until_there_is_room(world: Serving) -> None:
     client = world.client()
     response = await opened(world, "timeoutSeconds=30")
