@@ -60,6 +60,8 @@ class WorkQueue:
         self._working: set[Hashable] = set()
         self._again: set[Hashable] = set()
         self._failures: dict[Hashable, int] = {}
+        # A key waits for one time, the earliest it was put off to; what the heap has besides is passed over when due.
+        self._due: dict[Hashable, float] = {}
         self._later: list[tuple[float, int, Hashable]] = []
         self._sequence = 0
         self._wake = asyncio.Event()
@@ -71,7 +73,7 @@ class WorkQueue:
     @property
     def waits(self) -> bool:
         """Some key waits to be looked at again: a restart must find it anew."""
-        return bool(self._later)
+        return bool(self._due)
 
     def add(self, key: Hashable) -> None:
         if key in self._working:
@@ -81,8 +83,13 @@ class WorkQueue:
             self._wake.set()
 
     def add_after(self, key: Hashable, delay_s: float) -> None:
+        """Adds the key when so much time has passed, or before, where it waits for an earlier time already."""
+        due = self._clock.monotonic() + delay_s
+        if self._due.get(key, due) < due:
+            return
+        self._due[key] = due
         self._sequence += 1
-        heapq.heappush(self._later, (self._clock.monotonic() + delay_s, self._sequence, key))
+        heapq.heappush(self._later, (due, self._sequence, key))
         self._wake.set()
 
     async def get(self) -> Hashable:
@@ -123,7 +130,10 @@ class WorkQueue:
         """Moves what is due to the ready ones; seconds until the next, None where nothing waits."""
         now = self._clock.monotonic()
         while self._later and self._later[0][0] <= now:
-            self.add(heapq.heappop(self._later)[2])
+            due, _, key = heapq.heappop(self._later)
+            if self._due.get(key) == due:
+                del self._due[key]
+                self.add(key)
         return self._later[0][0] - now if self._later else None
 
 

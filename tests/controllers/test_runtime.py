@@ -71,6 +71,21 @@ async def test_failures_put_a_key_off_for_longer_each_time() -> None:
     assert (delays[0], delays[-1]) == (0.05, 60.0)
 
 
+async def test_a_key_put_off_more_than_once_comes_once_at_the_earliest_time() -> None:
+    clock = TurnedClock()
+    queue = WorkQueue(clock)
+    for delay_s in (30.0, 10.0, 20.0, 60.0):
+        queue.add_after("k", delay_s)
+    queue.add_after("late", 70.0)
+    clock.turn(11.0)
+    assert await queue.get() == "k"
+    queue.done("k")
+    assert queue.waits
+    clock.turn(60.0)
+    assert await queue.get() == "late"
+    assert (len(queue), queue.waits) == (1, False)
+
+
 async def test_a_reconcile_that_fails_is_tried_again() -> None:
     recorder = Recorder(failures=2)
     async with memory.open() as store, asyncio.TaskGroup() as group:
