@@ -8,6 +8,7 @@ a `Keyspace`, and so cannot name another cluster's keys.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -31,7 +32,7 @@ SWEEP_EVERY_S: Final = 30.0
 
 
 class ClusterPool:
-    """Finds the served cluster of a name or id. `run` lets go of idle ones."""
+    """Finds the served cluster of a name or id. `run` closes those that are gone or idle."""
 
     def __init__(
         self,
@@ -56,7 +57,9 @@ class ClusterPool:
         self._admission = admission
         self._budget = budget
         self._served: dict[str, Cluster] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        # Served no more, and still to be closed.
+        self._leaving: deque[Cluster] = deque()
+        self._some_leave = asyncio.Event()
         directory.listen(self._heard)
 
     async def find(self, name: str) -> Cluster | None:
@@ -112,12 +115,25 @@ class ClusterPool:
     def _let_go(self, cluster_id: str) -> None:
         cluster = self._served.pop(cluster_id, None)
         if cluster is not None:
-            task = asyncio.get_running_loop().create_task(cluster.aclose())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._leaving.append(cluster)
+            self._some_leave.set()
 
     async def run(self) -> None:
-        """Lets go of clusters without watches that nobody asked for in a while, until cancelled."""
+        """Closes what is served no more and lets go of idle clusters, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._sweep(), name="pool-sweep")
+            group.create_task(self._close_leaving(), name="pool-close")
+
+    async def _close_leaving(self) -> None:
+        while True:
+            self._some_leave.clear()
+            while self._leaving:
+                await self._leaving[0].aclose()
+                self._leaving.popleft()
+            await self._some_leave.wait()
+
+    async def _sweep(self) -> None:
+        """Lets go of clusters without watches that nobody asked for in a while."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             now = self._ports.clock.monotonic()
@@ -131,9 +147,9 @@ class ClusterPool:
                     excess -= 1
 
     async def aclose(self) -> None:
-        """Lets go of everything."""
-        for cluster_id in list(self._served):
-            self._let_go(cluster_id)
-        for task in list(self._closing):
-            await task
+        """Lets go of everything, once `run` has ended."""
+        self._leaving.extend(self._served.values())
+        self._served.clear()
+        while self._leaving:
+            await self._leaving.popleft().aclose()
         await self._underlay_reads.close()
