@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from typing_extensions import override
 
 from clusterling.machinery.errors import ApiError
 from clusterling.registry.strategy import User
 from clusterling.storage import memory
-from clusterling.storage.store import Entry, Op, Store
+from clusterling.storage.metered import MeteredStore
+from clusterling.storage.store import Entry, Guard, Op, Store
 from clusterling.tenancy.authentication.authenticator import Tokens, bearer_token
 from clusterling.tenancy.authentication.tokens import PREFIX, IssuedTokens, StaticTokens, token_hash
 from clusterling.tenancy.authorization import ADMIN, MASTERS, allows
@@ -49,6 +51,22 @@ async def test_an_issued_token_is_good_in_its_realm_and_in_no_other(store: Store
             assert await issued.find(token, (ROOT_ID,)) is None
             assert await issued.find(token + "x", (A,)) is None
             assert await issued.find("x" * 20_000, (A,)) is None
+
+
+class _Closing(MeteredStore):
+    """A store in which A's deletion begins just before each write."""
+
+    @override
+    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+        await super().write([Op(f"{ROOT_ID}/{fence_key(A)}", None)])
+        return await super().write(ops, guards)
+
+
+async def test_a_cluster_whose_deletion_begins_meanwhile_gets_no_token(store: Store) -> None:
+    with pytest.raises(ApiError) as refused:
+        await IssuedTokens(_Closing(store), Turned()).issue(A, "owner", (MASTERS,))
+    assert (refused.value.code, refused.value.reason) == (409, "Conflict")
+    assert (await store.list(PREFIX)).entries == []
 
 
 async def test_two_tokens_are_never_alike_and_neither_is_stored(store: Store) -> None:

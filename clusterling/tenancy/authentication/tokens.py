@@ -22,7 +22,17 @@ from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import rfc3339
 from clusterling.registry.ports import Clock
 from clusterling.registry.strategy import User
-from clusterling.storage.store import ABSENT, Compacted, Event, Guard, Op, Store, Unavailable, Watch
+from clusterling.storage.store import (
+    ABSENT,
+    Compacted,
+    Event,
+    Guard,
+    GuardFailed,
+    Op,
+    Store,
+    Unavailable,
+    Watch,
+)
 from clusterling.tenancy.names import ROOT_ID, fence_key
 
 PREFIX: Final = "~tokens/"
@@ -35,6 +45,8 @@ TOKEN_CHARACTERS_MAX: Final = 16_384
 
 # Users kept in memory, over all realms: about 1 KB each.
 CACHED_USERS_MAX: Final = 20_000
+
+_DELETED: Final = "the logical cluster is being deleted"
 
 
 def new_token() -> str:
@@ -87,13 +99,19 @@ class IssuedTokens:
         """
         guards = []
         if cluster_id != ROOT_ID:
-            fence = await self._store.get(f"{ROOT_ID}/{fence_key(cluster_id)}")
+            key = f"{ROOT_ID}/{fence_key(cluster_id)}"
+            fence = await self._store.get(key)
             if fence is None:
-                raise ApiError(409, "Conflict", "the logical cluster is being deleted")
-            guards = [Guard(f"{ROOT_ID}/{fence_key(cluster_id)}", fence.revision)]
+                raise ApiError(409, "Conflict", _DELETED)
+            guards = [Guard(key, fence.revision)]
         token = new_token()
         value = orjson.dumps({"user": user, "groups": groups, "issued": rfc3339(self._clock.now())})
-        await self._store.write([Op(_key(cluster_id, token_hash(token)), value, expected=ABSENT)], guards)
+        op = Op(_key(cluster_id, token_hash(token)), value, expected=ABSENT)
+        try:
+            await self._store.write([op], guards)
+        except GuardFailed as error:
+            # A fence never comes back: this is the answer, and no other storage error is translated here.
+            raise ApiError(409, "Conflict", _DELETED) from error
         return token
 
     async def find(self, token: str, realms: Sequence[str]) -> User | None:
