@@ -7,10 +7,13 @@ derived from it (`views`: discovery and OpenAPI documents), so an idle cluster c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
+from typing import TypeVar
 
 from clusterling.registry.resource import Resource, Served
+
+_T = TypeVar("_T")
 
 _VERSION = re.compile(r"v([1-9][0-9]*)(?:(alpha|beta)([1-9][0-9]*))?")
 
@@ -35,7 +38,7 @@ class Catalog:
         taken = {(r.group, r.names.plural) for r in parent.resources} if parent else set()
         own = [r for r in resources if (r.group, r.names.plural) not in taken]
         self.resources: tuple[Resource, ...] = (*(parent.resources if parent else ()), *own)
-        self.views: dict[object, object] = {}
+        self.views: dict[Hashable, object] = {}
         self._served: dict[tuple[str, str, str], Served] = {
             (resource.group, version.name, resource.names.plural): Served(resource, version)
             for resource in self.resources
@@ -45,6 +48,13 @@ class Catalog:
     def find(self, group: str, version: str, plural: str) -> Served | None:
         """The resource under `/apis/<group>/<version>/…/<plural>` (`/api/v1` for the empty group), or None."""
         return self._served.get((group, version, plural))
+
+    def view(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What `make` derives from the catalog, made once and kept as long as the catalog; `key` stands for it alone."""
+        known = self.views.get(key)
+        if known is None:
+            known = self.views[key] = make()
+        return known  # type: ignore[return-value]
 
     def resource(self, group: str, plural: str) -> Resource | None:
         for resource in self.resources:

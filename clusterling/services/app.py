@@ -19,9 +19,9 @@ from clusterling.registry.objects import ObjectStore
 from clusterling.registry.resource import Resource, Served
 from clusterling.registry.strategy import Context, User
 from clusterling.services import filters, handlers
-from clusterling.services.health import NOSNIFF, Health
+from clusterling.services.health import Health
 from clusterling.services.kept import Kept
-from clusterling.services.request import TEXT_TYPE, Request, Response
+from clusterling.services.request import Request, Response, page_not_found
 from clusterling.services.requestinfo import RequestInfo
 from clusterling.services.turnstile import Turnstile
 from clusterling.services.watch import Streams
@@ -201,7 +201,7 @@ class App:
         found = await self.health.respond(info.path, info.query)
         if found is None:
             found = await self.documents(request, catalog)
-        return _page_not_found() if found is None else found
+        return page_not_found() if found is None else found
 
     async def public(self, request: Request) -> Response | None:
         """The answer to what anybody may ask of any well-formed name: health and version; None for all else."""
@@ -235,14 +235,10 @@ def _unknown(catalog: Catalog, group: str) -> Response:
     """Upstream's built-in groups answer with a Status, all other paths with Go's plain page."""
     if any(resource.builtin and resource.group == group for resource in catalog.resources):
         raise no_such_resource()
-    return _page_not_found()
+    return page_not_found()
 
 
 def _absent(resource: Resource) -> Response:
     if resource.builtin:
         raise no_such_resource()
-    return _page_not_found()
-
-
-def _page_not_found() -> Response:
-    return Response(404, b"404 page not found\n", TEXT_TYPE, (NOSNIFF,))
+    return page_not_found()

@@ -1,6 +1,6 @@
 """Discovery: what a logical cluster serves, told in the five forms that clients ask for. Pure.
 
-Everything here is a view of a Catalog and is kept in `catalog.views`, so clusters with the same catalog share
+Everything here is a view of a Catalog and is kept by it (`Catalog.view`), so clusters with the same catalog share
 the bytes. A document is made once as JSON; the client's media type is a rendering of that.
 
 Upstream: apiserver/pkg/endpoints/discovery (and …/aggregated), apiextensions-apiserver/pkg/apiserver/
@@ -13,7 +13,7 @@ import base64
 import hashlib
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, TypeVar
 
 import orjson
@@ -23,7 +23,7 @@ from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.resource import Resource, Served
 from clusterling.services.negotiation import JSON, YAML, Clause, accept, parse_accept
-from clusterling.services.request import TEXT_TYPE, Header, Response
+from clusterling.services.request import Header, Response, page_not_found
 from clusterling.version import KUBERNETES, __version__
 
 AGGREGATED_GROUP: Final = "apidiscovery.k8s.io"
@@ -68,9 +68,6 @@ _PART_VERBS: Final = ("get", "patch", "update")
 # The one replaceable part that can only be replaced.
 _FINALIZE_VERBS: Final = ("update",)
 
-_NOT_FOUND: Final = Response(
-    404, b"404 page not found\n", TEXT_TYPE, (("X-Content-Type-Options", "nosniff"),)
-)
 _CACHED: Final[tuple[Header, ...]] = (("Vary", "Accept"), ("Cache-Control", "public"))
 
 T = TypeVar("T")
@@ -98,7 +95,7 @@ def respond(
     if document is None:
         if path == "/api" or path.startswith("/api/") or _is_builtin(catalog, path):
             raise no_such_resource()
-        return _NOT_FOUND
+        return page_not_found()
     encoding = accept(accept_header, tables=False, pretty=pretty)
     return Response(200, encoding.document(document), encoding.content_type)
 
@@ -143,7 +140,13 @@ def group_list(catalog: Catalog) -> bytes:
         groups = [_group(group, versions) for group, versions in ordered_groups(catalog) if group]
         return orjson.dumps({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 
-    return _view(catalog, "apis", make)
+    return catalog.view(
+        (
+            "discovery",
+            "apis",
+        ),
+        make,
+    )
 
 
 def group_document(catalog: Catalog, group: str) -> bytes | None:
@@ -173,7 +176,7 @@ def resource_list(catalog: Catalog, group: str, version: str) -> bytes | None:
     # Only what is served is kept: a client may name any number of groups that are not.
     if not any(name == group and version in versions for name, versions in catalog.group_versions):
         return None
-    return _view(catalog, ("resources", group, version), make)
+    return catalog.view(("discovery", "resources", group, version), make)
 
 
 def _versions(catalog: Catalog, server_address: str) -> bytes | None:
@@ -313,7 +316,7 @@ def aggregated(catalog: Catalog, version: str, *, core: bool) -> tuple[bytes, st
         document = orjson.dumps({**head, "items": items})
         return document, f'"{hashlib.sha512(document).hexdigest().upper()}"'
 
-    return _view(catalog, ("aggregated", version, core), make)
+    return catalog.view(("discovery", "aggregated", version, core), make)
 
 
 def _aggregated_group(catalog: Catalog, group: str, versions: tuple[str, ...]) -> Object:
@@ -358,13 +361,6 @@ def _aggregated_resource(served: Served) -> Object:
 
 def _kind(group: str, version: str, kind: str) -> Object:
     return {"group": group, "version": version, "kind": kind}
-
-
-def _view(catalog: Catalog, key: object, make: Callable[[], T]) -> T:
-    known = catalog.views.get((__name__, key))
-    if known is None:
-        known = catalog.views[(__name__, key)] = make()
-    return known  # type: ignore[return-value]
 
 
 def version_document() -> Object:
@@ -415,4 +411,4 @@ def root(catalog: Catalog, others: tuple[str, ...] = ()) -> Response:
                 paths |= {"/api", *(f"/api/{version}" for version in versions)}
         return orjson.dumps({"paths": sorted(paths)}, option=orjson.OPT_INDENT_2)
 
-    return Response(200, _view(catalog, ("root", others), make))
+    return Response(200, catalog.view(("discovery", "root", others), make))

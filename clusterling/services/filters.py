@@ -31,10 +31,9 @@ from clusterling.machinery.errors import (
 )
 from clusterling.machinery.meta import Object
 from clusterling.registry.strategy import ANONYMOUS, User
-from clusterling.services.health import NOSNIFF
 from clusterling.services.negotiation import accept_anyway, wants_pretty
 from clusterling.services.parameters import request_timeout_s
-from clusterling.services.request import Header, Request, Response, StreamingResponse
+from clusterling.services.request import NOSNIFF, Header, Request, Response, StreamingResponse
 from clusterling.services.requestinfo import RequestInfo, parse
 from clusterling.storage.store import StorageError
 

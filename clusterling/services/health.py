@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from clusterling.machinery.errors import go_quote
-from clusterling.services.request import TEXT_TYPE, Header, Response
+from clusterling.services.request import NOSNIFF, TEXT_TYPE, Response
 from clusterling.services.requestinfo import Query
 
 _log = logging.getLogger(__name__)
@@ -18,7 +18,6 @@ _log = logging.getLogger(__name__)
 # Raises, or returns what is wrong; None is healthy. Must answer within a second or so: probes wait for it.
 Check = Callable[[], Awaitable[str | None]]
 
-NOSNIFF: Final[Header] = ("X-Content-Type-Options", "nosniff")
 ENDPOINTS: Final = frozenset({"livez", "readyz", "healthz"})
 
 

@@ -22,6 +22,8 @@ TEXT_TYPE: Final = "text/plain; charset=utf-8"
 
 Header = tuple[str, str]
 
+NOSNIFF: Final[Header] = ("X-Content-Type-Options", "nosniff")
+
 
 class Headers:
     """Header fields of requests that came by no socket; the first of names that differ in case alone wins."""
@@ -148,6 +150,11 @@ class Response:
         self.body = body
         self.content_type = content_type
         self.headers = headers
+
+
+def page_not_found() -> Response:
+    """Go's plain 404, which upstream's mux gives for paths that nobody serves. A new one each time: filters add to it."""
+    return Response(404, b"404 page not found\n", TEXT_TYPE, (NOSNIFF,))
 
 
 class Sink(Protocol):

@@ -168,14 +168,7 @@ def _versions(catalog: Catalog, definitions: Definitions) -> dict[str, _GroupVer
             for version in versions
         }
 
-    return _view(catalog, ("versions", definitions.fingerprint), make)
-
-
-def _view(catalog: Catalog, key: object, make: Callable[[], T]) -> T:
-    known = catalog.views.get((__name__, key))
-    if known is None:
-        known = catalog.views[(__name__, key)] = make()
-    return known  # type: ignore[return-value]
+    return catalog.view(("openapi", "versions", definitions.fingerprint), make)
 
 
 def index(catalog: Catalog, definitions: Definitions) -> tuple[bytes, str]:
@@ -189,7 +182,7 @@ def index(catalog: Catalog, definitions: Definitions) -> tuple[bytes, str]:
         document = orjson.dumps({"paths": paths})
         return document, hashlib.sha512(document).hexdigest().upper()
 
-    return _view(catalog, ("index", definitions.fingerprint), make)
+    return catalog.view(("openapi", "index", definitions.fingerprint), make)
 
 
 def _url(path: str, etag: str) -> str:
