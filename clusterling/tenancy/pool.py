@@ -62,6 +62,10 @@ class ClusterPool:
         self._some_leave = asyncio.Event()
         directory.listen(self._heard)
 
+    def __len__(self) -> int:
+        """How many clusters are being served now."""
+        return len(self._served)
+
     async def find(self, name: str) -> Cluster | None:
         """The cluster of that name; `ready()` before use. None only after the store was asked (decision 12)."""
         record = await self._directory.named(name)

@@ -1,0 +1,210 @@
+"""No request of one tenant keeps the event loop from the others: work is linear, bounded, or gives way.
+
+What was quadratic is given so much that it would take minutes, or longer: such a test fails by never ending.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+from typing_extensions import override
+
+from clusterling.machinery.errors import ApiError, invalid_value
+from clusterling.machinery.meta import Object
+from clusterling.machinery.selectors import LabelSelector
+from clusterling.registry.options import WatchOptions
+from clusterling.registry.receiving import STRICT_PROBLEMS_MAX
+from clusterling.registry.watching import INITIAL_BYTES
+from clusterling.services.negotiation import Encoding
+from clusterling.services.parameters import request_timeout_s
+from clusterling.services.request import Sink, StreamingResponse
+from tests.security.world import CONFIGMAPS, CRDS, TABLE, Turns, World, crd, world
+
+# Each takes about a tenth of a millisecond to match one object.
+THOUSAND_REQUIREMENTS = ",".join(f"!x{at}" for at in range(999))
+
+
+@pytest.fixture
+async def it() -> AsyncIterator[World]:
+    async with world() as found:
+        yield found
+
+
+class Pipe(Sink):
+    """A peer that takes everything."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    @override
+    def write(self, data: bytes) -> None:
+        self.sizes.append(len(data))
+
+    @property
+    @override
+    def buffered(self) -> int:
+        return 0
+
+    @override
+    def on_drain(self, callback: object) -> None:
+        """It is never full."""
+
+
+async def fill(it: World, count: int, size: int) -> None:
+    for at in range(count):
+        status, _, _ = await it.ask(
+            "POST", CONFIGMAPS, {"metadata": {"name": f"c{at}"}, "data": {"k": "v" * size}}
+        )
+        assert status == 201
+
+
+@pytest.mark.parametrize("text", ["1" * 3_000_000, "-" + "1" * 3_000_000, "1s" * 1_000_000, "." * 3_000_000])
+def test_a_timeout_of_millions_of_digits_is_refused_by_its_first(text: str) -> None:
+    """It is read before anybody is authenticated."""
+    with pytest.raises(ApiError, match="invalid timeout"):
+        request_timeout_s({"timeout": [text]})
+
+
+async def test_of_unknown_fields_so_many_are_told_as_upstream_tells(it: World) -> None:
+    body = orjson.dumps({"metadata": {"name": "a"}, **{f"u{at}": 1 for at in range(100_000)}})
+    status, told, _ = await it.ask("POST", f"{CONFIGMAPS}?fieldValidation=Strict", body)
+    assert (status, told["message"].count("unknown field")) == (400, STRICT_PROBLEMS_MAX)
+    status, _, response = await it.ask("POST", CONFIGMAPS, body)
+    assert status == 201
+    assert len([name for name, _ in response.headers if name == "Warning"]) <= STRICT_PROBLEMS_MAX
+
+
+async def test_of_wrong_owners_only_their_number_is_told(it: World) -> None:
+    references = [{"name": f"_{at}"} for at in range(50_000)]
+    status, told, response = await it.ask(
+        "POST", CONFIGMAPS, {"metadata": {"name": "a", "ownerReferences": references}}
+    )
+    assert (status, len(told["details"]["causes"])) == (422, 1)
+    assert len(response.body) < 1_000
+
+
+def test_an_error_quotes_the_beginning_of_a_long_value() -> None:
+    for value in ("x" * 1_000_000, ["x" * 1_000_000], {"a": "x" * 1_000_000}):
+        assert len(invalid_value("spec", value, "is wrong").body()) < 20_000
+
+
+async def test_tens_of_thousands_of_names_can_be_claimed_and_changed(it: World) -> None:
+    made = crd("many", {"type": "object"}, names={"shortNames": [f"s{at}" for at in range(40_000)]})
+    status, stored, _ = await it.ask("POST", CRDS, made)
+    assert status == 201
+    stored["spec"]["names"]["shortNames"] = [f"t{at}" for at in range(40_000)]
+    status, stored, _ = await it.ask("PUT", f"{CRDS}/many.x.io", stored)
+    assert (status, len(stored["status"]["acceptedNames"]["shortNames"])) == (200, 40_000)
+
+
+async def test_a_schema_with_too_many_large_patterns_is_refused(it: World) -> None:
+    properties = {f"p{at}": {"type": "string", "pattern": f"^[a-z]{{1,900}}x{at}$"} for at in range(1_000)}
+    status, told, _ = await it.ask("POST", CRDS, crd("pats", {"type": "object", "properties": properties}))
+    assert status == 422
+    assert "its patterns are too many or too large" in told["message"]
+
+
+async def test_a_pattern_used_a_thousand_times_counts_once(it: World) -> None:
+    properties = {f"p{at}": {"type": "string", "pattern": "^[a-z]{1,900}$"} for at in range(1_000)}
+    status, _, _ = await it.ask("POST", CRDS, crd("pats", {"type": "object", "properties": properties}))
+    assert status == 201
+
+
+async def test_a_text_that_outgrows_a_patterns_automaton_is_refused(it: World) -> None:
+    """RE2 then takes as much for each character as the pattern has instructions: a minute for this one."""
+    pattern = "(?:(?:[ab]?[bc]?[cd]?){30}){30}(?:[ab]{400}|[bc]{300}d)x"
+    schema: Object = {"type": "object", "properties": {"s": {"type": "string", "pattern": pattern}}}
+    status, _, _ = await it.ask("POST", CRDS, crd("slow", schema))
+    assert status == 201
+    text = "".join(random.Random(3).choices("abcd", k=1_000_000))
+    path = "/apis/x.io/v1/namespaces/default/slow"
+    body = {"apiVersion": "x.io/v1", "kind": "Slow", "metadata": {"name": "a"}, "spec": {"s": text}}
+    status, told, _ = await it.ask("POST", path, body)
+    assert status == 422
+    assert "costly" in told["message"]
+    status, _, _ = await it.ask("POST", path, {**body, "spec": {"s": "a" * 400 + "x"}})
+    assert status == 201
+
+
+@pytest.mark.parametrize("path", ["..*", ".spec"])
+async def test_a_row_has_one_budget_for_all_its_columns(it: World, path: str) -> None:
+    columns = [{"name": f"c{at}", "type": "string", "jsonPath": path} for at in range(1_000)]
+    schema: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    assert (await it.ask("POST", CRDS, crd("wide", schema, columns=columns)))[0] == 201
+    body = {
+        "apiVersion": "x.io/v1",
+        "kind": "Wide",
+        "metadata": {"name": "a"},
+        "spec": {"list": [{"a": at} for at in range(30_000)]},
+    }
+    where = "/apis/x.io/v1/namespaces/default/wide"
+    assert (await it.ask("POST", where, body))[0] == 201
+    status, told, response = await it.ask("GET", f"{where}/a", headers=TABLE)
+    cells = told["rows"][0]["cells"]
+    assert (status, len(cells), cells[0], cells[-1]) == (200, 1_001, "a", None)
+    assert len(response.body) < 3_000_000
+
+
+async def test_others_have_the_loop_while_a_list_looks_at_each_object(it: World) -> None:
+    await fill(it, 500, 10)
+    async with Turns() as turns:
+        status, told, _ = await it.ask("GET", f"{CONFIGMAPS}?labelSelector={THOUSAND_REQUIREMENTS}")
+    assert (status, len(told["items"])) == (200, 500)
+    assert turns.count >= 10
+
+
+async def test_others_have_the_loop_while_a_table_is_made(it: World) -> None:
+    await fill(it, 2_000, 10)
+    async with Turns() as turns:
+        status, told, _ = await it.ask("GET", CONFIGMAPS, headers=TABLE)
+    assert (status, len(told["rows"])) == (200, 2_000)
+    assert turns.count >= 4
+
+
+@pytest.mark.parametrize("selector", [THOUSAND_REQUIREMENTS, THOUSAND_REQUIREMENTS + ",zorro"])
+async def test_a_watch_looks_at_so_much_before_it_gives_way(it: World, selector: str) -> None:
+    await fill(it, 500, 10)
+    cluster = await it.server.pool.find("mallory")
+    assert cluster is not None
+    served = cluster.catalog.find("", "v1", "configmaps")
+    assert served is not None
+    options = WatchOptions(LabelSelector.parse(selector))
+    codec = Encoding().frame_codec(served)
+    taken: list[bytes] = []
+    async with cluster.objects.watch(served, "default", options, codec) as watch:
+        while (data := watch.take()) is not None:
+            taken.append(data)
+    assert len(taken) >= 10
+    assert any(taken) is ("zorro" not in selector)
+
+
+async def test_a_watch_writes_large_objects_one_by_one(it: World) -> None:
+    await fill(it, 20, 1_000_000)
+    response = await it.tenant.request("GET", f"{CONFIGMAPS}?watch=1&timeoutSeconds=1")
+    assert isinstance(response, StreamingResponse)
+    pipe = Pipe()
+    await response.stream.run(pipe)
+    await response.close()
+    assert len(pipe.sizes) == 20
+    assert max(pipe.sizes) < 1_001_000 + INITIAL_BYTES
+
+
+async def test_others_have_the_loop_while_a_big_body_is_decoded(it: World) -> None:
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n"
+    text += "".join(f"  k{at}: 'v'\n" for at in range(40_000))
+    async with Turns() as turns:
+        status, _, _ = await it.ask("POST", CONFIGMAPS, text.encode(), {"Content-Type": "application/yaml"})
+    assert status == 201
+    assert turns.count >= 5
+
+
+async def test_the_openapi_of_many_kinds_is_made_kind_by_kind(it: World) -> None:
+    for at in range(10):
+        assert (await it.ask("POST", CRDS, crd(f"kind{at}s", {"type": "object"})))[0] == 201
+    async with Turns() as turns:
+        status, _, _ = await it.ask("GET", "/openapi/v2")
+    assert status == 200
+    assert turns.count >= 10
