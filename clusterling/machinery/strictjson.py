@@ -172,6 +172,8 @@ class _Parser:
             self.at += 1
             if key in found:
                 self.duplicate(key)
+                # It stands where it was given last: there Go's decoder tells of it.
+                del found[key]
             self.path.append(f".{key}" if self.path else key)
             found[key] = self.value(depth)
             self.path.pop()

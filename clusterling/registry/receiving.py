@@ -5,7 +5,8 @@ Unknown fields go, nulls go, defaults come; what does not fit the type is a 400.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from clusterling.machinery.errors import ApiError
@@ -17,6 +18,10 @@ from clusterling.registry.strategy import Context
 
 # Fields unknown or given twice that are told of one body (upstream: sigs.k8s.io/json, saveStrictError).
 STRICT_PROBLEMS_MAX: Final = 100
+
+_STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+# Field or index → its place among its siblings, and the order below it.
+_Order = dict[str | int, tuple[int, "_Order"]]
 
 
 class Undecodable(ApiError):
@@ -41,7 +46,7 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
     """
     schema = served.version.schema
     builtin = served.resource.builtin
-    given = {field: at for at, field in enumerate(obj)}
+    order = _reading_order(obj, deep=bool(options.duplicates)) if builtin else {}
     try:
         metadata, unknown = coerce_object_meta(obj.get("metadata"), kind=served.kind if builtin else "")
     except ValueError as error:
@@ -59,7 +64,7 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
         found = [*unknown, *sorted(pruned)] if not builtin else [*pruned, *unknown]
         strict = [*strict, *(f'unknown field "{path}"' for path in found)]
         if builtin:
-            strict = sorted(strict, key=lambda text: _place_of(text, given))
+            strict = sorted(strict, key=lambda text: _place_of(text, order))
     strict = strict[:STRICT_PROBLEMS_MAX]
     if strict and options.field_validation == "Strict":
         why = f"strict decoding error: {', '.join(strict)}"
@@ -70,8 +75,21 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
     schema.default(obj)
 
 
-def _place_of(text: str, given: Mapping[str, int]) -> int:
-    """Where the top-level field that `unknown field "a.b[0]"` tells of stands in the body."""
-    path = text.partition('"')[2]
-    field = path.partition(".")[0].partition("[")[0].rstrip('"')
-    return given.get(field, len(given))
+def _reading_order(value: Object | list[object], *, deep: bool) -> _Order:
+    """Where each field of the body stands; `deep` costs a copy of it, and is for those who tell of fields given twice."""
+    items: Iterable[tuple[str | int, object]] = value.items() if isinstance(value, dict) else enumerate(value)
+    return {
+        key: (at, _reading_order(item, deep=True) if deep and isinstance(item, dict | list) else {})
+        for at, (key, item) in enumerate(items)
+    }
+
+
+def _place_of(text: str, order: _Order) -> tuple[int, ...]:
+    """Where the field that `unknown field "a.b[0]"` tells of stands in the body, level by level."""
+    place = []
+    for step in _STEP.finditer(text.partition('"')[2].removesuffix('"')):
+        at, order = order.get(step[1] or int(step[2]), (len(order), {}))
+        place.append(at)
+        if not order:
+            break
+    return tuple(place)

@@ -390,6 +390,31 @@ async def test_unknown_and_double_fields_are_told_refused_or_ignored(world: Serv
     )
 
 
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        (
+            b'{"b":1,"name":"x","name":"y","a":2}',
+            'unknown field "metadata.b", duplicate field "metadata.name", unknown field "metadata.a"',
+        ),
+        (
+            b'{"name":"x","b":1,"name":"y"}',
+            'unknown field "metadata.b", duplicate field "metadata.name"',
+        ),
+        (
+            b'{"name":"x","name":"y","b":1}',
+            'duplicate field "metadata.name", unknown field "metadata.b"',
+        ),
+    ],
+)
+async def test_wrong_fields_of_one_object_are_told_in_the_order_they_are_read(
+    world: Serving, metadata: bytes, told: str
+) -> None:
+    body = b'{"kind":"ConfigMap","apiVersion":"v1","metadata":%s}' % metadata
+    _, _, message = await refused(world, "POST", f"{CONFIGMAPS}?fieldValidation=Strict", body)
+    assert message.endswith(f"strict decoding error: {told}")
+
+
 # ---------------------------------------------------------------------- update
 
 UPDATES = [
