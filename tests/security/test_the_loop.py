@@ -158,10 +158,11 @@ async def test_others_have_the_loop_while_a_list_looks_at_each_object(it: World)
 
 async def test_others_have_the_loop_while_a_table_is_made(it: World) -> None:
     await fill(it, 2_000, 10)
+    await it.ask("GET", CONFIGMAPS)
     async with Turns() as turns:
         status, told, _ = await it.ask("GET", CONFIGMAPS, headers=TABLE)
     assert (status, len(told["rows"])) == (200, 2_000)
-    assert turns.count >= 4
+    assert turns.count >= 5
 
 
 @pytest.mark.parametrize("selector", [THOUSAND_REQUIREMENTS, THOUSAND_REQUIREMENTS + ",zorro"])
