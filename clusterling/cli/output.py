@@ -48,7 +48,10 @@ def quiet_option(command: _F) -> _F:
 
 
 def output_option(default: str | None = "table", formats: Sequence[str] = FORMATS) -> Callable[[_F], _F]:
-    """`-o`. `default` None: the verb prints nothing to stdout unless asked."""
+    """`-o`. `default` None: the verb prints nothing to stdout unless asked.
+
+    The variable is for the verbs that print objects: what others can print, it may not name.
+    """
     return click.option(
         "-o",
         "--output",
@@ -56,7 +59,7 @@ def output_option(default: str | None = "table", formats: Sequence[str] = FORMAT
         type=click.Choice(formats),
         default=default,
         show_default=default is not None,
-        envvar="CLUSTERLING_OUTPUT",
+        envvar="CLUSTERLING_OUTPUT" if formats is FORMATS else None,
         help="Format of the output.",
     )
 

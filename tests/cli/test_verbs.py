@@ -84,6 +84,15 @@ def test_create_prints_the_object_where_it_is_asked_to(cli: Cli) -> None:
     assert cli("create", "cli-c", "-o", "table").splitlines()[1].split()[:2] == ["cli-c", "Ready"]
 
 
+def test_the_variable_of_the_output_leaves_alone_who_prints_other_things(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLUSTERLING_OUTPUT", "name")
+    assert cli("create", "cli-a") == "logicalcluster.tenancy.clusterling.io/cli-a\n"
+    assert yaml.safe_load(cli("kubeconfig", "cli-a"))["kind"] == "Config"
+    assert run(["version"]) == 0
+
+
 def test_what_exists_is_a_conflict_unless_that_is_accepted(cli: Cli) -> None:
     cli("create", "cli-a")
     cli("create", "cli-a", code=4)
