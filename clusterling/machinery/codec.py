@@ -18,7 +18,6 @@ would stay so while kept), and nothing walks an object on the way in unless its 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -267,13 +266,11 @@ def _summary(body: bytes) -> str:
     return (cut.decode(errors="replace") if body.startswith(b"{") else cut.hex()) + more
 
 
-def encode(obj: Object) -> bytes:
-    """The object as JSON in the stored layout. The bytes are the caller's to keep: no larger than they look."""
-    return _owned(orjson.dumps(_ordered(obj, obj.get("metadata") or {})))
-
-
 def encode_stored(obj: Object) -> bytes:
-    """The object as it is stored: without resourceVersion, which `with_revision` puts in."""
+    """The object as it is stored: without resourceVersion, which `with_revision` puts in.
+
+    The bytes are the caller's to keep: no larger than they look.
+    """
     metadata = obj.get("metadata") or {}
     if "resourceVersion" in metadata:
         metadata = {key: value for key, value in metadata.items() if key != "resourceVersion"}
@@ -292,12 +289,6 @@ def _owned(encoded: bytes) -> bytes:
     return bytes(memoryview(encoded))
 
 
-def decode_stored(value: bytes) -> Object:
-    """Our own bytes as an object. Only for what `encode` or `with_revision` wrote."""
-    found: Object = orjson.loads(value)
-    return found
-
-
 def with_revision(value: bytes, revision: int) -> bytes:
     """The stored bytes with `metadata.resourceVersion` in them, first in metadata."""
     at = value.index(_METADATA) + len(_METADATA)
@@ -311,37 +302,10 @@ def with_api_version(value: bytes, api_version: str) -> bytes:
     return b"%b%b%b" % (_HEAD, api_version.encode(), value[value.index(b'"', len(_HEAD)) :])
 
 
-def without_head(value: bytes) -> bytes:
-    """The stored bytes without apiVersion and kind: so upstream writes the items of a built-in kind's list."""
-    return b"{" + value[value.index(_METADATA) :]
+def same_json(one: object, other: object) -> bool:
+    """Whether two decoded values are the same JSON, whatever the order of their keys.
 
-
-_REVISION: Final = re.compile(rb'"resourceVersion":"[0-9]*",?')
-
-
-def without_revision(value: bytes) -> bytes:
-    """Undoes `with_revision`."""
-    at = value.index(_METADATA) + len(_METADATA)
-    match = _REVISION.match(value, at)
-    return value if match is None else value[:at] + value[match.end() :]
-
-
-def canonical_equal(one: Object, other: Object) -> bool:
-    """Whether storing one over the other would change nothing (decision 13).
-
-    The order of keys, metadata.resourceVersion and the times in managedFields do not count.
-    Upstream: apiserver/pkg/endpoints/handlers/fieldmanager/equality.go.
+    To Python 1, 1.0 and true are equal; to a client they are three values.
     """
-    return _canonical(one) == _canonical(other)
-
-
-def _canonical(obj: Object) -> bytes:
-    metadata = obj.get("metadata")
-    if metadata:
-        metadata = {key: value for key, value in metadata.items() if key != "resourceVersion"}
-        if metadata.get("managedFields"):
-            metadata["managedFields"] = [
-                {key: value for key, value in entry.items() if key != "time"}
-                for entry in metadata["managedFields"]
-            ]
-    return orjson.dumps({**obj, "metadata": metadata or {}}, option=orjson.OPT_SORT_KEYS)
+    sort = orjson.OPT_SORT_KEYS
+    return one == other and orjson.dumps(one, option=sort) == orjson.dumps(other, option=sort)

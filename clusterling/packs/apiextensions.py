@@ -22,7 +22,7 @@ import msgspec
 import orjson
 from typing_extensions import override
 
-from clusterling.machinery.codec import encode_stored
+from clusterling.machinery.codec import encode_stored, same_json
 from clusterling.machinery.errors import FieldError, go_quote
 from clusterling.machinery.meta import Object, meta, name_of, rfc3339
 from clusterling.machinery.schema import Schema, compile_schema
@@ -309,7 +309,9 @@ class CustomResourceDefinitionStrategy(Strategy):
         if ctx.subresource == "status":
             return NO_COMPANIONS
         if old is not None and _names_of(new) == _names_of(old):
-            served_alike = all(new["spec"].get(field) == old["spec"].get(field) for field in _SERVING_FIELDS)
+            served_alike = all(
+                same_json(new["spec"].get(field), old["spec"].get(field)) for field in _SERVING_FIELDS
+            )
             return NO_COMPANIONS if served_alike else Companions((Op(schema_fence(name_of(new)), b"{}"),))
         ops = await _released(ctx, old or new, new)
         return Companions((*ops, Op(schema_fence(name_of(new)), b"{}")))

@@ -7,7 +7,7 @@ at the moment it committed. A guard that fails means "look again", never "try ha
 Rules of this file
 - Nothing is stored that was not defaulted, pruned and validated by the schema whose fence guards the write.
 - A write that changes nothing writes nothing (decision 13).
-- This is the only place where a StorageError becomes an ApiError.
+- Here and in watching.py, the rest of `watch`, a StorageError of a verb becomes an ApiError, and nowhere else.
 - Reads answer bytes; objects are decoded only for writes and selectors.
 
 Order of steps and texts: apiserver pkg/registry/generic/registry/store.go, pkg/registry/rest/{create,update,delete}.go,
@@ -27,7 +27,7 @@ from typing import Final, NoReturn, TypeVar
 import orjson
 
 from clusterling.machinery import errors
-from clusterling.machinery.codec import encode_stored, with_revision
+from clusterling.machinery.codec import encode_stored, same_json, with_revision
 from clusterling.machinery.errors import ApiError, FieldError
 from clusterling.machinery.meta import Object, meta, name_of, rfc3339
 from clusterling.machinery.names import generate_name, is_dns1123_subdomain
@@ -513,7 +513,7 @@ class ObjectStore:
         for text in strategy.warnings(ctx, obj, old):
             ctx.warn(text)
         await self._admission.validate(ctx, served, "UPDATE", obj, old)
-        if obj == old:
+        if same_json(obj, old):
             return shown
         if self._finishes(strategy, obj, before):
             return (await self._remove(ctx, served, namespace, entry, obj))[0]
@@ -549,7 +549,7 @@ class ObjectStore:
         """Something changed that is neither metadata nor (where it is a subresource) status."""
         apart = {"metadata", "status"} if served.version.status else {"metadata"}
         fields = (obj.keys() | old.keys()) - apart
-        return any(obj.get(field) != old.get(field) for field in fields)
+        return any(not same_json(obj.get(field), old.get(field)) for field in fields)
 
     @staticmethod
     def _finishes(strategy: Strategy, obj: Object, before: Object) -> bool:

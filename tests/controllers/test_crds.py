@@ -139,3 +139,12 @@ async def test_a_stored_crd_that_cannot_be_served_takes_no_other_down(served: Se
     await served.cluster.post(WIDGETS, widget("a", size=1))
     groups = await served.cluster.get("/apis/example.com/v1")
     assert [one["name"] for one in groups["resources"]] == ["widgets", "widgets/status"]
+
+
+async def test_true_where_there_was_one_is_a_change(served: Served) -> None:
+    await served.cluster.post(CRDS, crd({"any": {"x-kubernetes-preserve-unknown-fields": True}}))
+    await served.cluster.post(WIDGETS, widget("a", any={"at": [1, 0]}))
+    changed = await served.cluster.patch(f"{WIDGETS}/a", {"spec": {"any": {"at": [True, False]}}})
+    assert changed["spec"]["any"] == {"at": [True, False]}
+    assert [type(one) for one in changed["spec"]["any"]["at"]] == [bool, bool]
+    assert changed["metadata"]["generation"] == 2
