@@ -330,17 +330,6 @@ def not_acceptable(supported: Sequence[str]) -> ApiError:
     )
 
 
-def unsupported_media_type(got: str, supported: Sequence[str]) -> ApiError:
-    expected = ", ".join(supported)
-    return ApiError(
-        415,
-        "UnsupportedMediaType",
-        f"the body of the request was in an unknown format - accepted media types include: {expected}"
-        if not got
-        else f"the body of the request was in an unknown format {go_quote(got)} - accepted media types include: {expected}",
-    )
-
-
 def unsupported_patch_type(supported: Sequence[str]) -> ApiError:
     return ApiError(
         415,

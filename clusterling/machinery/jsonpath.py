@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from clusterling.machinery.gotext import go_json, go_text, go_type
-from clusterling.machinery.meta import Object
 
 PATH_CHARACTERS_MAX: Final = 4096
 NESTING_MAX: Final = 16
@@ -505,25 +504,3 @@ def compile_path(text: str) -> Path:
         parser.parse()
     names = tuple(step.name for step in steps if isinstance(step, _Field))
     return Path(text, steps, names if len(names) == len(steps) else None)
-
-
-def simple_path(text: str) -> Callable[[Object], object | None]:
-    """A getter for a dotted path without brackets (`.spec.replicas`): the value, None where there is none.
-
-    Raises ValueError where the path does not begin with a dot (apiextensions: validateSimpleJSONPath).
-    """
-    if not text:
-        raise ValueError("must not be empty")
-    if text[0] != ".":
-        raise ValueError("must be a simple json path starting with .")
-    names = tuple(text[1:].split("."))
-
-    def get(obj: Object) -> object | None:
-        value: object = obj
-        for name in names:
-            if not isinstance(value, dict):
-                return None
-            value = value.get(name)
-        return value
-
-    return get

@@ -41,11 +41,6 @@ def rfc3339(moment: datetime) -> str:
     return moment.isoformat()[:19] + "Z"
 
 
-def rfc3339_micro(moment: datetime) -> str:
-    """`metav1.MicroTime`: exactly six fractional digits (clients parse by length)."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def meta(obj: Object) -> Object:
     """The object's metadata, made if absent. The caller has checked that it is a map."""
     found = obj.get("metadata")
@@ -61,11 +56,3 @@ def name_of(obj: Object) -> str:
 
 def namespace_of(obj: Object) -> str:
     return str(obj.get("metadata", {}).get("namespace", ""))
-
-
-def controller_of(obj: Object) -> Object | None:
-    """The owner reference with `controller: true`, if any."""
-    for reference in obj.get("metadata", {}).get("ownerReferences") or []:
-        if reference.get("controller"):
-            return dict(reference)
-    return None

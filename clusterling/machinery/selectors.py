@@ -294,11 +294,6 @@ class LabelSelector:
             raise ValueError(f"a selector may have at most {REQUIREMENTS_MAX} requirements")
         return cls(tuple(found))
 
-    @classmethod
-    def from_labels(cls, labels: Mapping[str, str]) -> Self:
-        """Selects exactly these values. They are not checked (upstream: SelectorFromSet)."""
-        return cls(tuple(LabelRequirement(key, "=", (value,)) for key, value in labels.items()))
-
     @property
     def is_everything(self) -> bool:
         return not self.requirements and not self.nothing

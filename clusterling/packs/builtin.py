@@ -122,30 +122,6 @@ def is_published(group: str, version: str, kind: str) -> bool:
     return kind in _discovery()["definitions"].get(str(GroupVersion(group, version)), ())
 
 
-def closure(names: Iterator[str] | list[str]) -> list[str]:
-    """These definitions and all that they refer to, sorted: the components of an OpenAPI document."""
-    found: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += _references(definitions[name])
-    return sorted(found)
-
-
-def _references(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        reference = value.get("$ref")
-        if isinstance(reference, str):
-            yield reference.rpartition("/")[2]
-        for one in value.values():
-            yield from _references(one)
-    elif isinstance(value, list):
-        for one in value:
-            yield from _references(one)
-
-
 def facts(group: str, version: str, plural: str) -> Object:
     """What upstream's discovery says of a resource: name, kind, verbs, namespaced, subresources … Raises KeyError."""
     for one in _discovery()["resources"].get(str(GroupVersion(group, version)), ()):

@@ -6,8 +6,7 @@ A seat belongs to (realm of the credential, cluster). Only requests authenticate
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,15 +59,6 @@ class Seats:
         else:
             del self._taken[tenant]
         self.total -= 1
-
-    @contextmanager
-    def seat(self, tenant: Hashable) -> Iterator[None]:
-        """A seat for the duration. Raises ApiError 429."""
-        self.take(tenant)
-        try:
-            yield
-        finally:
-            self.leave(tenant)
 
 
 class Limits:

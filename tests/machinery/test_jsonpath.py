@@ -12,7 +12,6 @@ from clusterling.machinery.jsonpath import (
     VALUES_MAX,
     compile_path,
     printed,
-    simple_path,
 )
 
 OBJECT: dict[str, Any] = {
@@ -170,18 +169,3 @@ def test_recursive_descent_has_no_depth_that_it_fails_at() -> None:
 )
 def test_values_are_printed_as_go_prints_them(value: object, text: str) -> None:
     assert printed(value) == text
-
-
-def test_a_simple_path_gets_one_value() -> None:
-    assert simple_path(".spec.replicas")(OBJECT) == 3
-    assert simple_path(".spec.absent.deeper")(OBJECT) is None
-    assert simple_path(".spec.list.deeper")(OBJECT) is None
-
-
-@pytest.mark.parametrize(
-    ("path", "error"), [("", "must not be empty"), ("spec", "must be a simple json path starting with .")]
-)
-def test_a_simple_path_begins_with_a_dot(path: str, error: str) -> None:
-    with pytest.raises(ValueError, match=r"must") as caught:
-        simple_path(path)
-    assert str(caught.value) == error

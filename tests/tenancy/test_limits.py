@@ -26,12 +26,3 @@ def test_all_together_have_a_bound_too() -> None:
     with pytest.raises(ApiError):
         seats.take("c")
     assert seats.taken("c") == 0
-
-
-def test_a_seat_is_given_back_when_the_request_fails() -> None:
-    seats = Seats(Bounds(of_all=1, of_one=1))
-    with pytest.raises(KeyError), seats.seat("a"):
-        raise KeyError
-    with seats.seat("a"):
-        assert seats.total == 1
-    assert (seats.total, seats.taken("a")) == (0, 0)
