@@ -11,7 +11,7 @@ from typing import Final
 from typing_extensions import override
 
 from clusterling.machinery.errors import FieldError, go_quote, invalid_value
-from clusterling.machinery.gotext import go_text
+from clusterling.machinery.gotext import go_text, go_type
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_qualified_name
 from clusterling.registry.resource import Scale, Version
@@ -137,28 +137,9 @@ def _nested(obj: Object, path: str, wanted: type) -> tuple[object, str]:
 
 def _accessor_error(names: Sequence[str], value: object, wanted: type) -> str:
     return (
-        f".{'.'.join(names)} accessor error: {go_text(value)} is of the type {_go_type(value)}, "
+        f".{'.'.join(names)} accessor error: {go_text(value)} is of the type {'<nil>' if value is None else go_type(value)}, "
         f"expected {_GO_EXPECTED[wanted]}"
     )
-
-
-def _go_type(value: object) -> str:
-    """%T of a decoded JSON value."""
-    match value:
-        case None:
-            return "<nil>"
-        case bool():
-            return "bool"
-        case int():
-            return "int64"
-        case float():
-            return "float64"
-        case str():
-            return "string"
-        case list():
-            return "[]interface {}"
-        case _:
-            return "map[string]interface {}"
 
 
 _STANDARD_FINALIZERS: Final = frozenset({"orphan", "foregroundDeletion", "kubernetes"})

@@ -289,16 +289,17 @@ class ObjectStore:
             if initial or asked in ("", "0"):
                 await self._not_older_than(asked)
                 page = await self._store.list(prefix)
-                after = page.revision
+                after, begun_at = page.revision, max(page.last_change, _revision(asked or "0"))
                 entries = page.entries if initial else ()
             else:
-                after = _revision(asked)
+                after = begun_at = _revision(asked)
             async with self._store.watch(prefix, after=after) as watch:
                 events = ObjectWatch(
                     watch,
                     served,
                     selection,
                     codec,
+                    begun_at=begun_at,
                     initial=entries,
                     marks_initial_end=bool(options.send_initial_events) and options.bookmarks,
                     bookmarks=options.bookmarks,

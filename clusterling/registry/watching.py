@@ -57,7 +57,7 @@ def _nobody() -> None:
 
 
 class ObjectWatch:
-    """The events of one watch request."""
+    """The events of one watch request. `begun_at` is the revision that the client is told it begins with."""
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class ObjectWatch:
         selection: Selection,
         codec: FrameCodec,
         *,
+        begun_at: int,
         initial: Sequence[Entry],
         marks_initial_end: bool,
         bookmarks: bool,
@@ -79,7 +80,9 @@ class ObjectWatch:
         self._bookmarks = bookmarks
         self._is_current = is_current
         self.wake: Callable[[], None] = _nobody
-        self._bookmarked = watch.revision
+        # How far the collection has come, not the store: a tenant shall not read the others' write rate off its
+        # bookmarks, and may resume anywhere from here on (decision 10).
+        self._moved = self._bookmarked = begun_at
         self._use(codec)
 
     def _use(self, codec: FrameCodec) -> None:
@@ -114,6 +117,8 @@ class ObjectWatch:
         until = 0.0
         try:
             while (batch := self._watch.take()) is not None:
+                if batch.events:
+                    self._moved = max(self._moved, batch.events[-1].revision)
                 data = self._frames(batch)
                 if data:
                     return data
@@ -127,8 +132,8 @@ class ObjectWatch:
         return None
 
     def bookmark(self) -> bytes | None:
-        """A bookmark at the watch's revision, or None where the client takes none or nothing moved since the last."""
-        revision = self._watch.revision
+        """A bookmark at the collection's last change, or None where the client takes none or nothing moved since."""
+        revision = self._moved
         if not self._bookmarks or self._initial is not None or revision <= self._bookmarked:
             return None
         self._bookmarked = revision
@@ -146,8 +151,8 @@ class ObjectWatch:
                 return self._codec.join(frames) if frames else b""
         self._initial = None
         if self._marks_initial_end:
-            frames.append(self._bookmark(self._watch.revision, {INITIAL_EVENTS_END: "true"}))
-            self._bookmarked = self._watch.revision
+            frames.append(self._bookmark(self._moved, {INITIAL_EVENTS_END: "true"}))
+            self._bookmarked = self._moved
         return self._codec.join(frames) if frames else self.take()
 
     def _bookmark(self, revision: int, annotations: dict[str, str]) -> bytes:

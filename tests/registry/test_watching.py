@@ -13,6 +13,7 @@ from clusterling.machinery.meta import Object
 from clusterling.machinery.selectors import LabelSelector
 from clusterling.registry.options import DeleteOptions, WatchOptions, WriteOptions
 from clusterling.registry.watching import ObjectWatch
+from clusterling.storage.store import Op
 from tests.registry.conftest import World
 
 
@@ -102,6 +103,18 @@ async def test_leaving_a_selection_is_deleted_and_entering_is_added(world: World
     assert events[0][1]["metadata"]["resourceVersion"] == left["metadata"]["resourceVersion"]
     assert events[0][1]["metadata"]["labels"] == {"on": "yes"}
     assert events[1][1] == entered
+
+
+async def test_bookmarks_tell_nothing_of_what_others_write(world: World) -> None:
+    options = WatchOptions(bookmarks=True)
+    async with world.objects.watch(world.served, "", options, Lines()) as watch:
+        created = await world.create("a")
+        taken(watch)
+        await world.store.write([Op("other/things/-/x", b"{}")])
+        mark = orjson.loads(watch.bookmark() or b"{}")
+        assert mark["object"]["metadata"]["resourceVersion"] == created["metadata"]["resourceVersion"]
+        await world.store.write([Op("other/things/-/y", b"{}")])
+        assert watch.bookmark() is None
 
 
 async def test_a_bookmark_comes_only_when_something_moved(world: World) -> None:
