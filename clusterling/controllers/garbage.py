@@ -217,10 +217,8 @@ async def _has_dependents(cluster: Cluster, obj: Object) -> bool:
 
 async def _has_waiting_dependents(cluster: Cluster, obj: Object) -> bool:
     """A dependent of the object is itself waiting for its dependents to go."""
-    async for where in cluster.objects.dependents(obj["metadata"]["uid"]):
-        served = stored(cluster, where.group, where.plural)
-        dependent = await cluster.objects.read(served, where.namespace, where.name) if served else None
-        if dependent is not None and _waits(dependent):
+    async for _, dependent in _dependents(cluster, obj["metadata"]["uid"]):
+        if _waits(dependent):
             return True
     return False
 
@@ -230,19 +228,20 @@ def _waits(obj: Object) -> bool:
     return "deletionTimestamp" in metadata and FOREGROUND in (metadata.get("finalizers") or ())
 
 
+async def _dependents(cluster: Cluster, uid: str) -> AsyncIterator[tuple[Served, Object]]:
+    """The objects that name this uid as an owner, as they are now."""
+    async for where in cluster.objects.dependents(uid):
+        served = stored(cluster, where.group, where.plural)
+        dependent = await cluster.objects.read(served, where.namespace, where.name) if served else None
+        if served is not None and dependent is not None:
+            yield served, dependent
+
+
 async def _foreground(cluster: Cluster, served: Served, owner: Object) -> float | None:
     """Deletes the dependents; lets the owner go when none is left that blocks it."""
     uid = owner["metadata"]["uid"]
     blocked = False
-    async for where in cluster.objects.dependents(uid):
-        dependent_served = stored(cluster, where.group, where.plural)
-        dependent = (
-            await cluster.objects.read(dependent_served, where.namespace, where.name)
-            if dependent_served
-            else None
-        )
-        if dependent is None or dependent_served is None:
-            continue
+    async for dependent_served, dependent in _dependents(cluster, uid):
         references = dependent["metadata"].get("ownerReferences") or ()
         mine = [reference for reference in references if reference["uid"] == uid]
         blocked = blocked or _blocks(mine)
@@ -258,15 +257,7 @@ async def _foreground(cluster: Cluster, served: Served, owner: Object) -> float 
 async def _orphan(cluster: Cluster, served: Served, owner: Object) -> float | None:
     """Takes the owner out of its dependents' references, then lets it go."""
     uid = owner["metadata"]["uid"]
-    async for where in cluster.objects.dependents(uid):
-        dependent_served = stored(cluster, where.group, where.plural)
-        dependent = (
-            await cluster.objects.read(dependent_served, where.namespace, where.name)
-            if dependent_served
-            else None
-        )
-        if dependent is None or dependent_served is None:
-            continue
+    async for dependent_served, dependent in _dependents(cluster, uid):
         references = dependent["metadata"].get("ownerReferences") or ()
         kept = [reference for reference in references if reference["uid"] != uid]
         if kept:

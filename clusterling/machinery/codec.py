@@ -26,6 +26,7 @@ import orjson
 
 from clusterling.machinery import strictjson, yaml
 from clusterling.machinery.errors import ApiError, bad_request, go_quote, too_large
+from clusterling.machinery.gotext import json_type
 from clusterling.machinery.meta import GroupVersion, Object
 
 BODY_BYTES_UNCOUNTED: Final = 32 * 1024
@@ -154,16 +155,6 @@ def check_depth(value: Any) -> None:
     raise bad_request(f"the body of the request is nested deeper than {DEPTH_MAX} levels")
 
 
-_GO_NAMES: Final = {
-    list: "array",
-    str: "string",
-    bool: "bool",
-    int: "number",
-    float: "number",
-    dict: "object",
-}
-
-
 def as_object(value: Any, body: bytes, expected: Expected = ANYTHING) -> Object:
     """The decoded value checked (and, for typed kinds, completed) as the head of an object. Raises ApiError 400.
 
@@ -174,7 +165,7 @@ def as_object(value: Any, body: bytes, expected: Expected = ANYTHING) -> Object:
     if not isinstance(value, dict):
         if value is None:
             raise _missing("Kind", body, expected)
-        what = _GO_NAMES[type(value)]
+        what = json_type(value)
         raise unrecognized(
             "couldn't get version/kind; json parse error: "
             f"json: cannot unmarshal {what} into Go value of type {_HEAD_STRUCT}",
@@ -197,7 +188,7 @@ def _complete(value: Object, body: bytes, expected: Expected) -> tuple[str, str]
         if found is not None and not isinstance(found, str):
             raise unrecognized(
                 "couldn't get version/kind; json parse error: json: cannot unmarshal "
-                f"{_GO_NAMES[type(found)]} into Go struct field .{key} of type string",
+                f"{json_type(found)} into Go struct field .{key} of type string",
                 body,
                 expected,
             )
@@ -228,7 +219,7 @@ def _check_metadata(value: Object, expected: Expected) -> None:
     if metadata is None:
         value["metadata"] = {}
         return
-    what = _GO_NAMES[type(metadata)]
+    what = json_type(metadata)
     kind = value["kind"]
     where = f"struct field {kind}.metadata" if expected.typed else "value"
     problem = f"json: cannot unmarshal {what} into Go {where} of type v1.ObjectMeta"

@@ -26,6 +26,7 @@ from clusterling.machinery.errors import (
     not_found,
 )
 from clusterling.machinery.meta import GroupVersion, Object
+from clusterling.machinery.table import Include
 from clusterling.registry.options import DeleteOptions, WriteOptions
 from clusterling.registry.receiving import Undecodable
 from clusterling.registry.resource import Served, Subresource, SubresourceCall
@@ -140,7 +141,7 @@ async def list_objects(app: App, request: Request, served: Served) -> Response:
     info = request.info
     encoding = _encoding(request)
     options = parameters.list_options(info.query, served, info.name)
-    include = include_object(first(info.query, "includeObject")) if encoding.target == "Table" else "Metadata"
+    include = _include(encoding, info)
     cluster, namespace = _cluster(request), _namespace(served, info)
     stamp = await cluster.objects.stamp(served, namespace, options) if encoding.is_plain else None
     key = (cluster.id, stamp)
@@ -173,7 +174,7 @@ async def watch(app: App, request: Request, served: Served) -> Response:
     options = parameters.watch_options(info.query, served, info.name)
     timeout_s = parameters.watch_timeout_s(info.query)
     framing = Framing.CHUNKED if request.chunked else Framing.PLAIN
-    include = include_object(first(info.query, "includeObject")) if encoding.target == "Table" else "Metadata"
+    include = _include(encoding, info)
     stream = await open_watch(
         app.streams,
         _cluster(request).objects,
@@ -450,12 +451,13 @@ def _object_response(
 ) -> Response:
     if encoding.is_plain:
         return Response(status, value)
-    include = (
-        include_object(first(request.info.query, "includeObject"))
-        if encoding.target == "Table"
-        else "Metadata"
-    )
+    include = _include(encoding, request.info)
     return Response(status, encoding.object(value, served, include=include), encoding.content_type)
+
+
+def _include(encoding: Encoding, info: RequestInfo) -> Include:
+    """What a Table's rows carry of their objects; the parameter means nothing to other forms. Raises ApiError 400."""
+    return include_object(first(info.query, "includeObject")) if encoding.target == "Table" else "Metadata"
 
 
 def _check_kind(request: Request, served: Served, obj: Object) -> None:

@@ -21,6 +21,7 @@ from clusterling.machinery.errors import (
     required,
     too_long,
 )
+from clusterling.machinery.gotext import json_type
 from clusterling.machinery.meta import Object
 from clusterling.machinery.selectors import FieldSelector, LabelSelector
 from clusterling.registry.options import (
@@ -44,14 +45,6 @@ _META_GROUP: Final = "meta.k8s.io"
 _NO_LIST: Final = ListOptions()
 _NO_DELETE: Final = DeleteOptions()
 _PLAIN_WRITE: Final = WriteOptions()
-_JSON_NAMES: Final = {
-    str: "string",
-    int: "number",
-    float: "number",
-    bool: "bool",
-    list: "array",
-    dict: "object",
-}
 _INT: Final = re.compile(r"[+-]?[0-9]{1,64}")
 _ALWAYS_SELECTABLE: Final = frozenset({"metadata.name", "metadata.namespace"})
 
@@ -355,8 +348,7 @@ def _typed(document: Object, field: str, wanted: type[_T], go_type: str, path: s
     if value is None:
         return None
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        got = _JSON_NAMES.get(type(value), "object")
         raise bad_request(
-            f"json: cannot unmarshal {got} into Go struct field {path or f'DeleteOptions.{field}'} of type {go_type}"
+            f"json: cannot unmarshal {json_type(value)} into Go struct field {path or f'DeleteOptions.{field}'} of type {go_type}"
         )
     return value

@@ -38,14 +38,6 @@ class PatchType(StrEnum):
 _APPLY: Final = "application/apply-patch+yaml"
 _CUSTOM: Final = (PatchType.JSON, PatchType.MERGE)
 _BUILTIN: Final = (PatchType.JSON, PatchType.MERGE, PatchType.STRATEGIC)
-_GO_NAMES: Final = {
-    list: "array",
-    str: "string",
-    bool: "bool",
-    int: "number",
-    float: "number",
-    dict: "object",
-}
 
 
 def patch_type(content_type: str | None, served: Served, query: Query) -> PatchType:

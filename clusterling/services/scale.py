@@ -9,7 +9,7 @@ from typing import Final
 
 from clusterling.machinery.codec import Expected
 from clusterling.machinery.errors import ApiError, bad_request, conflict, go_quote, internal_error
-from clusterling.machinery.gotext import json_type
+from clusterling.machinery.gotext import go_text, go_type, json_type
 from clusterling.machinery.meta import Object
 from clusterling.machinery.patch import undecodable
 from clusterling.machinery.selectors import LabelSelector
@@ -30,7 +30,6 @@ COLUMNS: Final = (
     Column("Available", "integer", lambda obj, _: obj["status"]["replicas"], "", "Number of actual replicas"),
     AGE_COLUMN,
 )
-_GO_NAMES: Final = {str: "string", bool: "bool", int: "int64", float: "float64", list: "[]interface {}"}
 
 
 def read(obj: Object, served: Served, *, complete: bool = True) -> Object:
@@ -151,7 +150,6 @@ def _selector(obj: Object, paths: Scale) -> str:
 
 
 def _accessor_error(path: str, value: object, expected: str) -> ApiError:
-    got = _GO_NAMES.get(type(value), "map[string]interface {}")
     return internal_error(
-        f".{path.lstrip('.')} accessor error: {value} is of the type {got}, expected {expected}"
+        f".{path.lstrip('.')} accessor error: {go_text(value)} is of the type {go_type(value)}, expected {expected}"
     )

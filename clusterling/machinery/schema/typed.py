@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from clusterling.machinery.gotext import json_type
 from clusterling.machinery.schema.node import Node
 from clusterling.machinery.schema.shaping import CONTAINERS
 
@@ -78,7 +79,7 @@ def _look(node: Node, value: Any, path: tuple[str, ...], holder: str, struct: st
             return None
         case "array" if isinstance(value, list):
             return None
-    return _refused(_json_type(value), path, holder, _go_type(node, struct))
+    return _refused(json_type(value), path, holder, _go_type(node, struct))
 
 
 def _look_into_union(node: Node, value: Any, path: tuple[str, ...], holder: str, struct: str) -> str | None:
@@ -111,20 +112,6 @@ def _look_into(
 
 def _refused(got: str, path: tuple[str, ...], holder: str, wanted: str) -> str:
     return f"json: cannot unmarshal {got} into Go struct field {holder}.{'.'.join(path)} of type {wanted}"
-
-
-def _json_type(value: Any) -> str:
-    match value:
-        case bool():
-            return "bool"
-        case str():
-            return "string"
-        case int() | float():
-            return "number"
-        case list():
-            return "array"
-        case _:
-            return "object"
 
 
 def _go_type(node: Node, struct: str) -> str:

@@ -12,7 +12,14 @@ from typing import Final
 
 from clusterling.machinery.meta import Object
 from clusterling.registry.resource import Served
-from clusterling.services.openapi.schemas import META, SCALE, Definitions, kind_names
+from clusterling.services.openapi.schemas import (
+    META,
+    SCALE,
+    Definitions,
+    custom_kind,
+    custom_list,
+    kind_names,
+)
 
 JSON: Final = "application/json"
 YAML: Final = "application/yaml"
@@ -368,10 +375,20 @@ def _with_parameters(operation: Operation, parameters: list[Parameter]) -> Opera
     return replace(operation, parameters=tuple(parameters))
 
 
-def models(paths: list[Path]) -> set[str]:
-    """The definitions that the paths name."""
+def told_beside(
+    served: Served, definitions: Definitions, paths: list[Path], *, v2: bool
+) -> tuple[Object, frozenset[str]]:
+    """The definitions that a resource brings itself (a custom kind and its list), and the names of upstream's it needs."""
     named = {name for path in paths for one in path.operations for name in (one.answer, one.body)}
-    return {name for name in named if name is not None}
+    own: Object = {}
+    model, list_model = kind_names(served, definitions)
+    if model not in definitions.source:
+        own[model] = custom_kind(served, served.version.schema.source, v2=v2)
+        named.add(f"{META}ObjectMeta")
+    if list_model in named and list_model not in definitions.source:
+        own[list_model] = custom_list(served, v2=v2)
+        named.add(f"{META}ListMeta")
+    return own, frozenset(name for name in named if name is not None and name in definitions.source)
 
 
 def kubernetes_extensions(operation: Operation) -> Object:

@@ -21,8 +21,8 @@ from clusterling.services.openapi.operations import (
     Parameter,
     Path,
     kubernetes_extensions,
-    models,
     paths_of,
+    told_beside,
 )
 from clusterling.services.openapi.schemas import Definitions
 from clusterling.version import KUBERNETES
@@ -63,17 +63,9 @@ class Fragment:
 def fragment(served: Served, definitions: Definitions) -> Fragment:
     """A resource's part of the document."""
     paths = paths_of(served, definitions)
-    named = models(paths)
-    own: Object = {}
-    model, list_model = schemas.kind_names(served, definitions)
-    if model not in definitions.source:
-        own[model] = schemas.custom_kind(served, served.version.schema.source, v2=True)
-        named |= {f"{schemas.META}ObjectMeta"}
-    if list_model in named and list_model not in definitions.source:
-        own[list_model] = schemas.custom_list(served, v2=True)
-        named |= {f"{schemas.META}ListMeta"}
+    own, references = told_beside(served, definitions, paths, v2=True)
     told = {path.path: _path_item(path, definitions, own) for path in paths if path.operations}
-    return Fragment(told, own, frozenset(named & definitions.source.keys()))
+    return Fragment(told, own, references)
 
 
 def shared_fragment(name: str, definitions: Definitions) -> Fragment:

@@ -20,9 +20,9 @@ from clusterling.services.openapi.operations import (
     Parameter,
     Path,
     kubernetes_extensions,
-    models,
     paths_of,
     resources_path,
+    told_beside,
 )
 from clusterling.services.openapi.schemas import Definitions
 
@@ -53,19 +53,9 @@ class Fragment:
 def fragment(served: Served, definitions: Definitions) -> Fragment:
     """A resource's part of its group-version's document."""
     paths = paths_of(served, definitions)
-    named = models(paths)
-    own: Object = {}
-    model, list_model = schemas.kind_names(served, definitions)
-    if model not in definitions.source:
-        own[model] = schemas.custom_kind(served, served.version.schema.source, v2=False)
-        named |= {f"{schemas.META}ObjectMeta"}
-    if list_model in named and list_model not in definitions.source:
-        own[list_model] = schemas.custom_list(served, v2=False)
-        named |= {f"{schemas.META}ListMeta"}
+    own, references = told_beside(served, definitions, paths, v2=False)
     told = {path.path: path_item(path, definitions, own) for path in paths if path.operations}
-    return Fragment(
-        orjson.dumps(told)[1:-1], orjson.dumps(own)[1:-1], frozenset(named & definitions.source.keys())
-    )
+    return Fragment(orjson.dumps(told)[1:-1], orjson.dumps(own)[1:-1], references)
 
 
 def group_fragment(group: str, version: str, definitions: Definitions) -> Fragment:
