@@ -58,7 +58,7 @@ class LabelRequirement:
         value = labels.get(self.key)
         match self.op:
             case "=" | "in":
-                return value in self.values if value is not None else False
+                return value in self.values
             case "!=" | "notin":
                 return value is None or value not in self.values
             case "exists":

@@ -225,10 +225,10 @@ class ObjectStore:
         if selection.everything:
             page = await self._store.list(prefix, after=after, limit=limit, revision=at)
             entries = page.entries
-            values = views.documents(entries, served)
+            values = await _documents(entries, served)
             more = entries[-1].key if limit and _goes_on(page, limit) else ""
             return values, page, more
-        values = []
+        found: list[Entry] = []
         while True:
             page = await self._store.list(prefix, after=after, limit=SCAN_PAGE, revision=at)
             until = perf_counter() + SCAN_SLICE_S
@@ -237,12 +237,12 @@ class ObjectStore:
                     await asyncio.sleep(0)
                     until = perf_counter() + SCAN_SLICE_S
                 if selection.matches(entry):
-                    values.append(views.document(entry, served))
-                    if limit and len(values) == limit:
+                    found.append(entry)
+                    if limit and len(found) == limit:
                         rest = _goes_on(page, SCAN_PAGE) or entry is not page.entries[-1]
-                        return values, page, entry.key if rest else ""
+                        return await _documents(found, served), page, entry.key if rest else ""
             if not _goes_on(page, SCAN_PAGE):
-                return values, page, ""
+                return await _documents(found, served), page, ""
             after, at = page.entries[-1].key, page.revision
             await asyncio.sleep(0)
 
@@ -867,6 +867,17 @@ def _prefix(resource: Resource, namespace: str) -> str:
 
 def _key(resource: Resource, namespace: str, name: str) -> str:
     return f"{resource.collection}{namespace or '-'}/{name}"
+
+
+async def _documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes]:
+    """The documents of many entries; where they have to be made, others get the loop between."""
+    until = perf_counter() + SCAN_SLICE_S
+    for entry in views.to_derive(entries, served):
+        views.document(entry, served)
+        if perf_counter() >= until:
+            await asyncio.sleep(0)
+            until = perf_counter() + SCAN_SLICE_S
+    return views.documents(entries, served)
 
 
 def _copy(obj: Object) -> Object:

@@ -51,6 +51,14 @@ def documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes]:
     return [entry.value if entry.revision >= current else _derived(entry, served) for entry in entries]
 
 
+def to_derive(entries: Sequence[Entry], served: Served) -> Sequence[Entry]:
+    """Those whose documents have to be made, once: of another version, or of what an older schema stored."""
+    current = served.resource.schema_revision
+    if not _as_stored(served):
+        return entries
+    return [entry for entry in entries if entry.revision < current] if current else ()
+
+
 def _as_stored(served: Served) -> bool:
     """What is stored under the current schema is what `served` shows."""
     resource = served.resource
@@ -145,10 +153,10 @@ def _meta_of(entry: Entry) -> _Meta:
     if views is None:
         views = entry.views = {}
     known = views.get(_Meta)
-    if known is None:
-        known = views[_Meta] = _decode_labelled(entry.value).metadata
-    assert isinstance(known, _Meta), "the class is the key of its own value"
-    return known
+    if type(known) is _Meta:
+        return known
+    made = views[_Meta] = _decode_labelled(entry.value).metadata
+    return made
 
 
 class Selection:
