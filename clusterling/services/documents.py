@@ -16,7 +16,7 @@ from clusterling.services.negotiation import wants_pretty
 from clusterling.services.request import Request, Response
 from clusterling.services.requestinfo import first
 
-OTHER_PATHS = ("/healthz", "/livez", "/readyz", "/metrics")
+OTHER_PATHS = ("/healthz", "/livez", "/readyz")
 
 
 async def respond(request: Request, catalog: Catalog | None) -> Response | None:

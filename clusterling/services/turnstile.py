@@ -1,4 +1,4 @@
-"""Turnstile: who may use the event loop next. One slice of synchronous work a tick, clusters in turn.
+"""Turnstile: who may use the event loop next. One slice of synchronous work a tick, those who wait in turn.
 
 Synchronous work that may take longer than `WORTH_QUEUEING_S` goes through here instead of running where it stands,
 so that a request of another cluster, which arrives meanwhile, waits for one slice and not for all of it (decision 24).
