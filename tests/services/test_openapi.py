@@ -22,7 +22,7 @@ from clusterling.machinery.meta import Object
 from clusterling.packs import builtin
 from clusterling.registry.catalog import Catalog
 from clusterling.services.kept import Kept
-from clusterling.services.openapi import index, preparations, respond, warm
+from clusterling.services.openapi import index, preparations, respond
 from clusterling.services.openapi.schemas import Definitions, builtin_definitions, definition_v2
 from clusterling.services.request import Response
 from tests.services import kinds
@@ -508,13 +508,6 @@ def test_the_index_makes_no_document() -> None:
     assert asked == []
     get(catalog, "/openapi/v3/api/v1", definitions=watched)
     assert "io.k8s.api.core.v1.ConfigMap" in asked
-
-
-def test_warming_makes_what_the_first_client_asks_for() -> None:
-    catalog = Catalog(kinds.builtins())
-    warm(catalog)
-    first = get(catalog, "/openapi/v3/api/v1").body
-    assert get(kinds.whole_catalog(), "/openapi/v3/api/v1").body is first
 
 
 @pytest.mark.parametrize("path", ["/openapi/v2", "/openapi/v3/apis/example.com/v1"])

@@ -78,14 +78,6 @@ def respond(
     return Response(404, b"", "")
 
 
-def warm(catalog: Catalog) -> None:
-    """Makes the documents that a catalog's clients ask for first, so that no request pays for them."""
-    definitions = builtin_definitions()
-    index(catalog, definitions)
-    for one in _versions(catalog, definitions).values():
-        v3_document(one, definitions)
-
-
 def preparations(
     catalog: Catalog, path: str, *, definitions: Definitions | None = None
 ) -> Iterator[Callable[[], object]]:
