@@ -324,11 +324,16 @@ def _moment(fields: dict[int, int | bytes]) -> datetime:
 
 def _time(reader: _Reader, at: int, end: int, _depth: int) -> str | None:
     # An empty message is Go's zero time, which JSON leaves out (meta/v1/time_proto.go).
-    return _moment(reader.plain(at, end)).strftime("%Y-%m-%dT%H:%M:%SZ") if end > at else None
+    return _written(reader, at, end, "seconds") if end > at else None
 
 
 def _micro_time(reader: _Reader, at: int, end: int, _depth: int) -> str | None:
-    return _moment(reader.plain(at, end)).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if end > at else None
+    return _written(reader, at, end, "microseconds") if end > at else None
+
+
+def _written(reader: _Reader, at: int, end: int, timespec: str) -> str:
+    # Not strftime: it does not pad years below 1000.
+    return _moment(reader.plain(at, end)).replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
 
 
 def _duration(reader: _Reader, at: int, end: int, _depth: int) -> str:

@@ -97,6 +97,14 @@ def test_negative_numbers_and_times_have_their_signs() -> None:
     assert spec == {"leaseDurationSeconds": -5, "acquireTime": "1969-12-31T23:59:59.000500Z"}
 
 
+def test_years_have_four_digits_however_early() -> None:
+    two_seconds_in = -62_135_596_798
+    lease = field(1, field(8, field(1, two_seconds_in))) + field(2, field(3, field(1, two_seconds_in)))
+    obj = CODEC.decode(body("coordination.k8s.io/v1", "Lease", lease))
+    assert obj["metadata"]["creationTimestamp"] == "0001-01-01T00:00:02Z"
+    assert obj["spec"]["acquireTime"] == "0001-01-01T00:00:02.000000Z"
+
+
 def test_options_are_known_in_every_group_version() -> None:
     for api_version in ("v1", "apps/v1", "meta.k8s.io/v1"):
         obj = CODEC.decode(body(api_version, "DeleteOptions", field(4, "Orphan")))
