@@ -24,7 +24,7 @@ from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.registry import owners
 from clusterling.registry.cluster import Cluster
-from clusterling.registry.objects import FOREGROUND, ORPHAN
+from clusterling.registry.deleting import FOREGROUND, ORPHAN
 from clusterling.registry.options import DeleteOptions, Propagation
 from clusterling.registry.owners import Dependent
 from clusterling.registry.resource import Served

@@ -35,7 +35,7 @@ from clusterling.machinery.objectmeta import (
     validate_object_meta,
     validate_object_meta_update,
 )
-from clusterling.registry import continuation, owners, views
+from clusterling.registry import continuation, deleting, owners, views
 from clusterling.registry.admission import Admission
 from clusterling.registry.options import DeleteOptions, ListOptions, WatchOptions, WriteOptions
 from clusterling.registry.ports import Clock
@@ -76,9 +76,6 @@ SCAN_PAGE: Final = 1000
 SCAN_SLICE_S: Final = 0.001
 DEPENDENTS_PAGE: Final = 500
 COLLECTION_DELETES: Final = 16  # In flight at once, of a deletecollection.
-
-ORPHAN: Final = "orphan"
-FOREGROUND: Final = "foregroundDeletion"
 
 NAMESPACE_FENCE: Final = "~fence/namespaces/-/"
 ACTIVE_FENCE: Final = b'{"phase":"Active"}'
@@ -580,13 +577,13 @@ class ObjectStore:
         strategy = served.resource.strategy
         shown = views.document(entry, served)
         old: Object = orjson.loads(shown)
-        self._check_delete(served, old, options)
+        deleting.check(served, old, options)
         strategy.may_delete(ctx, old)
         await self._admission.validate(ctx, served, "DELETE", None, old)
         obj = _copy(old)
         metadata = meta(obj)
         began = "deletionTimestamp" in metadata
-        self._propagate(strategy.default_propagation, metadata, options)
+        deleting.propagate(strategy.default_propagation, metadata, options)
         stays = strategy.begin_delete(ctx, obj)
         if not stays and not metadata.get("finalizers"):
             return await self._remove(ctx, served, namespace, entry, old)
@@ -606,49 +603,6 @@ class ObjectStore:
         revision = await self._write(served, name_of(obj), op, companions, ())
         strategy.after_write(ctx, served.resource, obj, old)
         return _shown(obj, stored, revision, served), False
-
-    @staticmethod
-    def _check_delete(served: Served, old: Object, options: DeleteOptions) -> None:
-        """Preconditions, in the words of apiserver pkg/registry/rest/delete.go."""
-        metadata = old["metadata"]
-        if options.uid and options.uid != metadata["uid"]:
-            raise errors.conflict(
-                served.kind,
-                served.group,
-                metadata["name"],
-                f"the UID in the precondition ({options.uid}) does not match the UID in record ({metadata['uid']}). "
-                "The object might have been deleted and then recreated",
-            )
-        if options.resource_version and options.resource_version != metadata["resourceVersion"]:
-            raise errors.conflict(
-                served.kind,
-                served.group,
-                metadata["name"],
-                f"the ResourceVersion in the precondition ({options.resource_version}) does not match the "
-                f"ResourceVersion in record ({metadata['resourceVersion']}). The object might have been modified",
-            )
-
-    @staticmethod
-    def _propagate(default: str, metadata: Object, options: DeleteOptions) -> None:
-        """What shall happen to dependents, written down as a finalizer (upstream: deletionFinalizersForGarbageCollection)."""
-        finalizers: list[str] = list(metadata.get("finalizers") or [])
-        wanted = options.propagation
-        if not wanted:
-            if ORPHAN in finalizers:
-                wanted = "Orphan"
-            elif FOREGROUND in finalizers:
-                wanted = "Foreground"
-            else:
-                wanted = "Orphan" if default == "orphan" else "Background"
-        kept = [finalizer for finalizer in finalizers if finalizer not in (ORPHAN, FOREGROUND)]
-        if wanted == "Orphan":
-            kept.append(ORPHAN)
-        elif wanted == "Foreground":
-            kept.append(FOREGROUND)
-        if set(kept) != set(finalizers):
-            metadata["finalizers"] = kept
-        if not kept:
-            metadata.pop("finalizers", None)
 
     async def _remove(
         self, ctx: Context, served: Served, namespace: str, entry: Entry, last: Object
