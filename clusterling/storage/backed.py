@@ -20,7 +20,7 @@ class BackedStore:
         self._batcher = Batcher(backend)
         self._feed = Feed(backend)
         self._closed = False
-        backend.follow(self._feed.publish)
+        backend.follow(self._feed.publish, self._feed.lose)
 
     async def get(self, key: str) -> Entry | None:
         self._check_open()

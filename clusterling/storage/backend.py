@@ -42,13 +42,16 @@ class Committed(Struct, frozen=True):
 
 # Takes events in revision order and how far the store has come with them. Called on the event loop.
 Sink = Callable[[Sequence[Event], int], None]
+# Told when events up to a revision can not be had any more (a store restored from a backup, history compacted
+# while it was out of reach): whoever follows must list again. The sink goes on above that revision.
+Lost = Callable[[int], None]
 
 
 class Backend(Protocol):
     """Reads are as in `Store`. One commit is under way at a time; reads may run beside it."""
 
-    def follow(self, sink: Sink) -> None:
-        """Sets the one receiver of changes: from now on it gets every event, in order, none twice."""
+    def follow(self, sink: Sink, lost: Lost) -> None:
+        """Sets the one receiver of changes: from now on it gets every event, in order, none twice, or is told of a gap."""
 
     async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
         """Executes the transactions one after the other, in one durable commit; one outcome for each.

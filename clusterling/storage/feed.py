@@ -319,6 +319,15 @@ class Feed:
         if self._waiting:
             self._wake_waiting()
 
+    def lose(self, revision: int) -> None:
+        """Ends every watch with Compacted: there is a gap up to `revision`, from where new ones go on."""
+        streams, self._streams = self._streams, {}
+        self._revision = max(self._revision, revision)
+        for stream in streams.values():
+            stream.end(Compacted(revision))
+        if self._waiting:
+            self._wake_waiting()
+
     async def reached(self, revision: int) -> None:
         """Returns when every watch has come as far as `revision`."""
         while self._revision < revision:

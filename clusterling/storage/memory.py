@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Final
 
 from clusterling.storage.backed import BackedStore, serve
-from clusterling.storage.backend import Committed, Drops, Sink, Transaction, prefix_end, refusal
+from clusterling.storage.backend import Committed, Drops, Lost, Sink, Transaction, prefix_end, refusal
 from clusterling.storage.sorted_keys import SortedKeys
 from clusterling.storage.store import (
     ABSENT,
@@ -67,7 +67,7 @@ class MemoryBackend:
         self._expiries: list[tuple[int, str]] = []
         self._sink: Sink = lambda _events, _revision: None
 
-    def follow(self, sink: Sink) -> None:
+    def follow(self, sink: Sink, lost: Lost) -> None:
         self._sink = sink
 
     async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:

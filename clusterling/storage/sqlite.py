@@ -33,7 +33,16 @@ from typing import Any, Final, TypeVar
 import apsw
 
 from clusterling.storage.backed import BackedStore, serve
-from clusterling.storage.backend import Committed, Drops, Sink, Transaction, prefix_end, prefixes, refusal
+from clusterling.storage.backend import (
+    Committed,
+    Drops,
+    Lost,
+    Sink,
+    Transaction,
+    prefix_end,
+    prefixes,
+    refusal,
+)
 from clusterling.storage.store import (
     ABSENT,
     Compacted,
@@ -142,7 +151,7 @@ class SqliteBackend:
         self._sink: Sink = lambda _events, _revision: None
         self._compacting = asyncio.Lock()
 
-    def follow(self, sink: Sink) -> None:
+    def follow(self, sink: Sink, lost: Lost) -> None:
         self._sink = sink
 
     async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from clusterling.storage import memory
-from clusterling.storage.feed import REPLAY_PAGE_EVENTS, WINDOW_EVENTS_MAX, Stream
+from clusterling.storage.feed import REPLAY_PAGE_EVENTS, WINDOW_EVENTS_MAX, Feed, Stream
 from clusterling.storage.store import Batch, Compacted, Entry, Event, Op
 from clusterling.testing.store_contract import put, take
 
@@ -85,3 +85,17 @@ async def test_a_kept_window_serves_those_who_resume_anywhere_in_it() -> None:
             seen += [event.revision for event in got.events]
         assert seen == [revision for revision in (2, 3, 5, 6, 7, 9) if revision > after]
         assert watch.revision == 9
+
+
+async def test_a_gap_ends_every_watch_and_new_ones_go_on_above_it() -> None:
+    backend = memory.MemoryBackend()
+    feed = Feed(backend)
+    backend.follow(feed.publish, feed.lose)
+    async with feed.watch("a/", after=feed.revision) as before:
+        feed.lose(500)
+        with pytest.raises(Compacted):
+            before.take()
+    assert feed.revision == 500
+    async with feed.watch("a/", after=500) as after:
+        feed.publish([Event(501, "a/b/c", Entry("a/b/c", b"v", 501))], 501)
+        assert [event.revision for event in await take(after, 1)] == [501]
