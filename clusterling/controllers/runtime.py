@@ -8,6 +8,7 @@ Rules of this file
 - The stream is resumed where it was left (a durable cursor in the store), so a restart neither misses nor rescans.
   The cursor is written only up to events whose keys are done; where history is gone, `walk` names all keys anew.
 - A reconcile that fails is logged and retried; only the store's closing or cancellation ends a loop.
+- With an election, all of it happens only while this replica leads, and begins anew at the cursor with each term.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import orjson
 
 from clusterling.machinery.errors import ApiError
 from clusterling.registry.ports import Clock
+from clusterling.storage.election import Election, lead
 from clusterling.storage.store import Compacted, Event, Op, StorageError, Store, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -138,12 +140,23 @@ class WorkQueue:
 
 
 class Runtime:
-    """Runs controllers over a store that sees all clusters. `run` returns only by cancellation or when the store closes."""
+    """Runs controllers over a store that sees all clusters. `run` returns only by cancellation or when the store closes.
 
-    def __init__(self, store: Store, controllers: Iterable[Controller[Any]], clock: Clock) -> None:
+    With an `election` (somebody else runs it) the controllers work only while this replica leads; `store`, and those
+    that the controllers write through, should then stand on a `Led` one, so that a leader's late writes are refused.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        controllers: Iterable[Controller[Any]],
+        clock: Clock,
+        election: Election | None = None,
+    ) -> None:
         self._store = store
         self._queues = [(controller, WorkQueue(clock)) for controller in controllers]
         self._clock = clock
+        self._election = election
         self._seen = 0
         self._saved = 0
 
@@ -153,6 +166,14 @@ class Runtime:
         return self._seen >= self._store.head() and not any(len(queue) for _, queue in self._queues)
 
     async def run(self) -> None:
+        if self._election is None:
+            await self._run()
+        else:
+            await lead(self._election, self._run)
+
+    async def _run(self) -> None:
+        # What an earlier term left undone is behind its cursor, and comes again from there.
+        self._queues = [(controller, WorkQueue(self._clock)) for controller, _ in self._queues]
         async with asyncio.TaskGroup() as group:
             for controller, queue in self._queues:
                 for _ in range(controller.workers):
