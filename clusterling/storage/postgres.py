@@ -1,0 +1,754 @@
+"""The backend for several replicas: one PostgreSQL database, any number of processes over it.
+
+A commit is one call of `put_batch` (in `postgres/*.sql`), whose first statement locks the row with the counter: so
+revisions come in commit order without gaps, and compare-and-set sees what was committed before. It is numbered, and
+its outcome kept beside it: after a lost reply it is looked up, or made impossible, before anything is answered.
+
+One task follows the log, `revision > last`, whenever there is reason to: another replica's NOTIFY, a request that
+asks how far the store has come (`fresh`; all that wait share the next question), a timer. What this replica wrote
+goes to the sink at once where nobody wrote in between, else in its turn by the same task.
+
+Rules of this file: the sink gets revisions without gaps or is told of the loss; everything that changes `_head` is
+synchronous with what it tells; whatever arrives from an older epoch is below `_head` and so ignored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from clusterling.storage.backed import BackedStore, serve
+from clusterling.storage.backend import Committed, Lost, Sink, Transaction, prefix_end, prefixes
+from clusterling.storage.postgres_links import (
+    CONNECT_S,
+    PATIENCE_S,
+    QUERY_S,
+    READ_S,
+    Address,
+    Link,
+    Outage,
+    Patience,
+    Readers,
+    connect,
+    parse,
+    unopenable,
+)
+from clusterling.storage.postgres_links import Lost as LostReply
+from clusterling.storage.store import (
+    Compacted,
+    Entry,
+    Event,
+    FutureRevision,
+    GuardFailed,
+    Identity,
+    KeyExists,
+    Page,
+    RevisionConflict,
+    StorageError,
+    StoreOpenError,
+    TooLarge,
+    Unavailable,
+    UnknownOutcome,
+)
+
+if TYPE_CHECKING:
+    from asyncpg import Connection, Record
+
+VERSION_MIN: Final = 14
+KEY_BYTES_MAX: Final = 2048  # An index row of PostgreSQL holds 2,704 bytes.
+
+POLL_S: Final = 1.0  # The net under the notifications.
+ROUND_EVENTS: Final = 1000
+ROUND_BYTES: Final = 8 << 20
+NOTIFY_EVERY_S: Final = 0.002
+RECENT_BYTES_MAX: Final = 8 << 20
+STEP_ROWS: Final = 500  # Compaction gives way to writers after so many.
+STEP_PAUSE_S: Final = 0.002
+VACUUM_ROWS_MIN: Final = 20_000
+MIGRATION_WAIT_S: Final = 60
+JUMP: Final = 1 << 20  # How far beyond what was seen a new epoch begins: further than replicas are apart.
+LOCK: Final = 0x436C7374  # "Clst": the class of this program's advisory locks.
+
+GREET: Final = "SELECT c.id, c.epoch, c.head, (SELECT max(m.number) FROM migrations m) AS format FROM clock c"
+PUT: Final = "SELECT * FROM put_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+SETTLE: Final = "SELECT * FROM settle_batch($1, $2)"
+BEFORE: Final = "SELECT l.revision, l.value FROM log l WHERE l.revision = ANY ($1::bigint[])"
+
+FOLLOW: Final = """
+SELECT c.epoch, c.head, r.revision, r.key, r.previous, r.value, r.before
+FROM clock c LEFT JOIN LATERAL (
+    SELECT l.revision, l.key, l.previous, l.value, p.value AS before,
+        sum(coalesce(octet_length(l.value), 0)) OVER (ORDER BY l.revision) - coalesce(octet_length(l.value), 0) AS bytes
+    FROM (SELECT * FROM log f WHERE f.revision > $1 ORDER BY f.revision LIMIT $2) l
+    LEFT JOIN log p ON p.revision = l.previous
+) r ON r.bytes <= $3
+ORDER BY r.revision
+"""
+
+CHANGES: Final = """
+SELECT c.horizon, r.revision, r.key, r.previous, r.value, r.before
+FROM clock c LEFT JOIN LATERAL (
+    SELECT l.revision, l.key, l.previous, l.value, p.value AS before
+    FROM log l LEFT JOIN log p ON p.revision = l.previous
+    WHERE l.revision > $1 AND l.revision <= $2
+        AND (l.key > $3 AND l.key < $4 OR l.value IS NULL AND l.key = ANY ($5::text[]))
+    ORDER BY l.revision LIMIT $6
+) r ON true
+ORDER BY r.revision
+"""
+
+# A row of `state` under the prefix $1, which ends before $2, that is a value: not deleted, not dropped.
+_THERE: Final = """s.live AND s.revision > (SELECT dropped_at($1))
+    AND (NOT EXISTS (SELECT FROM drops d WHERE d.prefix > $1 AND d.prefix < $2) OR s.revision > dropped_at(s.key))"""
+
+GET: Final = """
+SELECT s.revision, l.value FROM state s JOIN log l ON l.revision = s.revision
+WHERE s.key = $1 AND s.live AND (NOT EXISTS (SELECT FROM drops) OR s.revision > dropped_at(s.key))
+"""
+
+COUNT: Final = f"SELECT count(*) FROM state s WHERE s.key > $1 AND s.key < $2 AND {_THERE}"  # noqa: S608
+
+# $3: after which key; $4: how many, NULL for all; $5: whether to count and to look for the last change.
+LIST: Final = f"""
+SELECT c.head, c.horizon, t.total, t.changed, r.key, r.revision, r.value
+FROM clock c
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE {_THERE}) AS total, greatest(
+        max(s.revision), dropped_at($1), (SELECT max(d.revision) FROM drops d WHERE d.prefix > $1 AND d.prefix < $2)
+    ) AS changed
+    FROM state s WHERE $5 AND s.key > $3 AND s.key < $2
+) t
+LEFT JOIN LATERAL (
+    SELECT s.key, s.revision, l.value FROM state s JOIN log l ON l.revision = s.revision
+    WHERE s.key > $3 AND s.key < $2 AND {_THERE}
+    ORDER BY s.key LIMIT $4
+) r ON true
+"""  # noqa: S608 - what is put in is a constant
+
+# Every key of the past still has a place in `state`, so as many places hold at most so many rows. What is reached past
+# a drop that has been swept was dropped before any $4 that may still be asked.
+PAST: Final = """
+WITH RECURSIVE places AS (
+    SELECT s.key, s.revision FROM state s WHERE s.key > $1 AND s.key < $2 ORDER BY s.key LIMIT $3
+), past (key, revision, detached) AS (
+    SELECT key, revision, false FROM places
+    UNION ALL
+    SELECT p.key, abs(l.previous), l.previous < 0 FROM past p JOIN log l ON l.revision = p.revision
+    WHERE p.revision > $4 AND l.previous <> 0
+)
+SELECT c.head, c.horizon, (SELECT count(*) FROM places) AS places, (SELECT max(key) FROM places) AS through,
+    r.key, r.revision, r.value
+FROM clock c LEFT JOIN LATERAL (
+    SELECT p.key, p.revision, l.value FROM past p JOIN log l ON l.revision = p.revision
+    WHERE p.revision <= $4 AND l.value IS NOT NULL AND CASE
+        WHEN EXISTS (SELECT FROM drops)
+            THEN p.revision > dropped_at(p.key, $4) AND (NOT p.detached OR p.revision < dropped_at(p.key))
+        ELSE NOT p.detached
+    END
+) r ON true
+"""
+
+EXPIRED: Final = """
+SELECT s.key, s.revision, l.value FROM state s JOIN log l ON l.revision = s.revision
+WHERE s.expires_at <= $1 AND s.expires_at IS NOT NULL AND s.live
+    AND (NOT EXISTS (SELECT FROM drops) OR s.revision > dropped_at(s.key))
+ORDER BY s.expires_at LIMIT $2
+"""
+
+_REFUSALS: Final[dict[int, Callable[[str], StorageError]]] = {
+    1: KeyExists,
+    2: RevisionConflict,
+    3: GuardFailed,
+}
+
+_log = logging.getLogger(__name__)
+
+
+class _Batch:
+    """Transactions as columns, which is how `put_batch` takes them."""
+
+    def __init__(self, transactions: Sequence[Transaction]) -> None:
+        self.txs: list[int] = []
+        self.keys: list[str] = []
+        self.values: list[bytes | None] = []
+        self.expected: list[int | None] = []
+        self.expiries: list[int | None] = []
+        self.guard_txs: list[int] = []
+        self.guard_keys: list[str] = []
+        self.guard_revisions: list[int] = []
+        self.refused: dict[int, StorageError] = {}
+        for tx, transaction in enumerate(transactions):
+            keys = [op.key for op in transaction.ops] + [guard.key for guard in transaction.guards]
+            if any(len(key) > KEY_BYTES_MAX // 4 and len(key.encode()) > KEY_BYTES_MAX for key in keys):
+                self.refused[tx] = TooLarge(max(keys, key=len))
+                continue
+            for op in transaction.ops:
+                self.txs.append(tx)
+                self.keys.append(op.key)
+                self.values.append(op.value)
+                self.expected.append(op.expected)
+                self.expiries.append(op.expires_at)
+            for guard in transaction.guards:
+                self.guard_txs.append(tx)
+                self.guard_keys.append(guard.key)
+                self.guard_revisions.append(guard.revision)
+
+    def columns(self) -> tuple[Sequence[Any], ...]:
+        return (
+            self.txs,
+            self.keys,
+            self.values,
+            self.expected,
+            self.expiries,
+            self.guard_txs,
+            self.guard_keys,
+            self.guard_revisions,
+        )
+
+    def refuse(self, refusals: Sequence[Sequence[int]]) -> None:
+        """Takes over what the database refused: rows of transaction, why, and which op or guard, from 1."""
+        for tx, why, which in refusals:
+            keys = self.guard_keys if why == 3 else self.keys
+            self.refused[tx] = _REFUSALS[why](keys[which - 1])
+
+
+class PostgresBackend:
+    """Made by `start`. A connection writes, one follows, up to four read, and one is there while compaction runs."""
+
+    def __init__(self, address: Address, identity: Identity, head: int) -> None:
+        self._address = address
+        self._identity = identity
+        self._head = head
+        self._sink: Sink = lambda _events, _revision: None
+        self._lost: Lost = lambda _revision: None
+        self._outage = Outage()
+        self._writer = self._link()
+        self._readers = Readers(self._link, self._outage)
+        self._follower = self._link()
+        self._compactor = self._link()
+        self._compacting = asyncio.Lock()
+        self._name = secrets.token_hex(16)  # Of this replica, as a writer.
+        self._number = 0  # Of its last batch.
+        self._channel = f"{address.schema}_log"
+        self._wake = asyncio.Event()
+        self._asked: list[tuple[float, asyncio.Future[None]]] = []
+        self._recent: dict[int, bytes] = {}  # Values by revision, the oldest first.
+        self._recent_bytes = 0
+        self._told = head  # How far other replicas have been notified.
+        self._written = head
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._notifying: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def begin(self) -> None:
+        """Starts to follow."""
+        self._spawn(self._follow(), "postgres follower")
+        self._tick()
+
+    # Backend.
+
+    def follow(self, sink: Sink, lost: Lost) -> None:
+        self._sink = sink
+        self._lost = lost
+
+    async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
+        batch = _Batch(transactions)
+        base, was = self._head, None
+        if batch.keys:
+            reply = await self._put(batch)
+            base = reply["base_revision"]
+            was = reply.get("was")
+            batch.refuse(reply["refused"] or ())
+        outcomes: list[Committed | StorageError] = []
+        last = base
+        for tx, transaction in enumerate(transactions):
+            refused = batch.refused.get(tx)
+            if refused is None:
+                outcomes.append(Committed(range(last + 1, last + 1 + len(transaction.ops))))
+                last += len(transaction.ops)
+            else:
+                outcomes.append(refused)
+        if last > base:
+            self._written = max(self._written, last)
+            if was is not None and self._head == base:
+                await self._publish_own(batch, base, was)
+            if self._head < last:
+                await self._catch_up(last)
+            self._notify()
+        return outcomes
+
+    async def get(self, key: str) -> Entry | None:
+        if "\0" in key:  # Which no text of PostgreSQL has.
+            return None
+        row = await self._readers.call(lambda db: db.fetchrow(GET, key, timeout=QUERY_S))
+        return None if row is None else Entry(key, row[1], row[0])
+
+    async def list(self, prefix: str, *, after: str, limit: int, revision: int) -> Page:
+        end = prefix_end(prefix)
+        position = max(after, prefix)
+        rows = await self._fetch(LIST, prefix, end, position, limit or None, not after)
+        head, horizon, total, changed = rows[0][:4]
+        at = revision or head
+        if at > head:
+            raise FutureRevision(revision, head)
+        if at < horizon:
+            raise Compacted(revision)
+        if at < head:
+            return await self._list_past(position, end, limit, at)
+        entries = [Entry(key, value, written) for *_, key, written, value in rows if key is not None]
+        entries.sort(key=_key)
+        remaining: int | None = 0
+        if limit and len(entries) == limit:
+            remaining = None if after else total - limit
+        return Page(entries, at, remaining, at if after else min(at, max(changed or 0, horizon)))
+
+    async def count(self, prefix: str) -> int:
+        [[count]] = await self._fetch(COUNT, prefix, prefix_end(prefix))
+        return int(count)
+
+    async def changes(self, prefix: str, *, after: int, through: int, limit: int) -> Sequence[Event]:
+        above = list(prefixes(prefix))
+        rows = await self._fetch(CHANGES, after, through, prefix, prefix_end(prefix), above, limit)
+        if after < rows[0]["horizon"] - 1:
+            raise Compacted(after)
+        return [_event(*row[1:], prefix=prefix) for row in rows if row["revision"] is not None]
+
+    def head(self) -> int:
+        return self._head
+
+    async def fresh(self) -> int:
+        await self._ask()
+        return self._head
+
+    async def compact(self, horizon: int) -> None:
+        async with self._compacting:
+            try:
+                await self._compactor.call(lambda db: self._compact(db, horizon))
+            except LostReply as error:
+                raise Unavailable(f"the database does not answer: {error}") from error
+            finally:
+                await self._compactor.close()
+
+    async def drop(self, prefix: str) -> None:
+        # Safe to repeat: what happened with a lost reply is then found done.
+        revision = await self._readers.call(
+            lambda db: db.fetchval("SELECT drop_range($1, $2)", prefix, prefix_end(prefix), timeout=QUERY_S)
+        )
+        if revision is not None:
+            self._written = max(self._written, revision)
+            self._notify()
+        await self._ask()
+
+    async def expired(self, now: int, limit: int) -> Sequence[Entry]:
+        return [
+            Entry(key, value, revision) for key, revision, value in await self._fetch(EXPIRED, now, limit)
+        ]
+
+    async def identity(self) -> Identity:
+        return self._identity
+
+    async def close(self) -> None:
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._refuse_asked(Unavailable("the store is closed"), all_of_them=True)
+        await self._writer.close()
+        await self._follower.close()
+        await self._compactor.close()
+        await self._readers.close()
+
+    # Writing.
+
+    async def _put(self, batch: _Batch) -> Any:
+        """The reply of `put_batch`, or what is known of it. Raises Unavailable and UnknownOutcome."""
+        patience: Patience | None = None
+        while True:
+            if self._outage.long:
+                raise Unavailable("the database does not answer")
+            self._number += 1
+            number = self._number
+            try:
+                return await self._writer.call(
+                    lambda db, number=number: db.fetchrow(  # type: ignore[misc]
+                        PUT, self._name, number, *batch.columns(), timeout=QUERY_S
+                    )
+                )
+            except LostReply as error:
+                settled = await self._settle(number, error)
+                if settled["happened"]:
+                    return settled
+                # It did not happen and never will: so it may be tried again.
+                patience = patience or Patience(self._outage)
+                await patience.after(error)
+
+    async def _settle(self, number: int, cause: Exception) -> Any:
+        """What became of the batch; from then on that stands. Raises UnknownOutcome."""
+        patience = Patience(self._outage)
+        error: Exception = cause
+        while True:
+            try:
+                return await self._writer.call(
+                    lambda db: db.fetchrow(SETTLE, self._name, number, timeout=QUERY_S)
+                )
+            except (LostReply, StorageError) as failed:
+                error = failed
+            try:
+                await patience.after(error)
+            except Unavailable as given_up:
+                raise UnknownOutcome(f"the database went away during the commit: {error}") from given_up
+
+    async def _publish_own(self, batch: _Batch, base: int, was: Sequence[int]) -> None:
+        """Tells of the batch without asking for it again, if nobody has told of it meanwhile."""
+        wanted = [revision for revision in was if revision > 0 and revision not in self._recent]
+        before: dict[int, bytes] = {}
+        if wanted:
+            with contextlib.suppress(StorageError):
+                rows = await self._readers.call(lambda db: db.fetch(BEFORE, wanted, timeout=QUERY_S))
+                before = dict(rows)
+            if self._head != base:
+                return
+        events: list[Event] = []
+        revision = base
+        for tx, key, value, previous in zip(batch.txs, batch.keys, batch.values, was, strict=True):
+            if tx not in batch.refused:
+                revision += 1
+                old = before.get(previous) if previous in before else self._recent.get(previous)
+                events.append(_event(revision, key, previous, value, old))
+        self._publish(events, revision)
+
+    # Following.
+
+    async def _follow(self) -> None:
+        """Keeps the sink current until cancelled."""
+        pause = 0.0
+        while True:
+            head = self._head
+            try:
+                await self._follower.call(self._attend)
+            except (LostReply, StorageError) as error:
+                _log.info("postgres-follower-cut error=%s", error)
+                self._refuse_asked(error, all_of_them=self._outage.long)
+            pause = 0.0 if self._head != head else min(max(2 * pause, 0.02), 1.0)
+            await asyncio.sleep(pause)
+
+    async def _attend(self, db: Connection[Record]) -> None:
+        """Answers every reason to look at the log, over one connection; ends with it."""
+        await db.add_listener(self._channel, self._heard)
+        db.add_termination_listener(lambda _db: self._wake.set())
+        self._wake.set()  # What was said before the connection listened is found by looking.
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            asked, self._asked = self._asked, []
+            try:
+                target = await self._round(db)
+                while self._head < target:
+                    await self._round(db)
+            except BaseException:
+                self._asked = asked + self._asked
+                raise
+            self._outage.note_success()
+            for _, answer in asked:
+                if not answer.done():
+                    answer.set_result(None)
+
+    async def _round(self, db: Connection[Record]) -> int:
+        """Publishes some of what is new; returns how far the store was."""
+        after = self._head
+        rows = await db.fetch(FOLLOW, after, ROUND_EVENTS, ROUND_BYTES, timeout=QUERY_S)
+        epoch, head = rows[0][0], int(rows[0][1])
+        if epoch != self._identity.epoch:
+            self._begin_anew(epoch, head)
+            return head
+        if rows[0]["revision"] is None:
+            if head > after and self._head == after:
+                self._lose(head)
+            return head
+        last = rows[-1]["revision"]
+        if last - after != len(rows):
+            # Compaction has passed this replica by: it was out of reach for longer than history is kept.
+            self._lose(head)
+            return head
+        if last > self._head:  # This replica's own writes may have been told of meanwhile.
+            seen = self._head
+            self._publish([_event(*row[2:]) for row in rows if row[2] > seen], last)
+        return head
+
+    def _publish(self, events: Sequence[Event], revision: int) -> None:
+        for event in events:
+            if event.entry is not None:
+                self._remember(event.entry)
+        self._head = revision
+        self._sink(events, revision)
+
+    def _remember(self, entry: Entry) -> None:
+        """Keeps the value for the event that follows it on its key, which has it as its previous one."""
+        self._recent[entry.revision] = entry.value
+        self._recent_bytes += len(entry.value)
+        while self._recent_bytes > RECENT_BYTES_MAX:
+            self._recent_bytes -= len(self._recent.pop(next(iter(self._recent))))
+
+    def _lose(self, head: int) -> None:
+        if head > self._head:
+            _log.warning("postgres-history-lost seen=%d head=%d", self._head, head)
+            self._head = head
+            self._lost(head)
+
+    def _begin_anew(self, epoch: int, head: int) -> None:
+        """The store was put back to an earlier state: nothing that was seen of it counts any more."""
+        if epoch == self._identity.epoch:
+            return
+        _log.warning("postgres-epoch epoch=%d seen=%d head=%d", epoch, self._head, head)
+        self._identity = Identity(self._identity.id, epoch)
+        self._recent.clear()
+        self._recent_bytes = 0
+        self._written = self._told = self._head = max(self._head, head)
+        self._lost(self._head)
+
+    async def _greet(self, db: Connection[Record]) -> None:
+        """Looks whether a new connection leads to the same store, no older than it was seen. Raises Unavailable."""
+        seen = self._head
+        row = await db.fetchrow(GREET, timeout=QUERY_S)
+        assert row is not None, "the table has a row, always"
+        if row["id"] != self._identity.id:
+            _log.error("postgres-another-store address=%s", self._address.shown)
+            raise Unavailable(
+                f"{self._address.shown} has another store now: restart the server to take it over"
+            )
+        if row["format"] > newest_migration():
+            _log.error("postgres-newer-format format=%d", row["format"])
+            raise Unavailable(
+                f"{self._address.shown} was taken over by a newer version: this one must be replaced"
+            )
+        epoch, head = row["epoch"], row["head"]
+        if epoch == self._identity.epoch and head < seen:
+            await db.execute("SELECT raise_epoch($1, $2)", epoch, seen + JUMP, timeout=QUERY_S)
+            row = await db.fetchrow(GREET, timeout=QUERY_S)
+            assert row is not None, "the table has a row, always"
+            epoch, head = row["epoch"], row["head"]
+        if epoch != self._identity.epoch:
+            self._begin_anew(epoch, head)
+
+    def _heard(self, _db: object, _pid: int, _channel: str, payload: object) -> None:
+        """Another replica, or this one, says how far the store has come."""
+        if not str(payload).isdigit() or int(str(payload)) > self._head:
+            self._wake.set()
+
+    def _notify(self) -> None:
+        """Tells the other replicas, soon: one notification may stand for many commits."""
+        if self._told < self._written and (self._notifying is None or self._notifying.done()):
+            self._notifying = self._spawn(self._tell(), "postgres notifier")
+
+    async def _tell(self) -> None:
+        while self._told < self._written:
+            told = self._written
+            try:
+                await self._readers.call(
+                    lambda db, told=told: db.execute(  # type: ignore[misc]
+                        "SELECT pg_notify($1, $2)", self._channel, str(told), timeout=QUERY_S
+                    )
+                )
+            except StorageError:
+                return  # They look by themselves, only later.
+            self._told = max(self._told, told)
+            await asyncio.sleep(NOTIFY_EVERY_S)
+
+    async def _ask(self) -> None:
+        """Returns when the sink has had all that was acknowledged before the call. Raises Unavailable."""
+        if self._closed:
+            raise Unavailable("the store is closed")
+        if self._outage.long:
+            raise Unavailable("the database does not answer")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[None] = loop.create_future()
+        self._asked.append((loop.time(), answer))
+        self._wake.set()
+        await answer
+
+    async def _catch_up(self, last: int) -> None:
+        """Waits until the sink has this replica's own writes, which others' come before."""
+        while self._head < last:
+            try:
+                await self._ask()
+            except Unavailable as error:
+                # They are committed all the same; who asks for what is fresh is refused until the sink has them.
+                _log.info("postgres-behind-own-writes head=%d last=%d error=%s", self._head, last, error)
+                return
+
+    def _refuse_asked(self, error: Exception, *, all_of_them: bool) -> None:
+        """Nobody waits for longer than `PATIENCE_S` and the attempt under way."""
+        before = asyncio.get_running_loop().time() - PATIENCE_S
+        waiting, self._asked = self._asked, []
+        for asked in waiting:
+            since, answer = asked
+            if answer.done():
+                continue
+            if all_of_them or since < before:
+                answer.set_exception(Unavailable(f"the database does not answer: {error}"))
+            else:
+                self._asked.append(asked)
+
+    def _tick(self) -> None:
+        if not self._closed:
+            self._wake.set()
+            asyncio.get_running_loop().call_later(POLL_S, self._tick)
+
+    # Compacting.
+
+    async def _compact(self, db: Connection[Record], horizon: int) -> None:
+        if not await db.fetchval("SELECT raise_horizon($1)", horizon, timeout=QUERY_S):
+            return
+        key = zlib.crc32(self._address.schema.encode()) & 0x7FFFFFFF
+        if not await db.fetchval("SELECT pg_try_advisory_lock($1, $2)", LOCK, key, timeout=QUERY_S):
+            return  # Another replica is at it, and sees the new horizon.
+        gone = 0
+        while (step := await db.fetchval("SELECT compact_some($1)", STEP_ROWS, timeout=QUERY_S)) is not None:
+            gone += step
+            await asyncio.sleep(STEP_PAUSE_S)
+        if gone >= VACUUM_ROWS_MIN:
+            # So that the space is used again at once, and not when autovacuum comes round to it.
+            await db.execute("SET statement_timeout = 0")
+            await db.execute("VACUUM log, state")
+        await db.execute("DELETE FROM writers WHERE at < now() - interval '1 day'", timeout=QUERY_S)
+
+    # Reading.
+
+    async def _fetch(self, sql: str, *values: object) -> list[Record]:
+        return await self._readers.call(lambda db: db.fetch(sql, *values, timeout=READ_S))
+
+    async def _list_past(self, position: str, end: str, limit: int, at: int) -> Page:
+        entries: list[Entry] = []
+        while True:
+            wanted = limit - len(entries) if limit else None
+            rows = await self._fetch(PAST, position, end, wanted, at)
+            if at < rows[0]["horizon"]:
+                raise Compacted(at)
+            entries += sorted((Entry(row[4], row[6], row[5]) for row in rows if row[4] is not None), key=_key)
+            if wanted is None or rows[0]["places"] < wanted:
+                return Page(entries, at, 0, at)
+            if len(entries) == limit:
+                return Page(entries, at, None, at)
+            position = rows[0]["through"]
+
+    def _link(self) -> Link:
+        return Link(self._address, self._outage, self._greet)
+
+    def _spawn(self, work: Any, name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _key(entry: Entry) -> str:
+    return entry.key
+
+
+def _event(
+    revision: int, key: str, previous: int, value: bytes | None, before: bytes | None, *, prefix: str = ""
+) -> Event:
+    if value is None and key.endswith("/"):
+        return Event(revision, key if key.startswith(prefix) else prefix, None, dropped=True)
+    entry = None if value is None else Entry(key, value, revision)
+    if previous <= 0:
+        return Event(revision, key, entry)
+    if before is not None:
+        return Event(revision, key, entry, Entry(key, before, previous))
+    return Event(revision, key, entry, lambda: _forgotten(previous))
+
+
+def _forgotten(revision: int) -> Entry | None:
+    raise Compacted(revision)
+
+
+# Opening.
+
+
+def migrations() -> list[tuple[int, str, str]]:
+    """Number, name and text of every migration that this version knows, in order."""
+    found = []
+    for file in resources.files(__package__).joinpath("postgres").iterdir():
+        number, _, name = file.name.removesuffix(".sql").partition("_")
+        if file.name.endswith(".sql"):
+            found.append((int(number), name, file.read_text(encoding="utf-8")))
+    return sorted(found)
+
+
+_newest: list[int] = []
+
+
+def newest_migration() -> int:
+    if not _newest:
+        _newest.append(migrations()[-1][0])
+    return _newest[0]
+
+
+async def _prepare(db: Connection[Record], address: Address) -> None:
+    """Brings the schema up to this version, one replica at a time. Raises StoreOpenError and what asyncpg raises."""
+    if db.get_server_version().major < VERSION_MIN:
+        raise StoreOpenError(
+            f"{address.shown} is PostgreSQL {db.get_server_version().major}: {VERSION_MIN} or later is needed"
+        )
+    if await db.fetchval("SHOW server_encoding") != "UTF8":
+        raise StoreOpenError(f"{address.shown} is not in UTF8: create the database with ENCODING 'UTF8'")
+    key = -1 - (zlib.crc32(address.schema.encode()) & 0x7FFFFFFF)
+    await db.execute(f"SET lock_timeout = '{MIGRATION_WAIT_S}s'")
+    await db.fetchval("SELECT pg_advisory_lock($1, $2)", LOCK, key, timeout=MIGRATION_WAIT_S)
+    # The lock goes with the connection, which is only for this.
+    if not await db.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", address.schema):
+        await db.execute(f"CREATE SCHEMA {address.schema}")
+    if await db.fetchval("SELECT to_regclass($1)", f"{address.schema}.migrations") is None:
+        if await db.fetchval("SELECT to_regclass($1)", f"{address.schema}.log") is not None:
+            raise StoreOpenError(
+                f"schema {address.schema} of {address.shown} belongs to something else: name another with ?schema="
+            )
+        await db.execute(
+            "CREATE TABLE migrations (number integer PRIMARY KEY, name text NOT NULL, at timestamptz NOT NULL DEFAULT now())"
+        )
+    found = await db.fetchval("SELECT coalesce(max(number), 0) FROM migrations")
+    if found > newest_migration():
+        raise StoreOpenError(
+            f"{address.shown} has format {found}, this version reads up to {newest_migration()}: use the newer"
+            " Clusterling that migrated it"
+        )
+    for number, name, text in migrations():
+        if number > found:
+            async with db.transaction():
+                await db.execute(text, timeout=READ_S)
+                await db.execute("INSERT INTO migrations (number, name) VALUES ($1, $2)", number, name)
+            _log.info("postgres-migrated number=%d name=%s", number, name)
+
+
+async def start(address: Address) -> PostgresBackend:
+    """A backend over the database, whose tables are made where they are missing. Raises StoreOpenError."""
+    try:
+        db = await connect(address, timeout=2 * CONNECT_S)
+        try:
+            await _prepare(db, address)
+            row = await db.fetchrow(GREET)
+            assert row is not None, "the table has a row, always"
+        finally:
+            await db.close(timeout=CONNECT_S)
+    except Exception as error:
+        raise unopenable(address, error) from error
+    backend = PostgresBackend(address, Identity(row["id"], row["epoch"]), row["head"])
+    backend.begin()
+    return backend
+
+
+@asynccontextmanager
+async def open(url: str, *, password: str | None = None) -> AsyncIterator[BackedStore]:  # noqa: A001
+    """A complete store in the database that `url` names, shared with every other replica that opens it.
+
+    `postgres://USER@HOST:PORT/DATABASE?schema=clusterling&sslmode=verify-full`. Raises StoreOpenError.
+    """
+    async with serve(await start(parse(url, password))) as store:
+        yield store
