@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from clusterling.cli.target import DATA_DIR
 if TYPE_CHECKING:
     from clusterling.registry.pack import Pack
     from clusterling.server import ApiServer
+    from clusterling.storage.store import Store
 
 _CHECK_S: Final = 1.0
 
@@ -45,6 +47,8 @@ class Config:
     default_cluster: str
     packs: str
     external_url: str
+    store: str = ""
+    store_password: str | None = None
 
     @property
     def reachable_host(self) -> str:
@@ -135,6 +139,7 @@ def is_loopback(host: str) -> bool:
 Examples:
   clusterling serve
   clusterling serve --data-dir /var/lib/clusterling --listen 0.0.0.0:6443 --external-url https://api.example.com:6443
+  clusterling serve --store 'postgres://clusterling@db.example.com/clusterling?sslmode=verify-full'
   clusterling serve --config /etc/clusterling.yaml
 Every flag can be given as a variable (CLUSTERLING_DATA_DIR) or in the file of --config (data-dir: …);
 a flag goes before the variable, the variable before the file.
@@ -155,6 +160,19 @@ a flag goes before the variable, the variable before the file.
     default=DATA_DIR,
     show_default=True,
     help="Where the server keeps its state, certificates and admin.kubeconfig.",
+)
+@_flag(
+    "--store",
+    default="",
+    metavar="URL",
+    help="Keep the state here, and share it with other replicas: postgres://USER@HOST/DATABASE or"
+    " etcd://HOST:PORT,…. Without it: state.db in the data directory.",
+)
+@_flag(
+    "--store-password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The store's password, on the file's first line; or set CLUSTERLING_STORE_PASSWORD.",
 )
 @_flag(
     "--listen",
@@ -218,6 +236,8 @@ a flag goes before the variable, the variable before the file.
 def serve_command(
     *,
     data_dir: Path,
+    store: str,
+    store_password_file: Path | None,
     listen: str,
     external_url: str,
     tls_cert: Path | None,
@@ -247,6 +267,8 @@ def serve_command(
         default_cluster=default_cluster,
         packs=packs,
         external_url=external_url,
+        store=store,
+        store_password=_store_password(store_password_file),
     )
     _check(config)
     configure_logging(log_level)
@@ -255,6 +277,16 @@ def serve_command(
     directory = DataDirectory(data_dir)
     directory.check_format()
     run_loop(_serve(config, directory))
+
+
+def _store_password(file: Path | None) -> str | None:
+    """From the file, else from the environment. Raises click.UsageError."""
+    if file is None:
+        return os.environ.get("CLUSTERLING_STORE_PASSWORD")
+    try:
+        return (file.read_text().splitlines() or [""])[0]
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--store-password-file {file}: {error}") from error
 
 
 def _check(config: Config) -> None:
@@ -348,7 +380,6 @@ def _tls(config: Config, directory: DataDirectory) -> tuple[ssl.SSLContext | Non
 async def _serve(config: Config, directory: DataDirectory) -> None:
     import asyncio
 
-    from clusterling.storage import sqlite
     from clusterling.storage.store import StorageError
     from clusterling.tenancy.authentication.tokens import new_token
     from clusterling.tenancy.authorization import ADMIN
@@ -359,7 +390,7 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
     from clusterling.server import ApiServer
 
     try:
-        async with sqlite.open(directory.database) as store:
+        async with _opened(config, directory) as store:
             directory.write_format()
             context, ca_pem = _tls(config, directory)
             token = directory.admin_token() or new_token()
@@ -385,6 +416,22 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
         raise CliError(
             f"the server failed: {_leaf(error)!r}", "see its log; --log-level debug says more"
         ) from error
+
+
+def _opened(config: Config, directory: DataDirectory) -> AbstractAsyncContextManager[Store]:
+    if not config.store:
+        from clusterling.storage import sqlite
+
+        return sqlite.open(directory.database)
+    from clusterling.storage.opening import open_store
+
+    try:
+        directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CliError(
+            f"{directory.path} cannot be made: {error.strerror}", "name another with --data-dir"
+        ) from error
+    return open_store(config.store, password=config.store_password)
 
 
 def _leaf(error: BaseException) -> BaseException:

@@ -412,7 +412,7 @@ class PostgresBackend:
         if wanted:
             with contextlib.suppress(StorageError):
                 rows = await self._readers.call(lambda db: db.fetch(BEFORE, wanted, timeout=QUERY_S))
-                before = dict(rows)
+                before = {row[0]: row[1] for row in rows}
             if self._head != base:
                 return
         events: list[Event] = []
@@ -621,7 +621,7 @@ class PostgresBackend:
 
     # Reading.
 
-    async def _fetch(self, sql: str, *values: object) -> list[Record]:
+    async def _fetch(self, sql: str, *values: object) -> Sequence[Record]:
         return await self._readers.call(lambda db: db.fetch(sql, *values, timeout=READ_S))
 
     async def _list_past(self, position: str, end: str, limit: int, at: int) -> Page:
@@ -730,7 +730,7 @@ async def _prepare(db: Connection[Record], address: Address) -> None:
 async def start(address: Address) -> PostgresBackend:
     """A backend over the database, whose tables are made where they are missing. Raises StoreOpenError."""
     try:
-        db = await connect(address, timeout=2 * CONNECT_S)
+        db = await connect(address, seconds=2 * CONNECT_S)
         try:
             await _prepare(db, address)
             row = await db.fetchrow(GREET)

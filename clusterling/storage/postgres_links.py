@@ -87,20 +87,21 @@ def parse(url: str, password: str | None = None) -> Address:
     user = f"{unquote(parts.username)}@" if parts.username else ""
     hosts = parts.netloc.rpartition("@")[2]
     shown = f"postgres://{user}{hosts}{parts.path}"
+    if not any(name == "target_session_attrs" for name, _ in kept):
+        kept.append(("target_session_attrs", "primary"))  # A standby may not have what was acknowledged.
     dsn = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(kept), ""))
     return Address(dsn, schema, shown, password)
 
 
-async def connect(address: Address, *, timeout: float = CONNECT_S) -> Connection[Record]:
+async def connect(address: Address, *, seconds: float = CONNECT_S) -> Connection[Record]:
     """A connection to the primary. Raises what asyncpg raises, OSError and TimeoutError."""
     import asyncpg
 
-    async with asyncio.timeout(timeout):  # asyncpg's own is for each host it tries.
+    async with asyncio.timeout(seconds):  # asyncpg's own is for each host it tries.
         return await asyncpg.connect(
             address.dsn,
             password=address.password,
-            target_session_attrs="primary" if "target_session_attrs" not in address.dsn else None,
-            timeout=timeout,
+            timeout=seconds,
             statement_cache_size=64,
             server_settings={
                 "application_name": "clusterling",
