@@ -67,7 +67,12 @@ class ClusterPool:
         return len(self._served)
 
     async def find(self, name: str) -> Cluster | None:
-        """The cluster of that name; `ready()` before use. None only after the store was asked (decision 12)."""
+        """The cluster of that name; `ready()` before use. None only after the store was asked (decision 12).
+
+        Every request comes through here, so this is its barrier: what any replica acknowledged before it (a cluster
+        made or deleted, a CRD) is known to directory, caches and catalogs of this one from here on.
+        """
+        await self._store.fresh()
         record = await self._directory.named(name)
         return None if record is None else self._serve(record)
 
