@@ -33,6 +33,7 @@ from clusterling.storage.postgres_links import (
     READ_S,
     Address,
     Link,
+    NotConnected,
     Outage,
     Patience,
     Readers,
@@ -246,6 +247,7 @@ class PostgresBackend:
         self._tasks: set[asyncio.Task[None]] = set()
         self._notifying: asyncio.Task[None] | None = None
         self._closed = False
+        self._complaint = ""  # The last one that was logged.
 
     def begin(self) -> None:
         """Starts to follow."""
@@ -381,6 +383,9 @@ class PostgresBackend:
                         PUT, self._name, number, *batch.columns(), timeout=QUERY_S
                     )
                 )
+            except NotConnected as error:
+                patience = patience or Patience(self._outage)
+                await patience.after(error)
             except LostReply as error:
                 settled = await self._settle(number, error)
                 if settled["happened"]:
@@ -435,7 +440,8 @@ class PostgresBackend:
                 await self._follower.call(self._attend)
             except (LostReply, StorageError) as error:
                 _log.info("postgres-follower-cut error=%s", error)
-                self._refuse_asked(error, all_of_them=self._outage.long)
+                # An answer that says no will not be another one in a moment.
+                self._refuse_asked(error, all_of_them=self._outage.long or isinstance(error, StorageError))
             pause = 0.0 if self._head != head else min(max(2 * pause, 0.02), 1.0)
             await asyncio.sleep(pause)
 
@@ -536,6 +542,12 @@ class PostgresBackend:
             epoch, head = row["epoch"], row["head"]
         if epoch != self._identity.epoch:
             self._begin_anew(epoch, head)
+
+    def _unfit(self, why: str) -> Unavailable:
+        if self._complaint != why:
+            self._complaint = why
+            _log.error("postgres-unfit reason=%s", why)
+        return Unavailable(why)
 
     def _heard(self, _db: object, _pid: int, _channel: str, payload: object) -> None:
         """Another replica, or this one, says how far the store has come."""

@@ -42,6 +42,10 @@ class Lost(Exception):
     """The connection is gone, and with it the reply."""
 
 
+class NotConnected(Lost):
+    """There is no connection, so nothing was asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a database is and how to get in. `shown` has no password."""
@@ -206,7 +210,7 @@ class Link:
         self._connection: Connection[Record] | None = None
 
     async def connection(self) -> Connection[Record]:
-        """The connection, made in one attempt where there is none. Raises Lost, and StorageErrors of `greet`."""
+        """The connection, made in one attempt where there is none. Raises NotConnected, and StorageErrors of `greet`."""
         if self._connection is not None:
             if not self._connection.is_closed():
                 return self._connection
@@ -220,7 +224,7 @@ class Link:
                 made.terminate()
             if isinstance(error, Exception) and not isinstance(error, StorageError):
                 self._outage.note_failure()
-                raise Lost(str(error)) from error
+                raise NotConnected(str(error) or type(error).__name__) from error
             raise
         self._outage.note_success()
         self._connection = made

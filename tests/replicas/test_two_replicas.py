@@ -74,7 +74,7 @@ async def replicas(
     database: postgres_server.PostgresServer, request: pytest.FixtureRequest
 ) -> AsyncIterator[tuple[ApiServer, ApiServer]]:
     """Two servers; the first does what controllers do."""
-    url = f"{database.url}?schema=t{abs(hash(request.node.name)) % 10**9}"
+    url = f"{database.url}&schema=t{abs(hash(request.node.name)) % 10**9}"
     async with AsyncExitStack() as stack:
         servers = []
         for controllers in (True, False):

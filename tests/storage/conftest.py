@@ -29,4 +29,4 @@ def postgres_url(postgres: postgres_server.PostgresServer) -> str:
 
 
 def new_url(server: postgres_server.PostgresServer) -> str:
-    return f"{server.url}?schema=s{next(_numbers)}"
+    return f"{server.url}&schema=s{next(_numbers)}"

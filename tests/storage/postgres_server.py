@@ -6,6 +6,7 @@ CLUSTERLING_TEST_POSTGRES (separated by colons, each with `postgres` and `initdb
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -43,7 +44,7 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        return f"postgres://{USER}@127.0.0.1:{self.port}/postgres"
+        return f"postgres://{USER}@127.0.0.1:{self.port}/postgres?sslmode=disable"
 
     @property
     def pid(self) -> int:
@@ -88,11 +89,23 @@ class PostgresServer:
         """Ends it at once, as a machine that fails would; `start` recovers."""
         if self._process is None:
             return
-        # The session is its own: the children, which would go on for a moment, go with it.
-        os.killpg(self._process.pid, signal.SIGKILL)
+        children = self._family()[1:] if self._process.poll() is None else []
+        self._process.kill()
         self._process.wait()
+        for pid in children:  # They would go on for a moment.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process = None
         (self._directory / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        """Stands still, all of it, as if the machine did."""
+        for pid in self._family():
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        for pid in self._family():
+            os.kill(pid, signal.SIGCONT)
 
     def copy_data(self, to: Path) -> None:
         """A cold copy; the server must be stopped."""
@@ -103,6 +116,11 @@ class PostgresServer:
         shutil.rmtree(self._directory / "data")
         shutil.copytree(source, self._directory / "data", symlinks=True)
         _give_away(self._directory / "data")
+
+    def _family(self) -> list[int]:
+        """The server and its children, which have sessions of their own."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self.pid, *map(int, children)]
 
     def log_tail(self) -> str:
         lines = (self._directory / "log").read_text(errors="replace").splitlines()

@@ -3,30 +3,59 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+import itertools
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from typing import Any, TypeVar
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
 
-from clusterling.storage import postgres, postgres_links
-from clusterling.storage.cache import CachedStore
+from clusterling.storage import postgres as postgres_store
+from clusterling.storage import postgres_links
+from clusterling.storage.cache import CacheBudget, CachedStore
 from clusterling.storage.keyspace import Keyspace
-from clusterling.storage.store import ABSENT, Entry, Event, RevisionConflict, Store, UnknownOutcome, Watch
+from clusterling.storage.postgres import open as open_postgres
+from clusterling.storage.store import (
+    ABSENT,
+    Compacted,
+    Entry,
+    Event,
+    Guard,
+    Identity,
+    Op,
+    Page,
+    RevisionConflict,
+    Store,
+    StoreOpenError,
+    Unavailable,
+    UnknownOutcome,
+    Watch,
+)
 from clusterling.testing.store_contract import PATIENCE_S, StoreContract, put, remove, take, told
+from tests.storage import postgres_server
+from tests.storage.conftest import new_url
+from tests.storage.postgres_server import USER, PostgresServer
+from tests.storage.test_model import EXAMPLES, Make, StoreMachine, finish
+
+T = TypeVar("T")
 
 
 class TestPostgres(StoreContract):
     @pytest.fixture
     async def store(self, postgres_url: str) -> AsyncIterator[Store]:
-        async with postgres.open(postgres_url) as store:
+        async with open_postgres(postgres_url) as store:
             yield store
 
 
 class TestCacheOverPostgres(StoreContract):
     @pytest.fixture
     async def store(self, postgres_url: str) -> AsyncIterator[Store]:
-        async with postgres.open(postgres_url) as base, CachedStore(Keyspace(base, "mmmm")) as store:
+        async with open_postgres(postgres_url) as base, CachedStore(Keyspace(base, "mmmm")) as store:
             yield store
 
 
@@ -36,7 +65,7 @@ class TestCacheOverPostgres(StoreContract):
 @pytest.fixture
 async def replicas(postgres_url: str) -> AsyncIterator[list[Store]]:
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(postgres.open(postgres_url)) for _ in range(3)]
+        yield [await stack.enter_async_context(open_postgres(postgres_url)) for _ in range(3)]
 
 
 async def counted(store: Store, key: str, times: int) -> list[int]:
@@ -167,7 +196,7 @@ async def test_all_replicas_have_one_identity(replicas: list[Store]) -> None:
 async def test_replicas_that_open_an_empty_database_together_make_one_store(postgres_url: str) -> None:
     async with AsyncExitStack() as stack:
         stores = await asyncio.gather(
-            *(stack.enter_async_context(postgres.open(postgres_url)) for _ in range(4))
+            *(stack.enter_async_context(open_postgres(postgres_url)) for _ in range(4))
         )
         await put(stores[0], "apps/things/a", b"")
         assert [await store.count("") for store in stores] == [1] * 4
@@ -251,7 +280,7 @@ async def test_cut_connections_lose_no_acknowledged_write_and_no_event(
 
 async def test_a_batch_whose_reply_was_lost_is_looked_up_not_repeated(postgres_url: str) -> None:
     """Increments under cut connections: one that was told refused, but happened, would be counted twice."""
-    async with postgres.open(postgres_url) as store:
+    async with open_postgres(postgres_url) as store:
         await put(store, "apps/things/ns/n", b"0")
         cutting = asyncio.create_task(killed(postgres_url, 20, 0.05))
         done = 0
@@ -266,22 +295,385 @@ async def test_a_batch_whose_reply_was_lost_is_looked_up_not_repeated(postgres_u
 
 async def test_a_batch_given_up_never_happens(postgres_url: str) -> None:
     """What is still on its way when its outcome is looked up, is refused when it arrives."""
-    async with postgres.open(postgres_url) as store:
+    async with open_postgres(postgres_url) as store:
         await put(store, "apps/things/a", b"1")
         address = postgres_links.parse(postgres_url)
         db = await postgres_links.connect(address)
         try:
             late = ("w", 7, [0], ["apps/things/a"], [b"late"], [None], [None], [], [], [])
-            settled = await db.fetchrow(postgres.SETTLE, "w", 7)
+            settled = await db.fetchrow(postgres_store.SETTLE, "w", 7)
             assert settled is not None and settled["happened"] is False
             with pytest.raises(asyncpg.PostgresError, match="given up"):
-                await db.fetchrow(postgres.PUT, *late)
-            again = await db.fetchrow(postgres.PUT, "w", 8, *late[2:])
+                await db.fetchrow(postgres_store.PUT, *late)
+            again = await db.fetchrow(postgres_store.PUT, "w", 8, *late[2:])
             assert again is not None
-            known = await db.fetchrow(postgres.SETTLE, "w", 8)
+            known = await db.fetchrow(postgres_store.SETTLE, "w", 8)
             assert known is not None
             assert known["happened"] is True and known["base_revision"] == again["base_revision"]
         finally:
             await db.close()
         entry = await store.get("apps/things/a")
         assert entry is not None and entry.value == b"late"
+
+
+# The model of test_model.py.
+
+
+def model_examples() -> int:
+    return EXAMPLES if EXAMPLES != 60 else 25
+
+
+def run_model(make: Make, finished: Callable[[str, bytes, int], bytes] | None = None) -> None:
+    attributes: dict[str, Any] = {"make": staticmethod(make)}
+    if finished is not None:
+        attributes["finished"] = staticmethod(finished)
+    run_state_machine_as_test(
+        type("Machine", (StoreMachine,), attributes),
+        settings=settings(
+            max_examples=model_examples(),
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=EXAMPLES == 60,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_it_does_what_the_model_does(postgres: PostgresServer) -> None:
+    async def make(stack: AsyncExitStack, _directory: Path) -> Store:
+        return await stack.enter_async_context(open_postgres(new_url(postgres)))
+
+    run_model(make)
+
+
+def test_a_cache_over_it_does_what_the_model_does(postgres: PostgresServer) -> None:
+    async def make(stack: AsyncExitStack, _directory: Path) -> Store:
+        base = await stack.enter_async_context(open_postgres(new_url(postgres)))
+        await base.write([Op("ic/g/r/a/x", b"theirs"), Op("idd/g/r/a/x", b"theirs")])
+        budget = CacheBudget(bytes_max=9000)
+        return await stack.enter_async_context(
+            CachedStore(Keyspace(base, "id"), finish=finish, budget=budget)
+        )
+
+    run_model(make, finish)
+
+
+class AnyReplica:
+    """A Store that sends each call to the next of several replicas, and watches through the first.
+
+    Before a call that reads memory it asks `fresh`, as the service does before each request.
+    """
+
+    def __init__(self, replicas: Sequence[Store]) -> None:
+        self._replicas = itertools.cycle(replicas)
+        self._first = replicas[0]
+
+    async def get(self, key: str) -> Entry | None:
+        return await next(self._replicas).get(key)
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page:
+        return await next(self._replicas).list(prefix, after=after, limit=limit, revision=revision)
+
+    async def count(self, prefix: str) -> int:
+        return await next(self._replicas).count(prefix)
+
+    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+        revisions = await next(self._replicas).write(ops, guards)
+        await self._first.fresh()
+        return revisions
+
+    def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
+        return self._first.watch(prefix, after=after)
+
+    def head(self) -> int:
+        return self._first.head()
+
+    async def fresh(self) -> int:
+        return await self._first.fresh()
+
+    async def compact(self, horizon: int) -> None:
+        await next(self._replicas).compact(horizon)
+
+    async def drop(self, prefix: str) -> None:
+        await next(self._replicas).drop(prefix)
+        await self._first.fresh()
+
+    async def expired(self, now: int, limit: int) -> Sequence[Entry]:
+        return await next(self._replicas).expired(now, limit)
+
+    async def identity(self) -> Identity:
+        return await next(self._replicas).identity()
+
+
+def test_three_replicas_do_what_the_model_of_one_store_does(postgres: PostgresServer) -> None:
+    async def make(stack: AsyncExitStack, _directory: Path) -> Store:
+        url = new_url(postgres)
+        return AnyReplica([await stack.enter_async_context(open_postgres(url)) for _ in range(3)])
+
+    run_model(make)
+
+
+class TestThreeReplicas(StoreContract):
+    @pytest.fixture
+    async def store(self, postgres_url: str) -> AsyncIterator[Store]:
+        async with AsyncExitStack() as stack:
+            yield AnyReplica([await stack.enter_async_context(open_postgres(postgres_url)) for _ in range(3)])
+
+
+# A server of the test's own, which is stopped, killed, put back.
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    try:
+        with postgres_server.running() as server:
+            yield server
+    except postgres_server.NoPostgres as reason:
+        pytest.skip(str(reason))
+
+
+async def eventually(attempt: Callable[[], Awaitable[T]]) -> T:
+    """The result of the first attempt that the store does not refuse."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await attempt()
+            except (Unavailable, UnknownOutcome):
+                await asyncio.sleep(0.05)
+
+
+async def test_while_the_database_stands_still_nothing_is_answered_and_then_all_goes_on(
+    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("QUERY_S", "PATIENCE_S"):
+        for module in (postgres_store, postgres_links):
+            monkeypatch.setattr(module, name, 0.5)
+    monkeypatch.setattr(postgres_store, "READ_S", 0.5)
+    monkeypatch.setattr(postgres_links, "CONNECT_S", 0.5)
+    async with (
+        open_postgres(own_server.url) as one,
+        open_postgres(own_server.url) as two,
+        two.watch("", after=two.head()) as watch,
+    ):
+        first = await put(one, "apps/things/a", b"1")
+        await two.fresh()
+        own_server.pause()
+        try:
+            with pytest.raises((Unavailable, UnknownOutcome)):
+                await put(one, "apps/things/b", b"2")
+            for ask in (two.fresh, lambda: two.get("apps/things/a"), lambda: two.list("apps/")):
+                with pytest.raises(Unavailable):
+                    await ask()
+            for _ in range(3):  # Long away: refused without a wait.
+                with pytest.raises(Unavailable):
+                    await put(one, "apps/things/c", b"3")
+        finally:
+            own_server.resume()
+        last = await eventually(lambda: put(one, "apps/things/d", b"4"))
+        await eventually(two.fresh)
+        seen = await followed(watch, last)
+        assert seen[0] == (first, "apps/things/a", b"1") and seen[-1] == (last, "apps/things/d", b"4")
+        there = {entry.key: entry.revision for entry in (await two.list("")).entries}
+        assert {key: revision for revision, key, _ in seen} == there
+
+
+async def test_what_was_acknowledged_survives_a_killed_database(own_server: PostgresServer) -> None:
+    acknowledged: dict[str, int] = {}
+    async with (
+        open_postgres(own_server.url) as one,
+        open_postgres(own_server.url) as two,
+        two.watch("", after=two.head()) as watch,
+    ):
+        done = False
+
+        async def write(name: int) -> None:
+            number = 0
+            while not done:
+                number += 1
+                key = f"apps/things/{name}-{number}"
+                try:
+                    acknowledged[key] = await put(one, key, b"v", ABSENT)
+                except (Unavailable, UnknownOutcome):
+                    await asyncio.sleep(0.05)
+
+        writers = [asyncio.create_task(write(name)) for name in range(4)]
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            own_server.kill()
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(own_server.start)
+            await eventually(one.fresh)
+        done = True
+        await asyncio.gather(*writers)
+        await eventually(two.fresh)
+        there = {entry.key: entry.revision for entry in (await two.list("")).entries}
+        assert acknowledged and acknowledged.items() <= there.items()
+        seen = await followed(watch, max(there.values()))
+        assert [revision for revision, _, _ in seen] == sorted(there.values())
+
+
+async def test_a_database_put_back_ends_watches_and_takes_up_beyond_what_was_seen(
+    own_server: PostgresServer, tmp_path: Path
+) -> None:
+    async with (
+        open_postgres(own_server.url) as one,
+        open_postgres(own_server.url) as two,
+        CachedStore(Keyspace(two, "id")) as cache,
+    ):
+        kept = await put(one, "id/apps/things/kept", b"kept")
+        before = await one.identity()
+        own_server.stop()
+        own_server.copy_data(tmp_path / "backup")
+        await asyncio.to_thread(own_server.start)
+        await eventually(one.fresh)
+        lost = await eventually(lambda: put(one, "id/apps/things/lost", b"lost"))
+        assert len((await eventually(lambda: cache.list("apps/things/"))).entries) == 2
+        async with two.watch("", after=lost) as watch:
+            own_server.stop()
+            own_server.restore_data(tmp_path / "backup")
+            await asyncio.to_thread(own_server.start)
+            await eventually(one.fresh)
+            await eventually(two.fresh)
+            with pytest.raises(Compacted):
+                async with asyncio.timeout(PATIENCE_S):
+                    await anext(watch)
+        assert one.head() > lost and two.head() > lost
+        after = await one.identity()
+        assert after.id == before.id and after.epoch == before.epoch + 1
+        assert await two.identity() == after
+        page = await cache.list("apps/things/")
+        assert [(entry.key[-4:], entry.revision) for entry in page.entries] == [("kept", kept)]
+        with pytest.raises(Compacted):
+            await one.list("id/", revision=lost)
+        with pytest.raises(RevisionConflict):
+            await put(one, "id/apps/things/lost", b"", lost)
+        async with two.watch("", after=two.head()) as watch:
+            revision = await put(one, "id/apps/things/new", b"")
+            assert [event.revision for event in await take(watch, 1)] == [revision]
+        assert revision > lost
+
+
+# Space.
+
+
+async def test_rewriting_forever_does_not_grow_the_database(postgres_url: str) -> None:
+    value = b"{" + b"x" * 4000
+    db = await postgres_links.connect(postgres_links.parse(postgres_url))
+    try:
+        async with open_postgres(postgres_url) as store:
+            sizes: list[int] = []
+            for _ in range(6):
+                for _ in range(40):
+                    await store.write([Op(f"apps/things/{n}", value) for n in range(50)])
+                await store.compact(store.head())
+                # As autovacuum does, and compaction itself after more than this.
+                await db.execute("VACUUM log, state")
+                sizes.append(await db.fetchval("SELECT pg_total_relation_size('log')"))
+            # Each key's value, and the one before the newest write, which a list at the horizon's edge follows.
+            assert await db.fetchval("SELECT count(*) FROM log") <= 51
+            assert sizes[-1] <= 2 * sizes[0], sizes
+    finally:
+        await db.close()
+
+
+# Opening.
+
+
+async def refused(url: str, password: str | None = None) -> str:
+    """What opening says: one line for an operator."""
+    with pytest.raises(StoreOpenError) as caught:
+        async with open_postgres(url, password=password):
+            pass
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+async def test_what_keeps_it_from_opening_is_said_in_a_line_without_the_password(
+    postgres: PostgresServer,
+) -> None:
+    there = f"127.0.0.1:{postgres.port}"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        free = probe.getsockname()[1]
+    assert "cannot be reached" in await refused(f"postgres://u:secret@127.0.0.1:{free}/db")
+    assert "does not exist" in await refused(f"postgres://{USER}:secret@{there}/nothing")
+    assert "names no database" in await refused(f"postgres://{USER}:secret@{there}")
+    assert "schema=A-b" in await refused(f"postgres://{USER}:secret@{there}/postgres?schema=A-b")
+    for url in (f"postgres://u:secret@127.0.0.1:{free}/db", f"postgres://{USER}:secret@{there}/nothing"):
+        assert "secret" not in await refused(url)
+
+
+async def test_a_password_given_apart_goes_before_the_urls(postgres: PostgresServer) -> None:
+    db = await asyncpg.connect(postgres.url)
+    try:
+        await db.execute("CREATE ROLE locked LOGIN PASSWORD 'right'")
+        await db.execute("CREATE SCHEMA locked AUTHORIZATION locked")
+    finally:
+        await db.close()
+    url = f"postgres://locked:wrong@127.0.0.1:{postgres.port}/postgres?schema=locked"
+    assert "lets nobody in" in await refused(url)
+    assert "lets nobody in" in await refused(url, "also wrong")
+    async with open_postgres(url, password="right") as store:
+        await put(store, "apps/things/a", b"")
+
+
+async def test_a_user_without_rights_is_told_which_are_missing(postgres: PostgresServer) -> None:
+    db = await asyncpg.connect(postgres.url)
+    try:
+        await db.execute("CREATE ROLE nobody LOGIN")
+    finally:
+        await db.close()
+    assert "create its schema" in await refused(
+        f"postgres://nobody@127.0.0.1:{postgres.port}/postgres?schema=x"
+    )
+
+
+async def test_a_schema_of_something_else_is_left_alone(postgres: PostgresServer, postgres_url: str) -> None:
+    schema = postgres_links.parse(postgres_url).schema
+    db = await asyncpg.connect(postgres.url)
+    try:
+        await db.execute(f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.log (mine text)")
+        assert "belongs to something else" in await refused(postgres_url)
+        assert await db.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema) == 1
+    finally:
+        await db.close()
+
+
+async def test_an_older_version_is_refused_by_what_a_newer_one_migrated(postgres_url: str) -> None:
+    async with open_postgres(postgres_url) as store:
+        await put(store, "apps/things/a", b"")
+        db = await postgres_links.connect(postgres_links.parse(postgres_url))
+        try:
+            await db.execute("INSERT INTO migrations (number, name) VALUES (9999, 'later')")
+        finally:
+            await db.close()
+        assert "9999" in await refused(postgres_url)
+        # One that runs goes on over the connections it has, and is refused with the next ones.
+        await put(store, "apps/things/b", b"")
+        await killed(postgres_url, 1, 0)
+        with pytest.raises((Unavailable, UnknownOutcome)):  # The latter where the cut is not noticed yet.
+            await put(store, "apps/things/c", b"")
+        with pytest.raises(Unavailable):
+            await store.get("apps/things/a")
+
+
+async def test_a_reopened_store_has_everything_and_goes_on(postgres_url: str) -> None:
+    async with open_postgres(postgres_url) as store:
+        first = await put(store, "apps/things/a", b"one")
+        identity = await store.identity()
+    async with open_postgres(postgres_url) as store:
+        assert await store.identity() == identity and store.head() == first
+        assert await store.get("apps/things/a") == Entry("apps/things/a", b"one", first)
+        assert await put(store, "apps/things/a", b"two", first) > first
+
+
+async def test_a_key_too_long_for_an_index_fails_alone(postgres_url: str) -> None:
+    async with open_postgres(postgres_url) as store:
+        results = await asyncio.gather(
+            put(store, "apps/things/ns/a", b""),
+            put(store, "apps/things/ns/" + "é" * 1500, b""),
+            put(store, "apps/things/ns/" + "x" * 2000, b""),
+            return_exceptions=True,
+        )
+        assert [type(result).__name__ for result in results] == ["int", "TooLarge", "int"]
+        assert await store.get("apps/things/\0") is None
