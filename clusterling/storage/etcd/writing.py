@@ -1,0 +1,297 @@
+"""Batches of writes as etcd transactions.
+
+Every transaction of a batch is a nested one of its own, with its own comparisons, so one that is refused fails none of
+its neighbours; the outer one holds what all depend on (`Footing`). etcd allows 128 operations along any path of
+nesting, and counts a level as the larger of its comparisons and operations: `groups` cuts batches to that, `_spread`
+long lists of operations. What has more comparisons than that is done on sight of the whole batch record instead
+(`EtcdBackend._commit_exactly`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from clusterling.storage.backend import Drops, Transaction, refusal
+from clusterling.storage.etcd.layout import BatchRecord, Layout, State, bounds, index_of, wrapped
+from clusterling.storage.etcd.wire import rpc
+from clusterling.storage.store import ABSENT, Op, StorageError
+
+PATH_OPS_MAX: Final = 128  # etcd's --max-txn-ops.
+FOOTING: Final = 3
+SPREAD: Final = 20  # Operations in each part of a list that is too long for one level.
+
+_COMPARE: Final = rpc.Compare
+_EQUAL, _GREATER, _LESS = _COMPARE.EQUAL, _COMPARE.GREATER, _COMPARE.LESS
+
+
+@dataclass(frozen=True, slots=True)
+class Footing:
+    """What a writer believes about the store. If any of it is not so, its batch does nothing.
+
+    `seen`: the last batch known, which a store that was restored from an older backup has not got.
+    """
+
+    state: State
+    writer: bytes
+    writer_mod: int
+    seen: int
+
+    def comparisons(self, layout: Layout) -> list[Any]:
+        return [
+            mod_is(layout.state, self.state.mod_revision),
+            mod_is(self.writer, self.writer_mod),
+            _mod(layout.batch, _GREATER, self.seen - 1),
+        ]
+
+    def questions(self, layout: Layout) -> list[Any]:
+        """What to ask when it was not so; `answers` are in this order."""
+        return [get(layout.state), get(self.writer), get(layout.batch)]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch on its way: the request, the numbers each transaction gets, and its random name."""
+
+    request: Any
+    name: bytes
+    starts: Sequence[int]  # The index of each transaction's first op.
+    questions: Sequence[Sequence[str]]  # The keys asked about where the transaction is refused.
+
+
+def get(key: bytes, *, keys_only: bool = False, revision: int = 0) -> Any:
+    return rpc.RequestOp(request_range=rpc.RangeRequest(key=key, keys_only=keys_only, revision=revision))
+
+
+def put(key: bytes, value: bytes) -> Any:
+    return rpc.RequestOp(request_put=rpc.PutRequest(key=key, value=value))
+
+
+def delete(key: bytes, end: bytes = b"") -> Any:
+    return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key, range_end=end))
+
+
+def mod_is(key: bytes, mod_revision: int) -> Any:
+    return _mod(key, _EQUAL, mod_revision)
+
+
+def mod_below(key: bytes, mod_revision: int, end: bytes = b"") -> Any:
+    """Holds where the key was last written before, or is absent; with `end`, for every key of a range."""
+    return _COMPARE(key=key, range_end=end, target=_COMPARE.MOD, result=_LESS, mod_revision=mod_revision)
+
+
+def _mod(key: bytes, result: int, mod_revision: int) -> Any:
+    return _COMPARE(key=key, target=_COMPARE.MOD, result=result, mod_revision=mod_revision)
+
+
+def _value(key: bytes, result: int, value: bytes) -> Any:
+    return _COMPARE(key=key, target=_COMPARE.VALUE, result=result, value=value)
+
+
+def groups(transactions: Sequence[Transaction]) -> Iterator[Sequence[int]]:
+    """The transactions' positions, in order, in groups that fit one etcd transaction each."""
+    group: list[int] = []
+    deepest = 0
+    for position, transaction in enumerate(transactions):
+        weight = _weight(transaction)
+        deeper = max(deepest, weight)
+        if group and len(group) + 1 + 2 + deeper > PATH_OPS_MAX:
+            yield group
+            group, deeper = [], weight
+        group.append(position)
+        deepest = deeper
+    if group:
+        yield group
+
+
+def _weight(transaction: Transaction) -> int:
+    """What the transaction takes of the path."""
+    expected = [guard.revision for guard in transaction.guards]
+    comparisons = 0
+    for op in transaction.ops:
+        if op.expected is not None:
+            expected.append(op.expected)
+        if op.value is None:
+            comparisons += 1
+    comparisons += sum(1 if revision == ABSENT else 3 for revision in expected)
+    operations = len(transaction.ops) + len({op.expires_at for op in transaction.ops}) + 2
+    if max(operations, len(expected)) <= SPREAD:
+        return max(comparisons, operations)
+    return max(comparisons, operations // SPREAD + 1) + SPREAD
+
+
+def fits(transaction: Transaction) -> bool:
+    """Whether its comparisons can be made in one etcd transaction at all."""
+    return _weight(transaction) + FOOTING <= PATH_OPS_MAX
+
+
+def batch(layout: Layout, footing: Footing, transactions: Sequence[Transaction]) -> Batch:
+    """The transactions as one request; more than one fit (`groups`)."""
+    name = secrets.token_bytes(8)
+    drops = footing.state.dropping()
+    starts: list[int] = []
+    deletes: dict[str, int] = {}
+    index = 0
+    for transaction in transactions:
+        starts.append(index)
+        for op in transaction.ops:
+            if op.value is None:
+                deletes[op.key] = index
+            index += 1
+    record = [
+        put(layout.batch, BatchRecord(index, deletes).encoded()),
+        put(footing.writer, name),
+    ]
+    questions: list[Sequence[str]] = []
+    nested: list[Any] = []
+    alone = len(transactions) == 1
+    for start, transaction in zip(starts, transactions, strict=True):
+        comparisons, asked = _comparisons(layout, footing.state, drops, transaction)
+        questions.append(asked)
+        operations = [
+            *(record if alone else ()),
+            *changes(layout, transaction.ops, start, name.hex()),
+        ]
+        nested.append(
+            _nested(
+                comparisons,
+                _spread(operations),
+                _spread([get(layout.key(key), keys_only=True) for key in asked]),
+            )
+        )
+    request = rpc.TxnRequest(
+        compare=footing.comparisons(layout),
+        success=nested if alone else [*record, *nested],
+        failure=footing.questions(layout),
+    )
+    return Batch(request, name, starts, questions)
+
+
+def exact(layout: Layout, footing: Footing, transaction: Transaction, batch_mod: int) -> Batch:
+    """One transaction whose conditions have been looked at: it happens if nothing at all was written since."""
+    name = secrets.token_bytes(8)
+    deletes = {op.key: index for index, op in enumerate(transaction.ops) if op.value is None}
+    request = rpc.TxnRequest(
+        compare=[*footing.comparisons(layout), mod_is(layout.batch, batch_mod)],
+        success=_spread(
+            [
+                put(layout.batch, BatchRecord(len(transaction.ops), deletes).encoded()),
+                put(footing.writer, name),
+                *changes(layout, transaction.ops, 0, name.hex()),
+            ]
+        ),
+        failure=footing.questions(layout),
+    )
+    return Batch(request, name, [0], [()])
+
+
+def changes(layout: Layout, ops: Sequence[Op], start: int, name: str) -> list[Any]:
+    """The ops as puts and deletions, and what files those that expire."""
+    operations: list[Any] = []
+    expiring: dict[int, list[str]] = {}
+    for index, op in enumerate(ops, start):
+        key = layout.key(op.key)
+        if op.value is None:
+            operations.append(delete(key))
+            continue
+        operations.append(put(key, wrapped(op.value, index, op.expires_at)))
+        if op.expires_at is not None:
+            expiring.setdefault(op.expires_at, []).append(op.key)
+    for at, keys in expiring.items():
+        operations.append(put(layout.expiry(at, f"{name}-{start:02x}"), orjson.dumps(keys)))
+    return operations
+
+
+def _comparisons(
+    layout: Layout, state: State, drops: Drops, transaction: Transaction
+) -> tuple[list[Any], list[str]]:
+    comparisons: list[Any] = []
+    asked: dict[str, None] = {}
+    for guard in transaction.guards:
+        asked[guard.key] = None
+        comparisons += _at(layout, state, drops, guard.key, guard.revision)
+    for op in transaction.ops:
+        if op.expected is not None:
+            asked[op.key] = None
+            comparisons += _at(layout, state, drops, op.key, op.expected)
+        if op.value is None and (op.expected is None or op.expected == ABSENT):
+            asked[op.key] = None
+            comparisons.append(_mod(layout.key(op.key), _GREATER, _floor(drops, op.key)))
+    return comparisons, list(asked)
+
+
+def _at(layout: Layout, state: State, drops: Drops, key: str, revision: int) -> Iterator[Any]:
+    """What holds where the key is at that revision, in a store in which these drops are being swept."""
+    place = layout.key(key)
+    floor = _floor(drops, key)
+    if revision == ABSENT:
+        yield mod_below(place, floor + 1)
+        return
+    mod_revision = state.mod_of(revision)
+    if mod_revision <= floor:
+        # From before the drop, or the epoch: no key is there.
+        yield mod_is(place, -1)
+        return
+    yield mod_is(place, mod_revision)
+    lowest, highest = bounds(index_of(revision))
+    if index_of(revision):
+        yield _value(place, _GREATER, lowest)
+    yield _value(place, _LESS, highest)
+
+
+def _floor(drops: Drops, key: str) -> int:
+    """What was written to the key at or below this revision of etcd's has been dropped."""
+    return drops.floor(key, at=1 << 62) if drops else 0
+
+
+def _nested(comparisons: Sequence[Any], success: Sequence[Any], failure: Sequence[Any]) -> Any:
+    return rpc.RequestOp(request_txn=rpc.TxnRequest(compare=comparisons, success=success, failure=failure))
+
+
+def _spread(operations: Sequence[Any]) -> Sequence[Any]:
+    """The operations, or unconditional transactions of some each, where they are too many for one level."""
+    if len(operations) <= SPREAD:
+        return operations
+    return [
+        _nested((), operations[start : start + SPREAD], ()) for start in range(0, len(operations), SPREAD)
+    ]
+
+
+def mods_found(response: Any) -> dict[bytes, int]:
+    """etcd's revision of every key found in a transaction's answers, nested ones included."""
+    found: dict[bytes, int] = {}
+    for answer in response.responses:
+        kind = answer.WhichOneof("response")
+        if kind == "response_range":
+            for kv in answer.response_range.kvs:
+                found[kv.key] = kv.mod_revision
+        elif kind == "response_txn":
+            found |= mods_found(answer.response_txn)
+    return found
+
+
+def refused_by(
+    layout: Layout, state: State, transaction: Transaction, asked: Sequence[str], found: dict[bytes, int]
+) -> StorageError | None:
+    """Why it was refused, as far as etcd's revisions tell; None where only an index within a batch differs."""
+    drops = state.dropping()
+    expected = {op.key: op.expected for op in transaction.ops if op.expected}
+    expected |= {guard.key: guard.revision for guard in transaction.guards if guard.revision}
+    known = set(asked)
+
+    def revision_of(key: str) -> int:
+        if key not in known:
+            return 1 << 62  # Nothing depends on it.
+        mod_revision = found.get(layout.key(key), 0)
+        if mod_revision <= _floor(drops, key):
+            return ABSENT
+        wanted = expected.get(key)
+        if wanted is not None and state.mod_of(wanted) == mod_revision:
+            return wanted
+        return state.revision(mod_revision, 0)
+
+    return refusal(transaction, revision_of)
