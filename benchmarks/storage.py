@@ -1,6 +1,6 @@
 """What each store and wrapper costs: CPU of the whole process (all threads) per operation, in microseconds.
 
-    python -m benchmarks.storage [--directory DIR] [--seconds S]
+    python -m benchmarks.storage [--directory DIR] [--seconds S] [--postgres]
 
 Values are 1 KB, as in the other benchmarks. `get` and `list 500` are of keys in memory or in SQLite's page cache; a
 delivery is one event taken by one of 1,000 watches of the same prefix.
@@ -14,16 +14,17 @@ import itertools
 import platform
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 from clusterling.storage import memory, sqlite
 from clusterling.storage.cache import CachedStore
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.metered import MeteredStore
+from clusterling.storage.opening import open_store
 from clusterling.storage.overlay import Overlay
-from clusterling.storage.store import Op, Store
+from clusterling.storage.store import ABSENT, Op, Store
 
 VALUE = b'{"apiVersion":"v1","kind":"ConfigMap","data":{"k":"' + b"x" * 960 + b'"}}'
 LISTED = 500
@@ -32,9 +33,21 @@ CLUSTER = "c" * 12
 
 Make = Callable[[AsyncExitStack, Path], Awaitable[Store]]
 
+_numbers = itertools.count()
+
 
 async def _memory(stack: AsyncExitStack, _directory: Path) -> Store:
     return await stack.enter_async_context(memory.open())
+
+
+def _of_url(url: str) -> Make:
+    """A store that replicas share, in a place of its own."""
+
+    async def make(stack: AsyncExitStack, _directory: Path) -> Store:
+        own = f"{url}{'&' if '?' in url else '?'}schema=bench{next(_numbers)}"
+        return await stack.enter_async_context(open_store(own))
+
+    return make
 
 
 async def _sqlite(stack: AsyncExitStack, directory: Path) -> Store:
@@ -158,6 +171,43 @@ async def deliver(store: Store, seconds: float) -> float:
         return await measured(seconds, batch)
 
 
+async def rates(make: Make, seconds: float, directory: Path) -> list[float]:
+    """Writes, and questions whether memory is fresh, per second of wall clock: here the server's time counts too."""
+
+    async def per_second(batch: Callable[[], Awaitable[int]]) -> float:
+        await batch()
+        done, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            done += await batch()
+        return done / (time.perf_counter() - start)
+
+    async with AsyncExitStack() as stack:
+        store = await make(stack, directory)
+        numbers = itertools.count()
+
+        async def create(in_flight: int) -> int:
+            async def writer() -> None:
+                for _ in range(256 // in_flight):
+                    await store.write([Op(f"core/configmaps/ns/c{next(numbers)}", VALUE, ABSENT)])
+
+            await asyncio.gather(*(writer() for _ in range(in_flight)))
+            return 256
+
+        async def fresh(in_flight: int) -> int:
+            async def asker() -> None:
+                for _ in range(256 // in_flight):
+                    await store.fresh()
+
+            await asyncio.gather(*(asker() for _ in range(in_flight)))
+            return 256
+
+        return [
+            await per_second(lambda count=count, work=work: work(count))  # type: ignore[misc]
+            for work in (create, fresh)
+            for count in (1, 16, 64)
+        ]
+
+
 async def row(make: Make, seconds: float, directory: Path) -> list[float]:
     async with AsyncExitStack() as stack:
         store = await make(stack, directory)
@@ -175,16 +225,45 @@ def main() -> None:
         "--directory", type=Path, help="where the SQLite files go; a temporary one by default"
     )
     parser.add_argument("--seconds", type=float, default=1.0, help="how long each figure is measured")
+    parser.add_argument(
+        "--postgres", action="store_true", help="also PostgreSQL, started for this with fsync on"
+    )
     options = parser.parse_args()
     print(
         f"CPU µs per operation, {platform.python_implementation()} {platform.python_version()}, SQLite {sqlite.VERSION}"
     )
     print(f"{'':28}{'write ×1':>10}{'×16':>8}{'×64':>8}{'get':>8}{'list 500':>10}{'delivery':>10}")
-    for name, make in STORES.items():
-        with tempfile.TemporaryDirectory(dir=options.directory) as directory:
-            one, sixteen, many, got, listed, delivered = asyncio.run(
-                row(make, options.seconds, Path(directory))
+    with ExitStack() as servers:
+        stores = dict(STORES)
+        shared = {}
+        if options.postgres:
+            from tests.storage import postgres_server
+
+            server = servers.enter_context(postgres_server.running(durable=True))
+            shared[f"postgres {server.version}"] = _of_url(server.url)
+            stores |= shared | {"cache(keyspace(postgres))": _cached(_keyspace(_of_url(server.url)))}
+        print_costs(stores, options.seconds, options.directory)
+        if shared:
+            print_rates({"sqlite": _sqlite, **shared}, options.seconds, options.directory)
+
+
+def print_rates(stores: Mapping[str, Make], seconds: float, directory: Path | None) -> None:
+    print(f"\nper second{'create ×1':>28}{'×16':>8}{'×64':>8}{'fresh ×1':>10}{'×16':>8}{'×64':>8}")
+    for name, make in stores.items():
+        with tempfile.TemporaryDirectory(dir=directory) as place:
+            figures = asyncio.run(rates(make, seconds, Path(place)))
+        print(
+            f"{name:28}"
+            + "".join(
+                f"{figure:10.0f}" if n in (0, 3) else f"{figure:8.0f}" for n, figure in enumerate(figures)
             )
+        )
+
+
+def print_costs(stores: Mapping[str, Make], seconds: float, place: Path | None) -> None:
+    for name, make in stores.items():
+        with tempfile.TemporaryDirectory(dir=place) as directory:
+            one, sixteen, many, got, listed, delivered = asyncio.run(row(make, seconds, Path(directory)))
         print(f"{name:28}{one:10.1f}{sixteen:8.1f}{many:8.1f}{got:8.2f}{listed:10.1f}{delivered:10.2f}")
 
 

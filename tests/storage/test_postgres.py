@@ -300,7 +300,7 @@ async def test_a_batch_given_up_never_happens(postgres_url: str) -> None:
         address = postgres_links.parse(postgres_url)
         db = await postgres_links.connect(address)
         try:
-            late = ("w", 7, [0], ["apps/things/a"], [b"late"], [None], [None], [], [], [])
+            late: tuple[Any, ...] = ("w", 7, [0], ["apps/things/a"], [b"late"], [None], [None], [], [], [])
             settled = await db.fetchrow(postgres_store.SETTLE, "w", 7)
             assert settled is not None and settled["happened"] is False
             with pytest.raises(asyncpg.PostgresError, match="given up"):
