@@ -75,12 +75,24 @@ STEP_PAUSE_S: Final = 0.002
 VACUUM_ROWS_MIN: Final = 20_000
 MIGRATION_WAIT_S: Final = 60
 JUMP: Final = 1 << 20  # How far beyond what was seen a new epoch begins: further than replicas are apart.
-LOCK: Final = 0x436C7374  # "Clst": the class of this program's advisory locks.
+# Classes of this program's advisory locks ("Clst" and on), whose second part is the schema's.
+LOCK_MIGRATE: Final = 0x436C7374
+LOCK_COMPACT: Final = 0x436C7375
+LOCK_PRESENT: Final = 0x436C7376
+JOINED: Final = "joined"  # What a replica says first; all else is a revision.
 
 GREET: Final = "SELECT c.id, c.epoch, c.head, (SELECT max(m.number) FROM migrations m) AS format FROM clock c"
 PUT: Final = "SELECT * FROM put_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 SETTLE: Final = "SELECT * FROM settle_batch($1, $2)"
 BEFORE: Final = "SELECT l.revision, l.value FROM log l WHERE l.revision = ANY ($1::bigint[])"
+
+# How many replicas there are: each holds this lock, shared, over the connection that follows.
+JOIN: Final = "SELECT pg_advisory_lock_shared($1, $2)"
+PRESENT: Final = """
+SELECT count(*) FROM pg_locks
+WHERE locktype = 'advisory' AND classid = $1::bigint::oid AND objid = $2::bigint::oid AND objsubid = 2
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 FOLLOW: Final = """
 SELECT c.epoch, c.head, r.revision, r.key, r.previous, r.value, r.before
@@ -242,6 +254,8 @@ class PostgresBackend:
         self._asked: list[tuple[float, asyncio.Future[None]]] = []
         self._recent: dict[int, bytes] = {}  # Values by revision, the oldest first.
         self._recent_bytes = 0
+        self._present = 1  # Replicas, with this one.
+        self._recount = False
         self._told = head  # How far other replicas have been notified.
         self._written = head
         self._tasks: set[asyncio.Task[None]] = set()
@@ -449,7 +463,10 @@ class PostgresBackend:
         """Answers every reason to look at the log, over one connection; ends with it."""
         await db.add_listener(self._channel, self._heard)
         db.add_termination_listener(lambda _db: self._wake.set())
+        await db.fetchval(JOIN, LOCK_PRESENT, _lock_of(self._address), timeout=QUERY_S)
+        await db.fetchval("SELECT pg_notify($1, $2)", self._channel, JOINED, timeout=QUERY_S)
         self._wake.set()  # What was said before the connection listened is found by looking.
+        self._recount = True
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -465,6 +482,17 @@ class PostgresBackend:
             for _, answer in asked:
                 if not answer.done():
                     answer.set_result(None)
+            if self._recount:
+                await self._count_peers(db)
+
+    async def _count_peers(self, db: Connection[Record]) -> None:
+        """Whether anybody wants to be told; one that has just come is told at once."""
+        self._recount = False
+        present = await db.fetchval(PRESENT, LOCK_PRESENT, _lock_of(self._address), timeout=QUERY_S)
+        if present > self._present:
+            self._told = min(self._told, self._written - 1)
+        self._present = present
+        self._notify()
 
     async def _round(self, db: Connection[Record]) -> int:
         """Publishes some of what is new; returns how far the store was."""
@@ -550,13 +578,20 @@ class PostgresBackend:
         return Unavailable(why)
 
     def _heard(self, _db: object, _pid: int, _channel: str, payload: object) -> None:
-        """Another replica, or this one, says how far the store has come."""
-        if not str(payload).isdigit() or int(str(payload)) > self._head:
-            self._wake.set()
+        """A replica, perhaps this one, says how far the store has come, or that it is there."""
+        if payload == JOINED:
+            self._recount = True
+        elif not str(payload).isdigit() or int(str(payload)) <= self._head:
+            return
+        self._wake.set()
 
     def _notify(self) -> None:
         """Tells the other replicas, soon: one notification may stand for many commits."""
-        if self._told < self._written and (self._notifying is None or self._notifying.done()):
+        if (
+            self._present > 1
+            and self._told < self._written
+            and (self._notifying is None or self._notifying.done())
+        ):
             self._notifying = self._spawn(self._tell(), "postgres notifier")
 
     async def _tell(self) -> None:
@@ -570,7 +605,7 @@ class PostgresBackend:
                 )
             except StorageError:
                 return  # They look by themselves, only later.
-            self._told = max(self._told, told)
+            self._told = told
             await asyncio.sleep(NOTIFY_EVERY_S)
 
     async def _ask(self) -> None:
@@ -610,6 +645,7 @@ class PostgresBackend:
 
     def _tick(self) -> None:
         if not self._closed:
+            self._recount = True
             self._wake.set()
             asyncio.get_running_loop().call_later(POLL_S, self._tick)
 
@@ -618,8 +654,9 @@ class PostgresBackend:
     async def _compact(self, db: Connection[Record], horizon: int) -> None:
         if not await db.fetchval("SELECT raise_horizon($1)", horizon, timeout=QUERY_S):
             return
-        key = zlib.crc32(self._address.schema.encode()) & 0x7FFFFFFF
-        if not await db.fetchval("SELECT pg_try_advisory_lock($1, $2)", LOCK, key, timeout=QUERY_S):
+        if not await db.fetchval(
+            "SELECT pg_try_advisory_lock($1, $2)", LOCK_COMPACT, _lock_of(self._address), timeout=QUERY_S
+        ):
             return  # Another replica is at it, and sees the new horizon.
         gone = 0
         while (step := await db.fetchval("SELECT compact_some($1)", STEP_ROWS, timeout=QUERY_S)) is not None:
@@ -658,6 +695,10 @@ class PostgresBackend:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _lock_of(address: Address) -> int:
+    return zlib.crc32(address.schema.encode()) & 0x7FFFFFFF
 
 
 def _key(entry: Entry) -> str:
@@ -711,9 +752,10 @@ async def _prepare(db: Connection[Record], address: Address) -> None:
         )
     if await db.fetchval("SHOW server_encoding") != "UTF8":
         raise StoreOpenError(f"{address.shown} is not in UTF8: create the database with ENCODING 'UTF8'")
-    key = -1 - (zlib.crc32(address.schema.encode()) & 0x7FFFFFFF)
     await db.execute(f"SET lock_timeout = '{MIGRATION_WAIT_S}s'")
-    await db.fetchval("SELECT pg_advisory_lock($1, $2)", LOCK, key, timeout=MIGRATION_WAIT_S)
+    await db.fetchval(
+        "SELECT pg_advisory_lock($1, $2)", LOCK_MIGRATE, _lock_of(address), timeout=MIGRATION_WAIT_S
+    )
     # The lock goes with the connection, which is only for this.
     if not await db.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", address.schema):
         await db.execute(f"CREATE SCHEMA {address.schema}")

@@ -53,7 +53,7 @@ def test_a_flag_goes_before_the_variable(config: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("listn: x", "listn is no flag of serve; there are data-dir, listen"),
+        ("listn: x", "listn is no flag of serve; there are data-dir, store"),
         ("config: x", "config is no flag of serve"),
         ("- a", "must be a map"),
         ("{", "is not YAML"),

@@ -15,6 +15,7 @@ import yaml
 from clusterling.cli.target import read_kubeconfig
 from clusterling.tenancy import pki
 from tests.cli.processes import PATIENCE_S, clusterling, serving
+from tests.storage import postgres_server
 
 
 def _get(url: str, ca: Path | None = None, token: str = "") -> int:
@@ -194,3 +195,35 @@ def test_a_directory_of_a_newer_release_is_refused_and_left_as_it_is(tmp_path: P
     assert refused.returncode == 1
     assert "was written by a newer Clusterling (format 1000" in refused.stderr
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_two_servers_over_one_postgres_are_one_service(tmp_path: Path) -> None:
+    try:
+        with postgres_server.running() as database:
+            password = tmp_path / "password"
+            password.write_text("not asked for here\n")
+            store = ("--store", database.url, "--store-password-file", str(password))
+            with serving(tmp_path / "one", *store) as one, serving(tmp_path / "two", *store) as two:
+                made = clusterling("create", "team", "--data-dir", str(one.data_dir))
+                assert made.returncode == 0, made.stderr
+                listed = clusterling("list", "--no-headers", "--data-dir", str(two.data_dir))
+                assert "team" in [line.split()[0] for line in listed.stdout.splitlines()]
+                assert not (one.data_dir / "state.db").exists()
+                assert stat.S_IMODE(one.data_dir.stat().st_mode) == 0o700
+    except postgres_server.NoPostgres as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("mysql://db/x", "no store is known by the scheme 'mysql'"),
+        ("sqlite://state.db", "three slashes"),
+        ("postgres://127.0.0.1:1/db", "cannot be reached"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_told_in_a_line(url: str, complaint: str, tmp_path: Path) -> None:
+    ended = clusterling(
+        "serve", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--store", url
+    )
+    assert ended.returncode == 1 and complaint in ended.stderr, ended.stderr

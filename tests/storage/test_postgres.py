@@ -677,3 +677,24 @@ async def test_a_key_too_long_for_an_index_fails_alone(postgres_url: str) -> Non
         )
         assert [type(result).__name__ for result in results] == ["int", "TooLarge", "int"]
         assert await store.get("apps/things/\0") is None
+
+
+async def test_an_epoch_begun_by_hand_after_a_restore_ends_what_was_seen_before(postgres_url: str) -> None:
+    """As docs/howto/postgres.md says."""
+    async with open_postgres(postgres_url) as store:
+        seen = await put(store, "apps/things/a", b"1")
+        db = await postgres_links.connect(postgres_links.parse(postgres_url))
+        try:
+            async with store.watch("", after=seen) as watch:
+                await db.execute("SELECT raise_epoch(epoch, head + 1000000000) FROM clock")
+                await store.fresh()
+                with pytest.raises(Compacted):
+                    watch.take()
+        finally:
+            await db.close()
+        assert (await store.identity()).epoch == 2
+        assert await put(store, "apps/things/a", b"2", seen) == seen + 1_000_000_001
+    async with open_postgres(postgres_url) as store:
+        with pytest.raises(Compacted):
+            async with store.watch("", after=seen):
+                pass
