@@ -1,6 +1,6 @@
 """A real etcd for tests: one member or three, on free ports, in a folder of the tests, killed at their end.
 
-The binary is `CLUSTERLING_ETCD`, or what `make etcd` has built. Where there is none, `binary()` skips the test.
+The binary is `CLUSTERLING_ETCD`, or what `make etcd` has built. Where there is none, NoEtcd says so, for the test to be skipped.
 """
 
 from __future__ import annotations
@@ -20,27 +20,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 START_S: Final = 60.0
 STOP_S: Final = 10.0
 REPOSITORY: Final = Path(__file__).parents[2]
 
 
+class NoEtcd(Exception):
+    """There is no etcd to be had; why."""
+
+
 def binary() -> Path:
-    """Where etcd is. Skips the test that asks where there is none."""
+    """Where etcd is. Raises NoEtcd."""
     named = os.environ.get("CLUSTERLING_ETCD")
     built = sorted(REPOSITORY.glob(".cache/etcd/*/etcd"))
     for path in (*([Path(named)] if named else ()), *reversed(built)):
         if path.is_file():
-            return path
-    pytest.skip("no etcd: `make etcd` builds it, where Go is installed")
+            return Path(path)
+    raise NoEtcd("no etcd: `make etcd` builds it, where Go is installed")
 
 
 class Member:
     """One etcd process, which may be killed, stopped, and started again on its data."""
 
-    def __init__(self, directory: Path, name: str, client: int, peer: int, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, directory: Path, name: str, client: int, peer: int, options: Sequence[str] = ()
+    ) -> None:
         self.directory = directory
         self.name = name
         self.endpoint = f"127.0.0.1:{client}"
@@ -135,7 +139,7 @@ def running(directory: Path, members: int = 1, options: Sequence[str] = ()) -> I
     binary()
     ports = free_ports(2 * members)
     made = [
-        Member(directory / f"m{number}", f"m{number}", *ports[2 * number : 2 * number + 2], options)
+        Member(directory / f"m{number}", f"m{number}", ports[2 * number], ports[2 * number + 1], options)
         for number in range(members)
     ]
     cluster = ",".join(member.cluster for member in made)

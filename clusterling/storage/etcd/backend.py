@@ -13,8 +13,8 @@ A drop is one batch that adds the range to the store's own record; every read as
 transaction, and every write stands on it. The keys are deleted afterwards in bounded steps, then the range leaves
 the record.
 
-Rules of this file: `_state` and `_seen` change only in `_take` (what the watch says) and `_restart` (a gap), and
-there is no await inside either.
+Rules of this file: what is known (`Known`) changes only in `_take` (what the watch says), `_begin_anew` (a gap) and where
+a read shows that nothing has happened; there is no await inside any of them.
 """
 
 from __future__ import annotations
@@ -28,30 +28,22 @@ from dataclasses import replace
 from typing import Any, Final
 
 import grpc.aio
-import orjson
 
-from clusterling.storage.backend import Committed, Drops, Lost, Sink, Transaction, refusal
+from clusterling.storage.backend import Committed, Lost, Sink, Transaction, refusal
 from clusterling.storage.etcd import writing
 from clusterling.storage.etcd.following import Decoder, Step, watch_request
 from clusterling.storage.etcd.layout import (
-    INDEX_MAX,
     BatchRecord,
     Layout,
     State,
-    expiry_of,
-    index_of,
-    unwrapped,
 )
-from clusterling.storage.etcd.wire import Address, Future, NotSent, Unsure, Wire, rpc
+from clusterling.storage.etcd.reading import Answer, Known, Reads, head_request, hidden
+from clusterling.storage.etcd.wire import Address, NotSent, Unsure, Wire, rpc
 from clusterling.storage.etcd.writing import Footing
 from clusterling.storage.store import (
     ABSENT,
-    Compacted,
-    Entry,
     Event,
-    FutureRevision,
     Identity,
-    Page,
     RevisionConflict,
     StorageError,
     StoreOpenError,
@@ -64,6 +56,7 @@ logger = logging.getLogger(__name__)
 PAGE_ENTRIES: Final = 1000  # Of one answer; fewer where values are large.
 PAGE_BYTES: Final = 4 << 20
 ATTEMPTS_MAX: Final = 10  # Of a write whose footing moved under it.
+SEND_S: Final = 3.0  # How long an endpoint is looked for that takes a batch.
 SETTLE_S: Final = 10.0  # How long a batch whose answer was lost is asked about.
 ARRIVE_S: Final = 10.0  # How long a batch may take to come back in the watch.
 NET_S: Final = 2.0  # A watch that is this far behind what a read has seen is made anew.
@@ -71,35 +64,18 @@ PAUSE_MAX_S: Final = 1.0  # Between attempts to watch.
 SWEEP_KEYS: Final = 500  # Deleted in one step.
 REMEMBERED_BATCHES: Final = 256
 EXPIRED_PAGE: Final = 200
-NEW_EPOCH_JUMP: Final = 1 << 30  # Revisions nobody can have seen, when a backup of unknown age came back.
-
-
-class _Answer:
-    """A range that was read, with the store's own record and last batch, all at one revision of etcd's."""
-
-    __slots__ = ("batch_mod", "kvs", "last", "more", "revision", "state", "total")
-
-    def __init__(self, revision: int, state: State, batch: Any, found: Any) -> None:
-        self.revision = revision
-        self.state = state
-        self.batch_mod = batch.mod_revision
-        self.last = state.revision(batch.mod_revision, BatchRecord.decoded(batch.value).count - 1)
-        self.kvs: Sequence[Any] = found.kvs
-        self.more: bool = found.more
-        self.total: int = found.count
+COPY_JUMP: Final = 1 << 30  # Revisions that nobody can have seen where a backup of unknown age came back,
+EPOCH_JUMP: Final = 1 << 20  # and where it is known what this process had seen: others saw a little more.
 
 
 class EtcdBackend:
     """Made by `connect`."""
 
-    def __init__(self, wire: Wire, layout: Layout, answer: _Answer) -> None:
-        state = answer.state
+    def __init__(self, wire: Wire, layout: Layout, answer: Answer) -> None:
         self._wire = wire
         self._layout = layout
-        self._state = state
-        self._seen = answer.revision  # etcd's revision that the watch has come to,
-        self._seen_batch = answer.batch_mod  # and of the last batch told.
-        self._head = answer.last
+        self._known = Known(answer.state, answer.revision, answer.batch_mod, answer.name, answer.last)
+        self._reads = reads = Reads(wire, layout, self._known, self._step_back)
         self._writer = layout.writer(secrets.token_hex(8))
         self._writer_mod = 0
         self._unsettled: bytes | None = None
@@ -107,13 +83,17 @@ class EtcdBackend:
         self._lost: Lost = lambda _revision: None
         self._recent: OrderedDict[int, frozenset[int]] = OrderedDict()  # Revisions told, by etcd's.
         self._waiting: dict[asyncio.Future[None], int] = {}
-        self._asking: _Shared | None = None
-        self._failed: StorageError | None = None
         self._stream: Any = None
         self._sweeping = asyncio.Lock()
         self._dropped = asyncio.Event()
-        if state.drops:
+        if answer.state.drops:
             self._dropped.set()
+        self.get = reads.get
+        self.list = reads.list
+        self.count = reads.count
+        self.changes = reads.changes
+        self.expired = reads.expired
+        self.fresh = reads.fresh
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._follow(), name="etcd watch"),
@@ -126,15 +106,16 @@ class EtcdBackend:
         self._lost = lost
 
     def head(self) -> int:
-        return self._head
+        return self._known.head
 
     async def identity(self) -> Identity:
-        return self._state.identity
+        return self._known.state.identity
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
+        await self._reads.close()
         self._wake(closing=True)
         try:
             async with asyncio.timeout(1.0):
@@ -142,302 +123,6 @@ class EtcdBackend:
         except (StorageError, Unsure, TimeoutError):
             pass  # Compaction removes it.
         await self._wire.close()
-
-    # Reading.
-
-    async def get(self, key: str) -> Entry | None:
-        layout = self._layout
-        request = rpc.TxnRequest(success=[writing.get(layout.key(key)), writing.get(layout.state)])
-        response = await self._ask(request)
-        found, own = (answer.response_range.kvs for answer in response.responses)
-        state = self._stated(own)
-        if not found:
-            return None
-        entry = _entry(layout, state, found[0])
-        if _hidden(state.dropping(), entry.key, found[0]):
-            return None
-        return entry
-
-    async def list(self, prefix: str, *, after: str, limit: int, revision: int) -> Page:
-        if revision:
-            return await self._list_then(prefix, after, limit, revision)
-        return await self._list_at(prefix, after, limit, 0)
-
-    async def count(self, prefix: str) -> int:
-        answer = await self._range(prefix, "", count_only=True)
-        drops = answer.state.dropping()
-        if not _touched(drops, prefix):
-            return answer.total
-        count, after, at = 0, "", answer.revision
-        while True:
-            page = await self._range(prefix, after, limit=PAGE_ENTRIES, keys_only=True, at=at)
-            names = [self._layout.named(kv.key) for kv in page.kvs]
-            count += sum(not _hidden(drops, name, kv) for name, kv in zip(names, page.kvs, strict=True))
-            if not page.more:
-                return count
-            after = names[-1]
-
-    async def expired(self, now: int, limit: int) -> Sequence[Entry]:
-        found: dict[str, Entry] = {}
-        start, end = self._layout.expired(now)
-        while True:
-            request = rpc.TxnRequest(
-                success=[
-                    rpc.RequestOp(
-                        request_range=rpc.RangeRequest(key=start, range_end=end, limit=EXPIRED_PAGE)
-                    )
-                ]
-            )
-            records = (await self._ask(request)).responses[0].response_range
-            for record in records.kvs:
-                entries = await self._due(orjson.loads(record.value), now)
-                if not entries:
-                    # All were written again, deleted or dropped since.
-                    await self._write_quietly(
-                        [writing.mod_is(record.key, record.mod_revision)], [writing.delete(record.key)]
-                    )
-                for entry in entries:
-                    found[entry.key] = entry
-                    if len(found) >= limit:
-                        return [*found.values()]
-            if not records.more:
-                return [*found.values()]
-            start = records.kvs[-1].key + b"\0"
-
-    async def changes(self, prefix: str, *, after: int, through: int, limit: int) -> Sequence[Event]:
-        now = await self._record()
-        if after < now.horizon - 1:
-            raise Compacted(after)
-        # A batch that `after` lies in is looked at again from its start.
-        mod_revision = max(1, now.mod_of(after))
-        start = mod_revision + 1 if index_of(after) == INDEX_MAX else mod_revision
-        before = await self._record(mod_revision)
-        decoder = Decoder(self._layout, replace(before, offset=now.offset))
-        found: list[Event] = []
-        stream = self._wire.watch()
-        try:
-            await stream.write(watch_request(self._layout, start))
-            async with asyncio.timeout(60):
-                while (response := await stream.read()) is not grpc.aio.EOF:
-                    if response.compact_revision:
-                        raise Compacted(after)
-                    if response.canceled:
-                        break
-                    for step in decoder.feed(response):
-                        for event in step.events:
-                            if after < event.revision <= through:
-                                seen = _narrowed(event, prefix)
-                                if seen is not None:
-                                    found.append(seen)
-                                    if len(found) == limit:
-                                        return found
-                        if step.revision >= through:
-                            return found
-            raise Unavailable("etcd ended the watch")
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise Unavailable(f"etcd: {error}") from error
-        except TimeoutError as error:
-            raise Unavailable("etcd does not tell its history") from error
-        finally:
-            stream.cancel()
-
-    async def fresh(self) -> int:
-        """One read serves all who asked before it began."""
-        while True:
-            asking = self._asking
-            if asking is None:
-                asking = self._asking = _Shared()
-                return await self._read_head(asking)
-            if not asking.begun:
-                return await asyncio.shield(asking.result)
-            await asyncio.wait([asking.result])
-
-    async def _read_head(self, asking: _Shared) -> int:
-        # Whoever asks in this turn of the loop shares the read.
-        await asyncio.sleep(0)
-        asking.begun = True
-        try:
-            head = await self._latest()
-        except BaseException as error:
-            if not asking.result.done():
-                shared = error if isinstance(error, StorageError) else Unavailable("nobody waited")
-                asking.result.set_exception(shared)
-                asking.result.exception()
-            raise
-        else:
-            asking.result.set_result(head)
-            return head
-        finally:
-            if self._asking is asking:
-                self._asking = None
-
-    async def _latest(self) -> int:
-        answer = await self._range("", "", limit=1, keys_only=True, narrow=True)
-        return answer.last
-
-    async def _list_at(self, prefix: str, after: str, limit: int, at: int) -> Page:
-        """Entries as they were at etcd's revision `at`; 0 is now."""
-        entries: list[Entry] = []
-        remaining: int | None = 0
-        size = min(limit, PAGE_ENTRIES) if limit else PAGE_ENTRIES
-        first: _Answer | None = None
-        while True:
-            page = await self._range(prefix, after, limit=size, at=at or (first.revision if first else 0))
-            first = first or page
-            drops = first.state.dropping()
-            bulk = 0
-            taken = 0
-            for kv in page.kvs:
-                taken += 1
-                entry = _entry(self._layout, page.state, kv)
-                bulk += len(entry.value)
-                if not _hidden(drops, entry.key, kv):
-                    entries.append(entry)
-                    if len(entries) == limit:
-                        break
-            left = page.total - taken
-            if len(entries) == limit or not page.more:
-                remaining = left if not left or not _touched(drops, prefix) else None
-                break
-            after = self._layout.named(page.kvs[-1].key)
-            size = max(10, min(PAGE_ENTRIES, len(page.kvs) * PAGE_BYTES // max(bulk, 1)))
-            if limit:
-                size = min(size, max(10, limit - len(entries)))
-        return Page(entries, first.last, remaining, first.last)
-
-    async def _list_then(self, prefix: str, after: str, limit: int, revision: int) -> Page:
-        now = await self._record()
-        if revision < now.horizon:
-            raise Compacted(revision)
-        at = now.mod_of(revision)
-        try:
-            batch = await self._batch_at(at)
-        except Future:
-            raise FutureRevision(revision, await self._latest()) from None
-        if batch is not None and index_of(revision) < batch.count - 1:
-            page = await self._list_within(prefix, after, limit, at, index_of(revision), batch)
-        else:
-            page = await self._list_at(prefix, after, limit, at)
-        return Page(page.entries, revision, page.remaining, revision)
-
-    async def _list_within(
-        self, prefix: str, after: str, limit: int, at: int, index: int, batch: BatchRecord
-    ) -> Page:
-        """A list in the middle of a batch: as it was before, and the part of the batch up to `index`."""
-        layout = self._layout
-        wanted = limit + len(batch.deletes) if limit else 0
-        before = await self._list_at(prefix, after, wanted, at - 1)
-        complete = not wanted or len(before.entries) < wanted
-        last = None if complete else before.entries[-1].key
-        changed = await self._range(prefix, after, at=at, changed_at=at)
-        merged: dict[str, Entry] = {entry.key: entry for entry in before.entries}
-        for kv in changed.kvs:
-            entry = _entry(layout, changed.state, kv)
-            if index_of(entry.revision) <= index and (last is None or entry.key <= last):
-                merged[entry.key] = entry
-        for key, place in batch.deletes.items():
-            if place <= index and key in merged and await self._absent(key, at):
-                del merged[key]
-        entries = [merged[key] for key in sorted(merged)]
-        cut = entries[:limit] if limit else entries
-        return Page(cut, 0, None if limit and (not complete or len(entries) > limit) else 0, 0)
-
-    async def _absent(self, key: str, at: int) -> bool:
-        request = rpc.TxnRequest(success=[writing.get(self._layout.key(key), keys_only=True, revision=at)])
-        return not (await self._ask(request)).responses[0].response_range.kvs
-
-    async def _batch_at(self, at: int) -> BatchRecord | None:
-        """The batch that etcd's revision `at` is, if it is one."""
-        request = rpc.TxnRequest(success=[writing.get(self._layout.batch, revision=at)])
-        [record] = (await self._ask(request)).responses[0].response_range.kvs or [None]
-        if record is None or record.mod_revision != at:
-            return None
-        return BatchRecord.decoded(record.value)
-
-    async def _record(self, at: int = 0) -> State:
-        """The store's own record. Raises Compacted where `at` is too old."""
-        request = rpc.TxnRequest(success=[writing.get(self._layout.state, revision=at)])
-        return self._stated((await self._ask(request)).responses[0].response_range.kvs)
-
-    async def _range(
-        self,
-        prefix: str,
-        after: str,
-        *,
-        limit: int = 0,
-        at: int = 0,
-        changed_at: int = 0,
-        keys_only: bool = False,
-        count_only: bool = False,
-        narrow: bool = False,
-    ) -> _Answer:
-        """Part of a range, as of etcd's revision `at` (0: now). `narrow`: nothing of it, only what comes with it."""
-        layout = self._layout
-        start, end = layout.range(prefix, after)
-        if narrow:
-            start, end = layout.batch, b""
-        part = rpc.RequestOp(
-            request_range=rpc.RangeRequest(
-                key=start,
-                range_end=end,
-                limit=limit,
-                revision=at,
-                keys_only=keys_only,
-                count_only=count_only,
-                min_mod_revision=changed_at,
-                max_mod_revision=changed_at,
-            )
-        )
-        request = rpc.TxnRequest(
-            success=[part, writing.get(layout.batch, revision=at), writing.get(layout.state, revision=at)]
-        )
-        response = await self._ask(request)
-        found, batch, own = (answer.response_range for answer in response.responses)
-        if not batch.kvs:
-            raise Compacted(at) if at else self._gone()
-        return _Answer(at or response.header.revision, self._stated(own.kvs, at), batch.kvs[0], found)
-
-    def _stated(self, kvs: Sequence[Any], at: int = 0) -> State:
-        """The record that was read beside something else. One of the past counts as one does now."""
-        if not kvs:
-            raise Compacted(at) if at else self._gone()
-        state = State.decoded(kvs[0].value, kvs[0].mod_revision)
-        if state.id != self._state.id:
-            raise self._gone()
-        if state.epoch != self._state.epoch and state.mod_revision < self._state.mod_revision:
-            return replace(state, offset=self._state.offset)
-        return state
-
-    async def _ask(self, request: Any) -> Any:
-        """Reads; a store that has gone back is noticed."""
-        if self._failed is not None:
-            raise self._failed
-        seen = self._seen
-        response = await self._wire.read(request)
-        if response.header.revision < seen:
-            self._step_back(response.header.revision)
-        return response
-
-    async def _due(self, keys: Sequence[str], now: int) -> list[Entry]:
-        layout = self._layout
-        entries: list[Entry] = []
-        for start in range(0, len(keys), 100):
-            request = rpc.TxnRequest(
-                success=[
-                    writing.get(layout.state),
-                    *(writing.get(layout.key(key)) for key in keys[start : start + 100]),
-                ]
-            )
-            own, *found = (answer.response_range.kvs for answer in (await self._ask(request)).responses)
-            state = self._stated(own)
-            drops = state.dropping()
-            for kvs in found:
-                for kv in kvs:
-                    at = expiry_of(kv.value)
-                    entry = _entry(layout, state, kv)
-                    if at is not None and at <= now and not _hidden(drops, entry.key, kv):
-                        entries.append(entry)
-        return entries
 
     # Writing.
 
@@ -497,8 +182,8 @@ class EtcdBackend:
         )
         for _ in range(ATTEMPTS_MAX):
             footing = await self._footing()
-            answer = await self._range("", "", limit=1, narrow=True)
-            revisions = await self._revisions(keys, answer)
+            answer = await self._reads.latest()
+            revisions = await self._reads.revisions(keys, answer)
             refused = refusal(transaction, lambda key, at=revisions: at.get(key, ABSENT))  # type: ignore[misc]
             if refused is not None:
                 return refused
@@ -517,60 +202,32 @@ class EtcdBackend:
             await self._regain(footing, response)
         raise Unavailable("the etcd store changes too fast for a large write")
 
-    async def _revisions(self, keys: Sequence[str], answer: _Answer) -> dict[str, int]:
-        """The revisions of those keys that are there, as of the answer."""
-        layout = self._layout
-        drops = answer.state.dropping()
-        revisions: dict[str, int] = {}
-        for start in range(0, len(keys), 100):
-            request = rpc.TxnRequest(
-                success=[
-                    writing.get(layout.key(key), revision=answer.revision)
-                    for key in keys[start : start + 100]
-                ]
-            )
-            for found in (await self._ask(request)).responses:
-                for kv in found.response_range.kvs:
-                    entry = _entry(layout, answer.state, kv)
-                    if not _hidden(drops, entry.key, kv):
-                        revisions[entry.key] = entry.revision
-        return revisions
-
     async def _footing(self) -> Footing:
-        if self._failed is not None:
-            raise self._failed
         if self._unsettled is not None:
             await self._settle(self._unsettled)
-        return Footing(self._state, self._writer, self._writer_mod, self._seen_batch)
+        return Footing(self._known.state, self._writer, self._writer_mod, self._known.batch)
 
     async def _send(self, batch: writing.Batch) -> tuple[int, Any] | None:
-        """etcd's revision and its answer; no answer where it was lost, but the batch happened; None where it did not."""
-        try:
-            response = await self._wire.write(batch.request)
-        except NotSent as error:
-            logger.info("etcd-write-not-sent error=%s", error)
-            await asyncio.sleep(0.05)
-            response = await self._resend(batch)
-        except Unsure as unsure:
-            return await self._found(batch, unsure)
-        except asyncio.CancelledError:
-            self._unsettled = batch.name
-            raise
-        return None if response is None else (response.header.revision, response)
+        """etcd's revision and its answer; no answer where it was lost, but the batch happened; None where it did not.
 
-    async def _resend(self, batch: writing.Batch) -> Any:
-        """Once more what certainly was not done; nothing but this is ever sent twice."""
-        for _ in range(len(self._wire.address.endpoints)):
+        What certainly never left is sent again; nothing else ever is.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SEND_S
+        while True:
             try:
-                return await self._wire.write(batch.request)
+                response = await self._wire.write(batch.request)
             except NotSent:
+                if loop.time() > deadline:
+                    raise
                 await asyncio.sleep(0.1)
             except Unsure as unsure:
-                found = await self._found(batch, unsure)
-                if found is None:
-                    return None
-                raise UnknownOutcome("etcd's answer was lost") from unsure
-        raise Unavailable("no etcd endpoint can be reached")
+                return await self._found(batch, unsure)
+            except asyncio.CancelledError:
+                self._unsettled = batch.name
+                raise
+            else:
+                return response.header.revision, response
 
     async def _found(self, batch: writing.Batch, unsure: Unsure) -> tuple[int, None] | None:
         """What became of a batch whose answer was lost. Raises UnknownOutcome where that cannot be learnt."""
@@ -620,9 +277,9 @@ class EtcdBackend:
             return UnknownOutcome("etcd's answer was lost, and so was its event")
         if revision in told:
             return _committed(transaction, state, mod_revision, start)
-        answer = await self._range("", "", limit=1, narrow=True)
+        answer = await self._reads.latest()
         keys = [*(op.key for op in transaction.ops), *(guard.key for guard in transaction.guards)]
-        revisions = await self._revisions(list(dict.fromkeys(keys)), answer)
+        revisions = await self._reads.revisions(list(dict.fromkeys(keys)), answer)
         refused = refusal(transaction, lambda key: revisions.get(key, ABSENT))
         return refused or RevisionConflict(transaction.ops[0].key)
 
@@ -631,16 +288,14 @@ class EtcdBackend:
         own, writer, batch = (answer.response_range.kvs for answer in response.responses)
         if not batch or not own or batch[0].mod_revision < footing.seen:
             self._step_back(response.header.revision)
-        self._stated(own)
+        self._reads.stated(own)
         self._writer_mod = writer[0].mod_revision if writer else 0
-        await self._arrived(max(own[0].mod_revision, self._seen))
+        await self._arrived(max(own[0].mod_revision, self._known.seen))
 
     async def _arrived(self, mod_revision: int) -> None:
         """Returns when the watch has come as far as etcd's revision."""
-        if self._seen >= mod_revision:
+        if self._known.seen >= mod_revision:
             return
-        if self._failed is not None:
-            raise self._failed
         arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[arrived] = mod_revision
         try:
@@ -667,7 +322,7 @@ class EtcdBackend:
             footing = await self._footing()
             if not await self._any(prefix):
                 return
-            record = BatchRecord(1, dropped=prefix)
+            record = BatchRecord(secrets.token_hex(8), 1, dropped=prefix)
             changed = footing.state.with_drop(prefix)
             outcome = await self._change_state(
                 footing.state, changed, [writing.put(layout.batch, record.encoded())]
@@ -681,7 +336,7 @@ class EtcdBackend:
     async def compact(self, horizon: int) -> None:
         for _ in range(ATTEMPTS_MAX):
             state = (await self._footing()).state
-            horizon = min(horizon, self._head)
+            horizon = min(horizon, self._known.head)
             if horizon <= state.horizon:
                 break
             outcome = await self._change_state(state, replace(state, horizon=horizon))
@@ -692,7 +347,7 @@ class EtcdBackend:
             raise Unavailable("the etcd store changes too fast to compact it")
         await self._sweep()
         # Events at the horizon's own revision, and what was there before them, stay.
-        state = await self._record()
+        state = await self._reads.record()
         oldest = state.mod_of(state.horizon) - 1
         if oldest > 0:
             await self._forget_writers(oldest)
@@ -721,10 +376,10 @@ class EtcdBackend:
         """Whether there is anything under the prefix."""
         after, at = "", 0
         while True:
-            page = await self._range(prefix, after, limit=PAGE_ENTRIES, keys_only=True, at=at)
+            page = await self._reads.range(prefix, after, limit=PAGE_ENTRIES, keys_only=True, at=at)
             drops = page.state.dropping()
             names = [self._layout.named(kv.key) for kv in page.kvs]
-            if any(not _hidden(drops, name, kv) for name, kv in zip(names, page.kvs, strict=True)):
+            if any(not hidden(drops, name, kv) for name, kv in zip(names, page.kvs, strict=True)):
                 return True
             if not page.more:
                 return False
@@ -744,7 +399,7 @@ class EtcdBackend:
     async def _sweep(self) -> None:
         """Deletes what has been dropped, then takes the drops out of the record."""
         async with self._sweeping:
-            state = await self._record()
+            state = await self._reads.record()
             for prefix, at in state.drops:
                 await self._sweep_range(prefix, at)
             swept = state.drops
@@ -753,13 +408,13 @@ class EtcdBackend:
                 if outcome is not None:
                     await self._arrived(outcome)
                     return
-                state = await self._record()
+                state = await self._reads.record()
 
     async def _sweep_range(self, prefix: str, dropped_at: int) -> None:
         """Deletes keys in steps; one written after the drop stays, whenever it comes."""
         after = ""
         while True:
-            page = await self._range(prefix, after, limit=SWEEP_KEYS, keys_only=True)
+            page = await self._reads.range(prefix, after, limit=SWEEP_KEYS, keys_only=True)
             runs: list[list[bytes]] = [[]]
             for kv in page.kvs:
                 if kv.mod_revision <= dropped_at:
@@ -792,7 +447,7 @@ class EtcdBackend:
                 )
             ]
         )
-        for kv in (await self._ask(request)).responses[0].response_range.kvs:
+        for kv in (await self._reads.ask(request)).responses[0].response_range.kvs:
             if kv.mod_revision < oldest and kv.key != self._writer:
                 await self._write_quietly([writing.mod_is(kv.key, kv.mod_revision)], [writing.delete(kv.key)])
 
@@ -801,27 +456,32 @@ class EtcdBackend:
     async def _follow(self) -> None:
         pause = 0.0
         while True:
-            before = self._seen
+            before = self._known.seen
             try:
                 await self._listen()
-            except StorageError as error:
+            except (StorageError, Unsure) as error:
                 logger.warning("etcd-watch-later error=%s", error)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-                logger.warning("etcd-watch-broken error=%s", getattr(error, "details", str)())
+                logger.warning("etcd-watch-broken error=%s", error)
+            except asyncio.CancelledError:
+                # A stream that was cancelled (`_sever`) says so in the same words as a task that is.
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
             finally:
                 if self._stream is not None:
                     self._stream.cancel()
                     self._wire.broken(self._stream)
                     self._stream = None
-            pause = 0.0 if self._seen > before else min(max(pause * 2, 0.05), PAUSE_MAX_S)
+            pause = 0.0 if self._known.seen > before else min(max(pause * 2, 0.05), PAUSE_MAX_S)
             await asyncio.sleep(pause)
 
     async def _listen(self) -> None:
         """Watches from where the last watch ended until something breaks."""
         await self._compare()
         stream = self._stream = self._wire.watch()
-        decoder = Decoder(self._layout, self._state)
-        await stream.write(watch_request(self._layout, self._seen + 1))
+        decoder = Decoder(self._layout, self._known.state)
+        await stream.write(watch_request(self._layout, self._known.seen + 1))
         while (response := await stream.read()) is not grpc.aio.EOF:
             if response.compact_revision:
                 await self._leap()
@@ -836,84 +496,79 @@ class EtcdBackend:
         events: list[Event] = []
         for step in steps:
             if step.state is not None:
-                if step.state.epoch != self._state.epoch:
-                    self._state = step.state
-                    self._restart(step.mod_revision, step.mod_revision, step.revision)
+                if step.state.epoch != self._known.state.epoch:
+                    self._known.state = step.state
+                    self._restart(step.mod_revision, step.mod_revision, step.name, step.revision)
                     events.clear()
                     continue
-                self._state = step.state
-            self._seen = step.mod_revision
+                self._known.state = step.state
+            self._known.seen = step.mod_revision
             if step.revision:
                 events += step.events
-                self._seen_batch = step.mod_revision
-                self._head = step.revision
+                self._known.batch = step.mod_revision
+                self._known.name = step.name
+                self._known.head = step.revision
                 self._recent[step.mod_revision] = frozenset(event.revision for event in step.events)
                 if len(self._recent) > REMEMBERED_BATCHES:
                     self._recent.popitem(last=False)
-        if steps and self._head:
-            self._sink(events, self._head)
+        if steps and self._known.head:
+            self._sink(events, self._known.head)
         self._wake()
 
-    def _restart(self, seen: int, batch: int, head: int) -> None:
+    def _restart(self, seen: int, batch: int, name: str, head: int) -> None:
         """Goes on at a later point, or in a later epoch: what was in between, nobody can tell."""
-        self._seen = seen
-        self._seen_batch = batch
-        self._head = max(self._head, head)
-        logger.warning("etcd-gap revision=%d epoch=%d", self._head, self._state.epoch)
-        self._lost(self._head)
+        known = self._known
+        known.seen, known.batch, known.name, known.head = seen, batch, name, max(known.head, head)
+        logger.warning("etcd-gap revision=%d epoch=%d", known.head, known.state.epoch)
+        self._lost(known.head)
 
     async def _leap(self) -> None:
         """History has been compacted beyond what was seen. If nothing was written in between, nothing is lost."""
-        answer = await self._range("", "", limit=1, narrow=True)
-        if answer.batch_mod <= self._seen:
-            self._seen = answer.revision
+        answer = await self._reads.latest()
+        if answer.batch_mod <= self._known.seen:
+            self._known.seen = answer.revision
+            self._wake()
         else:
-            self._state = answer.state
-            self._restart(answer.revision, answer.batch_mod, answer.last)
-        self._wake()
+            self._begin_anew(answer)
 
     async def _compare(self) -> None:
-        """Whether the store that answers is still the one that was seen, and no older."""
-        response = await self._wire.read(
-            rpc.TxnRequest(success=[writing.get(self._layout.batch), writing.get(self._layout.state)])
-        )
-        batch, own = (answer.response_range.kvs for answer in response.responses)
-        state = State.decoded(own[0].value, own[0].mod_revision) if own and batch else None
-        if state is None or state.id != self._state.id:
-            raise self._gone()
-        if response.header.revision >= self._seen and state.mod_revision >= self._state.mod_revision:
-            return
-        await self._raise_epoch(state, response.header)
+        """Whether the store that answers has the history that was seen; if not, goes on with the one it has."""
+        known = self._known
+        answer = await self._reads.first_answer()
+        if answer.state.epoch > known.state.epoch:
+            known.state = answer.state  # Another replica saw that it had gone back.
+            self._begin_anew(answer)
+        elif answer.revision < known.seen or not await self._reads.has_seen_batch():
+            await self._raise_epoch(answer)
 
-    async def _raise_epoch(self, state: State, header: Any) -> None:
-        """The store is older than what was seen: it was restored. Its revisions are made to rise again."""
-        if state.epoch > self._state.epoch:
-            raised = state  # Another replica was here first.
-        else:
-            seen = self._state.offset + self._seen
-            offset = max(state.offset, seen - header.revision) + (1 << 20)
-            raised = _raised(state, offset, header)
-            response = await self._wire.write(_state_request(self._layout, state, raised))
-            if not response.succeeded:
-                raise Unavailable("the etcd store has gone back, and another replica sees to it")
-            raised = replace(raised, mod_revision=int(response.header.revision))
-        logger.error("etcd-went-back epoch=%d seen=%d now=%d", raised.epoch, self._seen, header.revision)
-        self._state = raised
-        self._writer_mod = 0
-        self._unsettled = None
+    async def _raise_epoch(self, answer: Answer) -> None:
+        """The store was restored from a backup. Its revisions are made to rise above all that were given out."""
+        known = self._known
+        newest = known.state.offset + known.seen
+        offset = max(answer.state.offset, newest - answer.revision) + EPOCH_JUMP
+        raised = raised_epoch(answer.state, offset, answer.cluster, answer.revision)
+        response = await self._wire.write(state_request(self._layout, answer.state, raised))
+        if not response.succeeded:
+            raise Unavailable("the etcd store has gone back, and another replica sees to it")
+        logger.error("etcd-went-back epoch=%d seen=%d now=%d", raised.epoch, known.seen, answer.revision)
+        known.state = replace(raised, mod_revision=int(response.header.revision))
+        self._begin_anew(await self._reads.first_answer())
+
+    def _begin_anew(self, answer: Answer) -> None:
+        known = self._known
+        known.state = answer.state
         self._recent.clear()
-        at = raised.mod_revision
-        self._restart(at, at, raised.revision(at, 0))
+        self._restart(answer.revision, answer.batch_mod, answer.name, answer.last)
         self._wake()
 
     def _step_back(self, revision: int) -> None:
         """Ends the watch, whose next beginning compares; what was read or written on the way counts for nothing."""
+        self._sever()
+        raise Unavailable(f"the etcd store has gone back from revision {self._known.seen} to {revision}")
+
+    def _sever(self) -> None:
         if self._stream is not None:
             self._stream.cancel()
-        raise Unavailable(f"the etcd store has gone back from revision {self._seen} to {revision}")
-
-    def _gone(self) -> StorageError:
-        return Unavailable(f"{self._wire.address.shown} is not the store that was opened")
 
     async def _net(self) -> None:
         """Makes the watch anew where it has gone silent although there is something to tell."""
@@ -921,13 +576,13 @@ class EtcdBackend:
             await asyncio.sleep(NET_S)
             stream = self._stream
             try:
-                answer = await self._range("", "", limit=1, narrow=True)
+                answer = await self._reads.latest()
             except StorageError:
                 continue
             await asyncio.sleep(NET_S)
-            if stream is not None and stream is self._stream and self._seen < answer.batch_mod:
-                logger.warning("etcd-watch-silent seen=%d head=%d", self._seen, answer.batch_mod)
-                stream.cancel()
+            if stream is not None and stream is self._stream and self._known.seen < answer.batch_mod:
+                logger.warning("etcd-watch-silent seen=%d head=%d", self._known.seen, answer.batch_mod)
+                self._sever()
 
     def _wake(self, *, closing: bool = False) -> None:
         for arrived, mod_revision in list(self._waiting.items()):
@@ -935,18 +590,8 @@ class EtcdBackend:
                 continue
             if closing:
                 arrived.set_exception(Unavailable("the store is closed"))
-            elif self._seen >= mod_revision:
+            elif self._known.seen >= mod_revision:
                 arrived.set_result(None)
-
-
-class _Shared:
-    """A read that several wait for. Who comes after it has begun waits for the next one."""
-
-    __slots__ = ("begun", "result")
-
-    def __init__(self) -> None:
-        self.begun = False
-        self.result: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
 
 def _committed(transaction: Transaction, state: State, mod_revision: int, start: int) -> Committed:
@@ -954,41 +599,20 @@ def _committed(transaction: Transaction, state: State, mod_revision: int, start:
     return Committed(range(first, first + len(transaction.ops)))
 
 
-def _entry(layout: Layout, state: State, kv: Any) -> Entry:
-    value, index = unwrapped(kv.value)
-    return Entry(layout.named(kv.key), value, state.revision(kv.mod_revision, index))
-
-
-def _hidden(drops: Drops, key: str, kv: Any) -> bool:
-    return bool(drops) and drops.hides(key, written=kv.mod_revision, at=1 << 62)
-
-
-def _touched(drops: Drops, prefix: str) -> bool:
-    """Whether some drop is about the prefix."""
-    return bool(drops) and (drops.within(prefix) or drops.floor(prefix, at=1 << 62) > 0)
-
-
-def _narrowed(event: Event, prefix: str) -> Event | None:
-    """The event as a watch of the prefix sees it, if it does."""
-    if event.key.startswith(prefix):
-        return event
-    if event.dropped and prefix.startswith(event.key):
-        return Event(event.revision, prefix, None, dropped=True)
-    return None
-
-
-def _raised(state: State, offset: int, header: Any) -> State:
+def raised_epoch(state: State, offset: int, cluster: int, revision: int) -> State:
     """The record of a new epoch. Nothing before it is history."""
-    raised = replace(state, epoch=state.epoch + 1, offset=offset, etcd=header.cluster_id)
-    return replace(raised, horizon=raised.revision(header.revision + 1, 0))
+    raised = replace(state, epoch=state.epoch + 1, offset=offset, etcd=cluster)
+    return replace(raised, horizon=raised.revision(revision + 1, 0))
 
 
-def _state_request(layout: Layout, state: State, changed: State) -> Any:
+def state_request(layout: Layout, state: State, changed: State) -> Any:
+    """Rewrites the record, if it is what it was, as a batch of no writes."""
+    record = BatchRecord(secrets.token_hex(8), 1)
     return rpc.TxnRequest(
         compare=[writing.mod_is(layout.state, state.mod_revision)],
         success=[
             writing.put(layout.state, changed.encoded()),
-            writing.put(layout.batch, BatchRecord(1).encoded()),
+            writing.put(layout.batch, record.encoded()),
         ],
     )
 
@@ -1010,27 +634,23 @@ async def connect(address: Address) -> EtcdBackend:
         raise
 
 
-async def _opened(wire: Wire, layout: Layout) -> _Answer:
-    request = rpc.TxnRequest(
-        success=[writing.get(layout.batch), writing.get(layout.batch), writing.get(layout.state)]
-    )
+async def _opened(wire: Wire, layout: Layout) -> Answer:
     for _ in range(ATTEMPTS_MAX):
-        response = await wire.read(request)
+        response = await wire.read(head_request(layout))
         found, batch, own = (answer.response_range for answer in response.responses)
-        header = response.header
+        cluster, revision = response.header.cluster_id, response.header.revision
         if batch.kvs and own.kvs:
             state = State.decoded(own.kvs[0].value, own.kvs[0].mod_revision)
-            if state.etcd == header.cluster_id:
-                return _Answer(header.revision, state, batch.kvs[0], found)
+            if state.etcd == cluster:
+                return Answer(response, revision, state, batch.kvs[0], found)
             # A copy, or a backup, in another etcd: nobody knows how much newer revisions were given out.
-            raised = _raised(state, state.offset + NEW_EPOCH_JUMP, header)
-            made = await wire.write(_state_request(layout, state, raised))
+            changed = raised_epoch(state, state.offset + COPY_JUMP, cluster, revision)
         elif batch.kvs or own.kvs:
             raise StoreOpenError(f"{wire.address.shown} is damaged: restore it from a backup")
         else:
-            new = State(secrets.token_hex(16), epoch=1, offset=0, horizon=0, etcd=header.cluster_id)
-            new = replace(new, horizon=new.revision(header.revision + 1, 0))
-            made = await wire.write(_state_request(layout, new, new))
+            state = State(secrets.token_hex(16), epoch=1, offset=0, horizon=0, etcd=cluster)
+            changed = replace(state, horizon=state.revision(revision + 1, 0))
+        made = await wire.write(state_request(layout, state, changed))
         if not made.succeeded:
             await asyncio.sleep(0.05)
     raise Unavailable("other replicas open it again and again")

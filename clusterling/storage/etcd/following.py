@@ -28,6 +28,7 @@ class Step:
     revision: int  # The last number of the batch; 0 where there was none.
     events: Sequence[Event]
     state: State | None
+    name: str = ""
 
 
 class Decoder:
@@ -77,10 +78,16 @@ class Decoder:
         revision = now.revision(mod_revision, record.count - 1)
         if record.dropped is not None:
             first = now.revision(mod_revision, 0)
-            return Step(mod_revision, revision, (Event(first, record.dropped, None, dropped=True),), state)
+            return Step(
+                mod_revision,
+                revision,
+                (Event(first, record.dropped, None, dropped=True),),
+                state,
+                record.name,
+            )
         events = [found for event in changed if (found := self._event(event, record)) is not None]
         events.sort(key=_revision_of)
-        return Step(mod_revision, revision, events, state)
+        return Step(mod_revision, revision, events, state, record.name)
 
     def _event(self, raw: Any, record: BatchRecord) -> Event | None:
         kv = raw.kv

@@ -94,14 +94,18 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """What cannot be read from the values: how many numbers the batch took, its deletions, or the range it dropped."""
+    """What cannot be read from the values: how many numbers the batch took, its deletions, or the range it dropped.
 
+    `name` is random: the same batch at the same revision means the same history.
+    """
+
+    name: str
     count: int
     deletes: Mapping[str, int] = field(default_factory=dict)
     dropped: str | None = None
 
     def encoded(self) -> bytes:
-        fields: dict[str, Any] = {"n": self.count}
+        fields: dict[str, Any] = {"i": self.name, "n": self.count}
         if self.deletes:
             fields["d"] = dict(self.deletes)
         if self.dropped is not None:
@@ -111,7 +115,7 @@ class BatchRecord:
     @staticmethod
     def decoded(value: bytes) -> BatchRecord:
         fields = orjson.loads(value)
-        return BatchRecord(fields["n"], fields.get("d") or {}, fields.get("p"))
+        return BatchRecord(fields["i"], fields["n"], fields.get("d") or {}, fields.get("p"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ def batch(layout: Layout, footing: Footing, transactions: Sequence[Transaction])
                 deletes[op.key] = index
             index += 1
     record = [
-        put(layout.batch, BatchRecord(index, deletes).encoded()),
+        put(layout.batch, BatchRecord(name.hex(), index, deletes).encoded()),
         put(footing.writer, name),
     ]
     questions: list[Sequence[str]] = []
@@ -179,7 +179,7 @@ def exact(layout: Layout, footing: Footing, transaction: Transaction, batch_mod:
         compare=[*footing.comparisons(layout), mod_is(layout.batch, batch_mod)],
         success=_spread(
             [
-                put(layout.batch, BatchRecord(len(transaction.ops), deletes).encoded()),
+                put(layout.batch, BatchRecord(name.hex(), len(transaction.ops), deletes).encoded()),
                 put(footing.writer, name),
                 *changes(layout, transaction.ops, 0, name.hex()),
             ]
