@@ -22,6 +22,11 @@ HELM := $(shell sed -n 's/^\thelm.sh\/helm\/v4 v//p' tests/clients/go.mod)
 KUBECTL_BIN := $(CACHE)/clients/kubectl-$(KUBERNETES)/kubectl
 HELM_BIN := $(CACHE)/clients/helm-$(HELM)/helm
 LOADGEN_BIN := $(CACHE)/loadgen/loadgen
+# Which etcd the tests run on: 3.6 or 3.5.
+ETCD ?= 3.6
+ETCD_MODULE := tests/etcd/$(if $(filter 3.5,$(ETCD)),v3.5/)
+ETCD_VERSION := $(shell sed -n 's/.*go.etcd.io\/etcd\/server\/v3 v\([0-9.]*\).*/\1/p' $(ETCD_MODULE)go.mod)
+ETCD_BIN := $(CACHE)/etcd/$(ETCD_VERSION)/etcd
 
 export GOFLAGS := -trimpath -buildvcs=false
 export GOWORK := off
@@ -29,7 +34,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test check format bench clients env dev-env data explain-data lock clean
+.PHONY: help run test check format bench clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -83,6 +88,21 @@ clients:
 	@echo "make: Go is not installed, so kubectl and helm are not built; the tests that drive them skip"
 endif
 
+# ---- etcd, for the tests of the store in it, from its Go module ----
+
+$(ETCD_BIN): $(ETCD_MODULE)go.mod $(ETCD_MODULE)go.sum
+	@echo "building etcd v$(ETCD_VERSION) (minutes the first time)"
+	@mkdir -p $(@D)
+	@cd $(ETCD_MODULE) && $(GO) build -ldflags '-s -w' -o $(CURDIR)/$@ go.etcd.io/etcd/server/v3
+	@touch $@
+
+ifdef GO
+etcd: $(ETCD_BIN) ## etcd for the tests, into .cache/etcd (ETCD=3.5 for the older one)
+else
+etcd:
+	@echo "make: Go is not installed, so etcd is not built; the tests of the store in it skip"
+endif
+
 # ---- the product ----
 
 KUBECTL_FOUND := $(shell command -v kubectl 2>/dev/null)
@@ -94,8 +114,8 @@ run: $(VENV)/.run ## A server on 127.0.0.1:6443 with a demo cluster, in the fore
 
 # ---- checks ----
 
-test: $(VENV)/.dev clients ## All tests (ARGS= goes to pytest)
-	@$(PYTEST) $(ARGS)
+test: $(VENV)/.dev clients etcd ## All tests (ARGS= goes to pytest)
+	@CLUSTERLING_ETCD=$(CURDIR)/$(ETCD_BIN) $(PYTEST) $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format, types, layers, dependencies
 	@$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.store import (
     ABSENT,
     WRITE_OPS_MAX,
+    Entry,
     Event,
     Guard,
     GuardFailed,
