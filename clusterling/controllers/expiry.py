@@ -7,7 +7,7 @@ import logging
 from typing import Final
 
 from clusterling.registry.ports import Clock
-from clusterling.storage.store import Op, RevisionConflict, Store
+from clusterling.storage.store import Op, RevisionConflict, StorageError, Store
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +19,12 @@ async def run(store: Store, clock: Clock) -> None:
     """Looks every few seconds until cancelled."""
     while True:
         await asyncio.sleep(EVERY_S)
-        while await sweep(store, clock) == AT_ONCE:
-            pass
+        try:
+            while await sweep(store, clock) == AT_ONCE:
+                pass
+        except StorageError as error:
+            # A store out of reach comes back, or is closed and this cancelled.
+            logger.info("expiry-put-off error=%s", error)
 
 
 async def sweep(store: Store, clock: Clock) -> int:

@@ -6,11 +6,14 @@ A client that watches from further back gets 410 and lists again; nothing but hi
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import Final
 
 from clusterling.registry.ports import Clock
-from clusterling.storage.store import Store
+from clusterling.storage.store import StorageError, Store
+
+logger = logging.getLogger(__name__)
 
 KEPT_S: Final = 300.0
 EVERY_S: Final = 30.0
@@ -27,6 +30,10 @@ async def run(store: Store, clock: Clock) -> None:
         while marks and now - marks[0][0] >= KEPT_S:
             horizon = marks.popleft()[1]
         if horizon > compacted:
-            await store.compact(horizon)
-            compacted = horizon
+            try:
+                await store.compact(horizon)
+                compacted = horizon
+            except StorageError as error:
+                # A store out of reach comes back, or is closed and this cancelled; the next mark goes further.
+                logger.info("compaction-put-off error=%s", error)
         await asyncio.sleep(EVERY_S)

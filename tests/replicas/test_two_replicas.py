@@ -8,10 +8,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from clusterling.controllers import expiry
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.server import ApiServer
-from clusterling.storage import postgres
+from clusterling.storage import postgres, postgres_links
 from tests.storage import postgres_server
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -206,3 +207,37 @@ async def _status(url: str, cluster: str, token: str) -> int:
         session.get(f"{url}/clusters/{cluster}/api/v1/namespaces") as answer,
     ):
         return answer.status
+
+
+async def test_a_replica_outlives_an_outage_of_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses and is not ready while the database is away, and goes on, watches and all, when it is back."""
+    monkeypatch.setattr(postgres_links, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(postgres, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(expiry, "EVERY_S", 0.1)
+    try:
+        with postgres_server.running() as database:
+            async with postgres.open(database.url) as store, ApiServer(store).running() as server:
+                await server.clusters.create("team")
+                team = server.client("team")
+                at = (await team.get(MAPS))["metadata"]["resourceVersion"]
+                async with team.watching(MAPS, resourceVersion=at) as events, asyncio.timeout(PATIENCE_S):
+                    await asyncio.to_thread(database.stop)
+                    for _ in range(3):
+                        with pytest.raises(ApiError) as caught:
+                            await team.get(MAPS)
+                        assert caught.value.code == 503
+                        assert (await team.request("GET", "/readyz")).status != 200
+                        await asyncio.sleep(0.3)
+                    await asyncio.to_thread(database.start)
+                    while True:
+                        try:
+                            await team.post(MAPS, config_map("after"))
+                            break
+                        except ApiError as error:
+                            assert error.code in (503, 504)
+                            await asyncio.sleep(0.1)
+                    event = await anext(events)
+                    assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "after")
+                assert server.failed is None
+    except postgres_server.NoPostgres as reason:
+        pytest.skip(str(reason))
