@@ -1,0 +1,315 @@
+"""What the store in etcd does when answers are lost, members die, space runs out, or a backup comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from clusterling.storage import etcd
+from clusterling.storage.store import (
+    ABSENT,
+    Compacted,
+    KeyExists,
+    Op,
+    RevisionConflict,
+    Store,
+    StoreOpenError,
+    Unavailable,
+    UnknownOutcome,
+)
+from clusterling.testing.store_contract import PATIENCE_S, put, take
+from tests.storage.etcd_server import Etcd, NoEtcd, running
+from tests.storage.proxy import Proxy, proxied
+
+T = TypeVar("T")
+KEY = "apps/things/ns/a"
+
+_roots = itertools.count()
+
+
+@contextmanager
+def had(directory: Path, members: int = 1, *options: str) -> Iterator[Etcd]:
+    try:
+        with running(directory, members, options) as server:
+            yield server
+    except NoEtcd as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    with had(tmp_path_factory.mktemp("etcd")) as server:
+        yield server
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def patiently(ask: Awaitable[T]) -> T:
+    async with asyncio.timeout(2 * PATIENCE_S):
+        return await ask
+
+
+async def put_patiently(store: Store, key: str, value: bytes) -> int:
+    while True:
+        try:
+            return await patiently(put(store, key, value))
+        except Unavailable:
+            await asyncio.sleep(0.05)
+
+
+async def fresh_patiently(store: Store) -> int:
+    while True:
+        try:
+            return await patiently(store.fresh())
+        except Unavailable:
+            await asyncio.sleep(0.05)
+
+
+async def there(store: Store, key: str, value: bytes) -> int:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            entry = await store.get(key)
+            if entry is not None and entry.value == value:
+                return entry.revision
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def behind(server: Etcd, stack: AsyncExitStack) -> tuple[Store, Proxy, Store]:
+    """A store behind a proxy, the proxy, and the same store without it."""
+    root = f"fault-{next(_roots)}"
+    proxy = await stack.enter_async_context(proxied(server.members[0].endpoint))
+    through = await stack.enter_async_context(etcd.open(f"etcd://127.0.0.1:{proxy.port}/{root}"))
+    direct = await stack.enter_async_context(etcd.open(server.url(root)))
+    return through, proxy, direct
+
+
+async def test_a_write_whose_answer_was_lost_is_answered_with_its_revision(
+    behind: tuple[Store, Proxy, Store],
+) -> None:
+    store, proxy, direct = behind
+    for number in range(3):
+        await put(store, f"{KEY}-before", b"%d" % number)
+        proxy.answering = False
+        writing = asyncio.create_task(put(store, KEY, b"%d" % number))
+        revision = await there(direct, KEY, b"%d" % number)
+        proxy.answering = True
+        proxy.cut()
+        assert await patiently(writing) == revision
+    assert await put(store, KEY, b"after", revision) > revision
+
+
+async def test_what_was_refused_in_a_batch_whose_answer_was_lost_is_still_refused(
+    behind: tuple[Store, Proxy, Store],
+) -> None:
+    store, proxy, direct = behind
+    taken = await put(store, f"{KEY}-taken", b"")
+    proxy.answering = False
+    ops = [
+        Op(f"{KEY}-taken", b"", ABSENT),
+        Op(f"{KEY}-new", b"v", ABSENT),
+        Op(f"{KEY}-absent", b"", taken),
+    ]
+    writing = asyncio.gather(*(store.write([op]) for op in ops), return_exceptions=True)
+    await there(direct, f"{KEY}-new", b"v")
+    proxy.answering = True
+    proxy.cut()
+    results = await patiently(writing)
+    assert [type(result) for result in results] == [KeyExists, range, RevisionConflict]
+    assert await direct.count("apps/") == 2
+
+
+async def test_a_write_that_never_arrived_happens_once_or_not_at_all(
+    behind: tuple[Store, Proxy, Store],
+) -> None:
+    store, proxy, direct = behind
+    async with direct.watch("apps/", after=direct.head()) as watch:
+        proxy.asking = False
+        writing = asyncio.create_task(put(store, KEY, b"v", ABSENT))
+        await asyncio.sleep(0.3)
+        proxy.asking = True
+        proxy.cut()
+        try:
+            revision = await patiently(writing)
+        except Unavailable:
+            assert await direct.get(KEY) is None
+            return
+        last = await put(direct, f"{KEY}-last", b"")
+        assert [event.revision for event in await take(watch, 2)] == [revision, last]
+
+
+async def test_a_replica_that_is_cut_off_refuses_then_catches_up_without_a_gap(
+    behind: tuple[Store, Proxy, Store],
+) -> None:
+    store, proxy, direct = behind
+    start = store.head()
+    async with store.watch("apps/", after=start) as watch:
+        proxy.open = False
+        proxy.cut()
+        revisions = [await put(direct, f"{KEY}-{number}", b"") for number in range(200)]
+        with pytest.raises(Unavailable):
+            await patiently(store.fresh())
+        with pytest.raises((Unavailable, UnknownOutcome)):
+            await patiently(put(store, KEY, b""))
+        proxy.open = True
+        revisions.append(await put_patiently(store, f"{KEY}-own", b""))
+        seen: list[int] = []
+        async with asyncio.timeout(PATIENCE_S):
+            while len(seen) < len(revisions):
+                seen += [event.revision for event in (await anext(watch)).events]
+    assert seen == revisions
+
+
+async def test_a_replica_that_history_has_left_behind_says_so_to_its_watches(
+    behind: tuple[Store, Proxy, Store],
+) -> None:
+    store, proxy, direct = behind
+    await put(store, KEY, b"")
+    async with store.watch("apps/", after=store.head()) as watch:
+        proxy.open = False
+        proxy.cut()
+        for number in range(5):
+            await put(direct, KEY, b"%d" % number)
+        await direct.compact(direct.head())
+        proxy.open = True
+        with pytest.raises(Compacted):
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    await anext(watch)
+    revision = await put(store, KEY, b"on")
+    async with store.watch("apps/", after=revision) as again:
+        later = await put(direct, KEY, b"later")
+        assert [event.revision for event in await take(again, 1)] == [later]
+
+
+async def test_a_store_restored_from_a_backup_goes_on_above_every_revision_given_out(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    with had(tmp_path / "etcd") as server:
+        [member] = server.members
+        store = await stack.enter_async_context(etcd.open(server.url("restored")))
+        other = await stack.enter_async_context(etcd.open(server.url("restored")))
+        kept = await put(store, KEY, b"kept")
+        identity = await store.identity()
+        await asyncio.to_thread(member.kill)
+        shutil.copytree(member.directory / "data", tmp_path / "backup")
+        await asyncio.to_thread(member.restart)
+        for number in range(20):
+            lost = await put_patiently(store, KEY, b"lost %d" % number)
+        async with store.watch("apps/", after=store.head()) as watch:
+            await asyncio.to_thread(member.kill)
+            shutil.rmtree(member.directory / "data")
+            shutil.copytree(tmp_path / "backup", member.directory / "data")
+            await asyncio.to_thread(member.restart)
+            with pytest.raises(Compacted):
+                async with asyncio.timeout(PATIENCE_S):
+                    while True:
+                        await anext(watch)
+        for replica in (store, other):
+            assert await fresh_patiently(replica) > lost
+            assert (await replica.identity()).id == identity.id
+            assert (await replica.identity()).epoch > identity.epoch
+            entry = await replica.get(KEY)
+            assert entry is not None and entry.value == b"kept" and entry.revision != kept
+            with pytest.raises(RevisionConflict):
+                await put(replica, KEY, b"", lost)
+            with pytest.raises(Compacted):
+                async with replica.watch("apps/", after=kept):
+                    pass
+        entry = await store.get(KEY)
+        assert entry is not None
+        assert await put(store, KEY, b"new", entry.revision) > lost
+        await stack.aclose()
+
+
+async def test_a_full_etcd_refuses_writes_and_goes_on_reading(tmp_path: Path, stack: AsyncExitStack) -> None:
+    with had(tmp_path / "etcd", 1, f"--quota-backend-bytes={16 << 20}") as server:
+        store = await stack.enter_async_context(etcd.open(server.url("full")))
+        first = await put(store, f"{KEY}-first", b"kept")
+        written = 0
+        with pytest.raises(Unavailable, match="out of space"):
+            while written < 64:
+                await put(store, f"{KEY}-{written}", b"x" * (1 << 20))
+                written += 1
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="out of space"):
+                await put(store, f"{KEY}-more", b"")
+        entry = await store.get(f"{KEY}-first")
+        assert entry is not None and entry.revision == first
+        assert await store.count("apps/") == written + 1
+        assert await store.fresh() >= first
+        async with etcd.open(server.url("full")) as another:
+            assert await another.count("apps/") == written + 1
+        await stack.aclose()
+
+
+async def test_three_members_lose_one_after_the_other_and_no_acknowledged_write(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    with had(tmp_path / "etcd", 3) as server:
+        replicas = [await stack.enter_async_context(etcd.open(server.url("three"))) for _ in range(3)]
+        start = replicas[0].head()
+        acknowledged: dict[int, str] = {}
+        unknown: set[str] = set()
+        stop = asyncio.Event()
+
+        async def write(store: Store, writer: int) -> None:
+            for number in itertools.count():
+                if stop.is_set():
+                    return
+                key = f"apps/things/{writer}/{number}"
+                try:
+                    acknowledged[await patiently(put(store, key, b"", ABSENT))] = key
+                except UnknownOutcome:
+                    unknown.add(key)
+                except Unavailable:
+                    await asyncio.sleep(0.05)
+
+        async with replicas[2].watch("apps/", after=start) as watch:
+            writers = [asyncio.create_task(write(store, n)) for n, store in enumerate(replicas)]
+            for member in server.members:
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(member.restart)
+            server.members[0].pause()
+            await asyncio.sleep(3.0)
+            server.members[0].resume()
+            await asyncio.sleep(0.5)
+            stop.set()
+            await asyncio.gather(*writers)
+            end = await put_patiently(replicas[0], "apps/things/end", b"")
+            seen: dict[int, str] = {}
+            async with asyncio.timeout(2 * PATIENCE_S):
+                while end not in seen:
+                    for event in (await anext(watch)).events:
+                        assert event.revision > max(seen, default=0)
+                        seen[event.revision] = event.key
+        assert len(acknowledged) > 30
+        assert acknowledged.items() <= seen.items()
+        assert {key for at, key in seen.items() if at not in acknowledged} <= {*unknown, "apps/things/end"}
+        await stack.aclose()
+
+
+async def test_what_cannot_be_opened_says_so_in_one_line(server: Etcd) -> None:
+    for url, told in [
+        ("etcd://127.0.0.1:1/x", "cannot be opened"),
+        ("etcd://", "names no host"),
+        ("etcd://127.0.0.1:1/x?colour=red", "no option 'colour'"),
+        ("etcds://127.0.0.1:1/x?ca=/none", "cannot be read"),
+        (server.url("x").replace("etcd://", "etcd://who:secret@"), "cannot be opened"),
+    ]:
+        with pytest.raises(StoreOpenError) as caught:
+            async with asyncio.timeout(PATIENCE_S), etcd.open(url):
+                pass
+        message = str(caught.value)
+        assert told in message and "\n" not in message and "secret" not in message
