@@ -7,10 +7,19 @@ import itertools
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+pytest.importorskip("etcd3aio")
+
+from etcd3aio import Etcd3Client, PermissionType
 
 from clusterling.storage import etcd
 from clusterling.storage.store import (
@@ -313,3 +322,109 @@ async def test_what_cannot_be_opened_says_so_in_one_line(server: Etcd) -> None:
                 pass
         message = str(caught.value)
         assert told in message and "\n" not in message and "secret" not in message
+
+
+# Who is let in.
+
+
+def certificates(directory: Path) -> dict[str, Path]:
+    """A CA, and what it has signed: a server for 127.0.0.1 by another name, and a client."""
+    directory.mkdir()
+    now = datetime.now(UTC)
+    made: dict[str, Path] = {}
+
+    def save(name: str, data: bytes) -> None:
+        made[name] = directory / f"{name}.pem"
+        made[name].write_bytes(data)
+
+    def issue(
+        name: str, issuer: tuple[x509.Name, ec.EllipticCurvePrivateKey] | None
+    ) -> tuple[x509.Name, ec.EllipticCurvePrivateKey]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        signer_name, signer = issuer or (subject, key)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(signer_name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        )
+        certificate = builder.sign(signer, hashes.SHA256())
+        save(name, certificate.public_bytes(serialization.Encoding.PEM))
+        save(
+            f"{name}-key",
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+        )
+        return subject, key
+
+    ca = issue("ca", None)
+    issue("etcd.test", ca)
+    issue("client", ca)
+    return made
+
+
+async def test_over_tls_with_a_client_certificate_and_not_without(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    made = certificates(tmp_path / "pki")
+    options = [
+        f"--cert-file={made['etcd.test']}",
+        f"--key-file={made['etcd.test-key']}",
+        f"--trusted-ca-file={made['ca']}",
+        "--client-cert-auth",
+    ]
+    with had(tmp_path / "etcd", 1, *options) as server:
+        url = server.url("tls").replace("etcd://", "etcds://")
+        whole = f"{url}?ca={made['ca']}&server_name=etcd.test&cert={made['client']}&key={made['client-key']}"
+        async with etcd.open(whole) as store:
+            revision = await put(store, KEY, b"")
+            entry = await store.get(KEY)
+            assert entry is not None and entry.revision == revision
+        parts = f"{url}?ca={made['ca']}&server_name=etcd.test", whole.replace("etcd.test", "other.test")
+        refused = await asyncio.gather(*(opened(part) for part in parts), return_exceptions=True)
+        assert [type(error) for error in refused] == [StoreOpenError, StoreOpenError]
+
+
+async def opened(url: str) -> None:
+    async with etcd.open(url):
+        pass
+
+
+async def test_a_user_with_a_password_is_let_into_its_root_only_and_signs_in_again(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    # A token that lives for two seconds runs out again and again while the store is open.
+    with had(tmp_path / "etcd", 1, "--auth-token-ttl=2") as server:
+        async with Etcd3Client([server.members[0].endpoint]) as client:
+            auth = client.auth
+            assert auth is not None
+            await auth.user_add("root", "root-secret")
+            await auth.role_add("root")
+            await auth.user_grant_role("root", "root")
+            await auth.user_add("tenant", "tenant-secret")
+            await auth.role_add("tenant")
+            await auth.role_grant_permission("tenant", "/mine/", "/mine0", perm_type=PermissionType.READWRITE)
+            await auth.user_grant_role("tenant", "tenant")
+            await auth.auth_enable()
+        url = server.url("mine").replace("etcd://", "etcd://tenant@")
+        store = await stack.enter_async_context(etcd.open(url, password="tenant-secret"))
+        async with store.watch("apps/", after=store.head()) as watch:
+            for number in range(4):
+                revision = await put_patiently(store, KEY, b"%d" % number)
+                assert [event.revision for event in await take(watch, 1)] == [revision]
+                await asyncio.sleep(1.0)
+            await store.compact(revision)
+        for wrong, password in ((url, "wrong"), (url.replace("/mine", "/other"), "tenant-secret")):
+            with pytest.raises(StoreOpenError):
+                async with etcd.open(wrong, password=password):
+                    pass
+        await stack.aclose()

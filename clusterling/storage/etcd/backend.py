@@ -38,7 +38,7 @@ from clusterling.storage.etcd.layout import (
     State,
 )
 from clusterling.storage.etcd.reading import Answer, Known, Reads, head_request, hidden
-from clusterling.storage.etcd.wire import Address, NotSent, Unsure, Wire, rpc
+from clusterling.storage.etcd.wire import Address, Denied, NotSent, Unsure, Wire, rpc, told
 from clusterling.storage.etcd.writing import Footing
 from clusterling.storage.store import (
     ABSENT,
@@ -351,7 +351,11 @@ class EtcdBackend:
         oldest = state.mod_of(state.horizon) - 1
         if oldest > 0:
             await self._forget_writers(oldest)
-            await self._wire.compact(oldest)
+            try:
+                await self._wire.compact(oldest)
+            except Denied as error:
+                # Nobody can ask for that history any more; only its space stays.
+                logger.warning("etcd-compaction-denied error=%s", error)
 
     async def _change_state(self, state: State, changed: State, operations: Sequence[Any] = ()) -> int | None:
         """Rewrites the store's own record if it is what it was; etcd's revision, or None if it was not."""
@@ -461,7 +465,9 @@ class EtcdBackend:
                 await self._listen()
             except (StorageError, Unsure) as error:
                 logger.warning("etcd-watch-later error=%s", error)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            except grpc.aio.AioRpcError as error:
+                logger.warning("etcd-watch-broken error=%s", told(error))
+            except asyncio.InvalidStateError as error:
                 logger.warning("etcd-watch-broken error=%s", error)
             except asyncio.CancelledError:
                 # A stream that was cancelled (`_sever`) says so in the same words as a task that is.

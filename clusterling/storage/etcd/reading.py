@@ -28,7 +28,7 @@ from clusterling.storage.etcd.layout import (
     index_of,
     unwrapped,
 )
-from clusterling.storage.etcd.wire import Future, Unsure, Wire, rpc
+from clusterling.storage.etcd.wire import Future, Unsure, Wire, rpc, told
 from clusterling.storage.store import (
     Compacted,
     Entry,
@@ -166,7 +166,9 @@ class Reads:
                         if step.revision >= through:
                             return found
             raise Unavailable("etcd ended the watch")
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable(f"etcd: {told(error)}") from error
+        except asyncio.InvalidStateError as error:
             raise Unavailable(f"etcd: {error}") from error
         except TimeoutError as error:
             raise Unavailable("etcd does not tell its history") from error

@@ -64,6 +64,10 @@ class NotSent(Unavailable):
     """A call that certainly did nothing; another endpoint may take it."""
 
 
+class Denied(Unavailable):
+    """etcd's access control says no."""
+
+
 class Future(Unavailable):
     """A read at a revision that etcd has not reached."""
 
@@ -182,7 +186,7 @@ class Wire:
             self._leave(channel, error)
             if _refused(error) or _matches(error, _NOT_SENT):
                 raise _translated(error) from error
-            raise Unsure(_told(error)) from error
+            raise Unsure(told(error)) from error
 
     def watch(self) -> Any:
         """A stream to the endpoint in use. What it raises is a gRPC error: give it to `broken`."""
@@ -307,7 +311,8 @@ def _credentials(address: Address) -> Any:
     return grpc.ssl_channel_credentials(ca, key, cert)
 
 
-def _told(error: grpc.aio.AioRpcError) -> str:
+def told(error: grpc.aio.AioRpcError) -> str:
+    """The error in one line."""
     return f"{error.code().name}: {error.details()}"
 
 
@@ -342,5 +347,7 @@ def _translated(error: grpc.aio.AioRpcError) -> StorageError:
         return TooLarge(details)
     if _NO_SPACE in details:
         return Unavailable("etcd is out of space: compact and defragment it, then disarm its alarm")
+    if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+        return Denied(f"etcd: {told(error)}")
     kind = NotSent if _matches(error, (*_NOT_SENT, *_NOT_DONE)) else Unavailable
-    return kind(f"etcd: {_told(error)}")
+    return kind(f"etcd: {told(error)}")
