@@ -15,26 +15,24 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import orjson
+from typing_extensions import override
 
+from clusterling.storage.guarded import Guarding
 from clusterling.storage.store import (
     ABSENT,
-    Entry,
     Guard,
     GuardFailed,
-    Identity,
     KeyExists,
     Op,
-    Page,
     RevisionConflict,
     StorageError,
     Store,
-    Watch,
 )
 
 logger = logging.getLogger(__name__)
@@ -264,42 +262,10 @@ def acting(term: Term) -> Iterator[None]:
         _acting.reset(token)
 
 
-class Led:
-    """A Store that guards the writes of a leader by its term (GuardFailed once it is over); others' go through as they are."""
+class Led(Guarding):
+    """Guards the writes of a leader by its term (GuardFailed once it is over); others' go through as they are."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+    @override
+    async def added(self) -> Sequence[Guard]:
         term = _acting.get()
-        return await self._store.write(ops, guards if term is None else (*guards, term.guard))
-
-    async def get(self, key: str) -> Entry | None:
-        return await self._store.get(key)
-
-    async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page:
-        return await self._store.list(prefix, after=after, limit=limit, revision=revision)
-
-    async def count(self, prefix: str) -> int:
-        return await self._store.count(prefix)
-
-    def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
-        return self._store.watch(prefix, after=after)
-
-    def head(self) -> int:
-        return self._store.head()
-
-    async def fresh(self) -> int:
-        return await self._store.fresh()
-
-    async def compact(self, horizon: int) -> None:
-        await self._store.compact(horizon)
-
-    async def drop(self, prefix: str) -> None:
-        await self._store.drop(prefix)
-
-    async def expired(self, now: int, limit: int) -> Sequence[Entry]:
-        return await self._store.expired(now, limit)
-
-    async def identity(self) -> Identity:
-        return await self._store.identity()
+        return () if term is None else (term.guard,)

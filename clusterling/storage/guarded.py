@@ -5,31 +5,27 @@ The key's revision is learnt at the first write and holds for good: a fence that
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+
+from typing_extensions import override
 
 from clusterling.storage.store import Entry, Guard, GuardFailed, Identity, Op, Page, Store, Watch
 
 
-class Guarded:
-    """Adds one guard to each write; all else goes through. Implements Store.
+class Guarding(ABC):
+    """A Store that makes each write depend on more than its writer said; all else goes through as it is."""
 
-    `fence` is read in the same `store`. Where it is absent, every write raises GuardFailed with it.
-    """
-
-    def __init__(self, store: Store, fence: str) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._fence = fence
-        self._guard: Guard | None = None
+
+    @abstractmethod
+    async def added(self) -> Sequence[Guard]:
+        """The guards that a write begun now gets besides its own. Raises GuardFailed where none may begin."""
 
     async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
-        guard = self._guard
-        if guard is None:
-            entry = await self._store.get(self._fence)
-            if entry is None:
-                raise GuardFailed(self._fence)
-            guard = self._guard = Guard(self._fence, entry.revision)
-        return await self._store.write(ops, (*guards, guard))
+        return await self._store.write(ops, (*guards, *await self.added()))
 
     async def get(self, key: str) -> Entry | None:
         return await self._store.get(key)
@@ -60,3 +56,21 @@ class Guarded:
 
     async def identity(self) -> Identity:
         return await self._store.identity()
+
+
+class Guarded(Guarding):
+    """Adds one guard to each write. `fence` is read in the same `store`; where it is absent, no write is done."""
+
+    def __init__(self, store: Store, fence: str) -> None:
+        super().__init__(store)
+        self._fence = fence
+        self._added: tuple[Guard, ...] = ()
+
+    @override
+    async def added(self) -> Sequence[Guard]:
+        if not self._added:
+            entry = await self._store.get(self._fence)
+            if entry is None:
+                raise GuardFailed(self._fence)
+            self._added = (Guard(self._fence, entry.revision),)
+        return self._added
