@@ -5,6 +5,7 @@ Such an object has a deletionTimestamp and waits, by a finalizer of the controll
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
@@ -39,9 +40,9 @@ class DeletionController(Controller[Doomed]):
     def __init__(self, clusters: Clusters) -> None:
         self._clusters = clusters
 
+    @abstractmethod
     async def finish(self, cluster: Cluster, served: Served, obj: Object) -> float | None:
         """As `Controller.reconcile`, for the object as it is now."""
-        raise NotImplementedError
 
     @override
     def keys(self, event: Event) -> Iterable[Doomed]:
