@@ -13,9 +13,10 @@ from clusterling.storage.store import Entry, Guard, Identity, Op, Page, Unavaila
 
 
 class BackedStore:
-    """What `memory.open()` and `sqlite.open(path)` yield."""
+    """What every backend's `open` yields. `shared`: other processes may have the same store open."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, shared: bool = True) -> None:
+        self.shared = shared
         self._backend = backend
         self._batcher = Batcher(backend)
         self._feed = Feed(backend)
@@ -54,9 +55,9 @@ class BackedStore:
         self._check_open()
         await self._backend.compact(horizon)
 
-    async def drop(self, prefix: str) -> None:
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
         self._check_open()
-        await self._backend.drop(prefix)
+        await self._backend.drop(prefix, guards)
 
     async def expired(self, now: int, limit: int) -> Sequence[Entry]:
         self._check_open()
@@ -80,12 +81,12 @@ class BackedStore:
 
 
 @asynccontextmanager
-async def serve(backend: Backend) -> AsyncIterator[BackedStore]:
+async def serve(backend: Backend, *, shared: bool = True) -> AsyncIterator[BackedStore]:
     """Runs a store over `backend` while the context lasts, then closes both.
 
     What is being committed at the end is seen through; what waits for its turn is refused.
     """
-    store = BackedStore(backend)
+    store = BackedStore(backend, shared=shared)
     committing = asyncio.get_running_loop().create_task(store._run(), name="storage batcher")
     try:
         yield store

@@ -415,8 +415,8 @@ class CachedStore:
     async def compact(self, horizon: int) -> None:
         await self._below.compact(horizon)
 
-    async def drop(self, prefix: str) -> None:
-        await self._below.drop(prefix)
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
+        await self._below.drop(prefix, guards)
 
     async def expired(self, now: int, limit: int) -> Sequence[Entry]:
         return [self._finished(entry) for entry in await self._below.expired(now, limit)]

@@ -48,8 +48,8 @@ class Guarding(ABC):
     async def compact(self, horizon: int) -> None:
         await self._store.compact(horizon)
 
-    async def drop(self, prefix: str) -> None:
-        await self._store.drop(prefix)
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
+        await self._store.drop(prefix, (*guards, *await self.added()))
 
     async def expired(self, now: int, limit: int) -> Sequence[Entry]:
         return await self._store.expired(now, limit)

@@ -79,8 +79,12 @@ class Keyspace:
         """History is the whole store's: this forgets it for every cluster."""
         await self._store.compact(horizon)
 
-    async def drop(self, prefix: str) -> None:
-        await self._store.drop(self._range(prefix))
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
+        holding = [Guard(self._key(guard.key), guard.revision) for guard in guards]
+        try:
+            await self._store.drop(self._range(prefix), holding)
+        except GuardFailed as error:
+            raise self._error(error) from error
 
     async def expired(self, now: int, limit: int) -> Sequence[Entry]:
         """As the store's, of this cluster only; others' may be met on the way, so a scan, not for every second."""

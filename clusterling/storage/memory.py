@@ -23,6 +23,7 @@ from clusterling.storage.store import (
     Entry,
     Event,
     FutureRevision,
+    Guard,
     Identity,
     Page,
     StorageError,
@@ -146,7 +147,9 @@ class MemoryBackend:
                     self._remove(record)
             await asyncio.sleep(0)
 
-    async def drop(self, prefix: str) -> None:
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
+        if refused := refusal(Transaction((), guards), self._revision_of):
+            raise refused
         if await self.count(prefix) == 0:
             return
         self._head += 1
@@ -238,5 +241,5 @@ class MemoryBackend:
 @asynccontextmanager
 async def open() -> AsyncIterator[BackedStore]:  # noqa: A001 - `memory.open()` reads as it should
     """A complete store in memory, gone when the context ends."""
-    async with serve(MemoryBackend()) as store:
+    async with serve(MemoryBackend(), shared=False) as store:
         yield store

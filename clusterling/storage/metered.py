@@ -86,9 +86,9 @@ class MeteredStore:
         with _Call(self.figures, "compact"):
             await self._store.compact(horizon)
 
-    async def drop(self, prefix: str) -> None:
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
         with _Call(self.figures, "drop"):
-            await self._store.drop(prefix)
+            await self._store.drop(prefix, guards)
 
     async def expired(self, now: int, limit: int) -> Sequence[Entry]:
         with _Call(self.figures, "expired"):

@@ -143,16 +143,16 @@ class Overlay:
     async def compact(self, horizon: int) -> None:
         await self._upper.compact(horizon)
 
-    async def drop(self, prefix: str) -> None:
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
         """As `Store.drop`. What shows through from below is hidden again key by key, in steps, after the drop."""
         if (await self.list(prefix, limit=1)).entries:
-            await self._upper.drop(prefix)
+            await self._upper.drop(prefix, guards)
         below = await self._reads.list(prefix)
         for start in range(0, len(below.entries), WRITE_OPS_MAX):
             keys = [entry.key for entry in below.entries[start : start + WRITE_OPS_MAX]]
             hiding = [Op(key, WHITEOUT, ABSENT) for key in keys if await self._upper.get(key) is None]
             if hiding:
-                await self._upper.write(hiding)
+                await self._upper.write(hiding, guards)
 
     async def expired(self, now: int, limit: int) -> Sequence[Entry]:
         """Of the cluster's own entries: what is below does not expire."""

@@ -47,6 +47,7 @@ from clusterling.storage.store import (
     Entry,
     Event,
     FutureRevision,
+    Guard,
     GuardFailed,
     Identity,
     KeyExists,
@@ -83,6 +84,11 @@ JOINED: Final = "joined"  # What a replica says first; all else is a revision.
 
 GREET: Final = "SELECT c.id, c.epoch, c.head, (SELECT max(m.number) FROM migrations m) AS format FROM clock c"
 PUT: Final = "SELECT * FROM put_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+# A batch of guards alone locks the counter before it looks at them; the drop is made under the same lock.
+DROP: Final = """
+SELECT b.refused, CASE WHEN b.refused IS NULL THEN drop_range($9, $10) END
+FROM put_batch('', 1, $1, $2, $3, $4, $5, $6, $7, $8) b
+"""
 SETTLE: Final = "SELECT * FROM settle_batch($1, $2)"
 BEFORE: Final = "SELECT l.revision, l.value FROM log l WHERE l.revision = ANY ($1::bigint[])"
 
@@ -352,11 +358,19 @@ class PostgresBackend:
             finally:
                 await self._compactor.close()
 
-    async def drop(self, prefix: str) -> None:
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
         # Safe to repeat: what happened with a lost reply is then found done.
-        revision = await self._readers.call(
-            lambda db: db.fetchval("SELECT drop_range($1, $2)", prefix, prefix_end(prefix), timeout=QUERY_S)
+        batch = _Batch([Transaction((), guards)])
+        if batch.refused:
+            raise batch.refused[0]
+        row = await self._readers.call(
+            lambda db: db.fetchrow(DROP, *batch.columns(), prefix, prefix_end(prefix), timeout=QUERY_S)
         )
+        assert row is not None, "a function that returns a row gives one"
+        refused, revision = row
+        if refused is not None:
+            batch.refuse(refused)
+            raise batch.refused[0]
         if revision is not None:
             self._written = max(self._written, revision)
             self._notify()

@@ -49,6 +49,7 @@ from clusterling.storage.store import (
     Entry,
     Event,
     FutureRevision,
+    Guard,
     Identity,
     Op,
     Page,
@@ -186,8 +187,8 @@ class SqliteBackend:
             while await self._writing.call(self._writer.vacuum_some):
                 pass
 
-    async def drop(self, prefix: str) -> None:
-        await self._writing.call(lambda: self._writer.drop(prefix), self._publish_drop)
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
+        await self._writing.call(lambda: self._writer.drop(prefix, guards), self._publish_drop)
 
     async def expired(self, now: int, limit: int) -> Sequence[Entry]:
         return await self._reading.call(lambda: self._listing.expired(now, limit))
@@ -517,8 +518,13 @@ class _Writer:
         self.last = last
         return outcomes, log
 
-    def drop(self, prefix: str) -> _LogRow | None:
+    def drop(self, prefix: str, guards: Sequence[Guard]) -> _LogRow | None:
         with self._transaction():
+            guarding = Transaction((), guards)
+            newest = self._newest([guarding])
+            refused = refusal(guarding, lambda key: max(newest.get(key, ABSENT), ABSENT))
+            if refused is not None:
+                raise refused
             floor = self._drops.floor(prefix, at=self.last)
             rows = self._db.execute(
                 "SELECT key, revision FROM state WHERE key > ? AND key < ? AND live AND revision > ?",
@@ -844,5 +850,5 @@ async def open(path: str | Path, *, bytes_max: int = 0) -> AsyncIterator[BackedS
     `bytes_max` bounds the file (0: the disk does): a store that is full refuses writes and goes on reading.
     Raises StoreOpenError.
     """
-    async with serve(await connect(Path(path), bytes_max=bytes_max)) as store:
+    async with serve(await connect(Path(path), bytes_max=bytes_max), shared=False) as store:
         yield store

@@ -236,6 +236,14 @@ class Watch(Protocol):
         """The next batch, waiting for it. Raises what `take` raises; Unavailable when the store closes."""
 
 
+def is_shared(store: object) -> bool:
+    """Whether other processes may write to the same store while this one does: what does not say is taken to be shared.
+
+    A store that is one process's alone says `shared = False`, and is spared what replicas owe each other.
+    """
+    return bool(getattr(store, "shared", True))
+
+
 @runtime_checkable
 class Store(Protocol):
     """All that the rest of the server knows of storage. Any method may raise Unavailable."""
@@ -286,10 +294,10 @@ class Store(Protocol):
         A horizon above `head()` counts as `head()`; one below an earlier horizon does nothing.
         """
 
-    async def drop(self, prefix: str) -> None:
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
         """Removes every key under `prefix` at once, whatever their number, with one event: `dropped`, on the prefix.
 
-        History keeps what was there (or raises Compacted); the space comes back in bounded steps, at the latest
+        If every guard holds, looked at in the same commit; else raises GuardFailed. History keeps what was there (or raises Compacted); the space comes back in bounded steps, at the latest
         when `compact` passes the drop. Where nothing is under the prefix, nothing is written. Safe to repeat.
         """
 

@@ -667,6 +667,22 @@ class StoreContract:
         with pytest.raises(RevisionConflict):
             await remove(store, "apps/things/a/x")
 
+    async def test_a_drop_happens_only_if_its_guards_hold(self, store: Store) -> None:
+        guard = Guard("core/terms/-/a", await put(store, "core/terms/-/a", b"one"))
+        absent = Guard("core/terms/-/b", ABSENT)
+        await put(store, "apps/things/a/x", b"")
+        await store.drop("apps/things/b/", [guard, absent])
+        await put(store, "core/terms/-/a", b"two")
+        head = store.head()
+        with pytest.raises(GuardFailed) as caught:
+            await store.drop("apps/things/a/", [absent, guard])
+        assert caught.value.args[0] == "core/terms/-/a"
+        assert (await store.count(THINGS), store.head()) == (1, head)
+        current = await store.get("core/terms/-/a")
+        assert current is not None
+        await store.drop("apps/things/a/", [absent, Guard(current.key, current.revision)])
+        assert await store.count(THINGS) == 0
+
     async def test_a_watch_of_a_part_sees_its_part_dropped(self, store: Store) -> None:
         await put(store, "apps/things/a/x", b"")
         async with (

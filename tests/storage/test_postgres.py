@@ -394,8 +394,8 @@ class AnyReplica:
     async def compact(self, horizon: int) -> None:
         await next(self._replicas).compact(horizon)
 
-    async def drop(self, prefix: str) -> None:
-        await next(self._replicas).drop(prefix)
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
+        await next(self._replicas).drop(prefix, guards)
         await self._first.fresh()
 
     async def expired(self, now: int, limit: int) -> Sequence[Entry]:

@@ -99,8 +99,8 @@ class Forgetful(Store):
         await self._below.compact(horizon)
 
     @override
-    async def drop(self, prefix: str) -> None:
-        await self._below.drop(prefix)
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
+        await self._below.drop(prefix, guards)
 
     @override
     async def expired(self, now: int, limit: int) -> Sequence[Entry]:

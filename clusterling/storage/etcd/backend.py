@@ -43,6 +43,7 @@ from clusterling.storage.etcd.writing import Footing
 from clusterling.storage.store import (
     ABSENT,
     Event,
+    Guard,
     Identity,
     RevisionConflict,
     StorageError,
@@ -316,16 +317,26 @@ class EtcdBackend:
 
     # Forgetting.
 
-    async def drop(self, prefix: str) -> None:
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
         layout = self._layout
+        guarding = Transaction((), guards)
         for _ in range(ATTEMPTS_MAX):
             footing = await self._footing()
+            if guards:
+                # What they are at is told apart here; that they still are is compared in the change itself.
+                answer = await self._reads.latest()
+                revisions = await self._reads.revisions([guard.key for guard in guards], answer)
+                if refused := refusal(guarding, lambda key, at=revisions: at.get(key, ABSENT)):  # type: ignore[misc]
+                    raise refused
             if not await self._any(prefix):
                 return
             record = BatchRecord(secrets.token_hex(8), 1, dropped=prefix)
             changed = footing.state.with_drop(prefix)
             outcome = await self._change_state(
-                footing.state, changed, [writing.put(layout.batch, record.encoded())]
+                footing.state,
+                changed,
+                [writing.put(layout.batch, record.encoded())],
+                writing.conditions(layout, footing.state, guarding),
             )
             if outcome is not None:
                 self._dropped.set()
@@ -357,11 +368,14 @@ class EtcdBackend:
                 # Nobody can ask for that history any more; only its space stays.
                 logger.warning("etcd-compaction-denied error=%s", error)
 
-    async def _change_state(self, state: State, changed: State, operations: Sequence[Any] = ()) -> int | None:
+    async def _change_state(
+        self, state: State, changed: State, operations: Sequence[Any] = (), conditions: Sequence[Any] = ()
+    ) -> int | None:
         """Rewrites the store's own record if it is what it was; etcd's revision, or None if it was not."""
         request = rpc.TxnRequest(
             compare=[
                 writing.mod_is(self._layout.state, state.mod_revision),
+                *conditions,
             ],
             success=[writing.put(self._layout.state, changed.encoded()), *operations],
             failure=[writing.get(self._layout.state)],

@@ -206,6 +206,11 @@ def changes(layout: Layout, ops: Sequence[Op], start: int, name: str) -> list[An
     return operations
 
 
+def conditions(layout: Layout, state: State, transaction: Transaction) -> Sequence[Any]:
+    """The comparisons that hold where the transaction may happen."""
+    return _comparisons(layout, state, state.dropping(), transaction)[0]
+
+
 def _comparisons(
     layout: Layout, state: State, drops: Drops, transaction: Transaction
 ) -> tuple[list[Any], list[str]]:
