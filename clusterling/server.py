@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -39,9 +41,11 @@ from clusterling.services.client import Client
 from clusterling.services.health import Health
 from clusterling.services.request import Request
 from clusterling.services.requestinfo import RequestInfo
+from clusterling.storage.backoff import Backoff
 from clusterling.storage.cache import CacheBudget
+from clusterling.storage.election import Election, Led, lead
 from clusterling.storage.keyspace import Keyspace
-from clusterling.storage.store import Store
+from clusterling.storage.store import RevisionConflict, Store, Unavailable, UnknownOutcome, is_shared
 from clusterling.tenancy import underlay
 from clusterling.tenancy.authentication.authenticator import Tokens, bearer_token
 from clusterling.tenancy.authentication.tokens import IssuedTokens, StaticTokens
@@ -59,6 +63,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOGICAL_CLUSTERS: Final = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
+
+
+STORE_CHECK_S: Final = 2.0  # Within which a replica that has lost its store says that it is not ready.
 
 
 class SystemClock:
@@ -181,6 +188,9 @@ class ApiServer:
 
             packs = choose("default")
         self._packs = tuple(packs)
+        # What this replica writes while it leads, and may have lost the lead, is refused where others write as well.
+        self._replicated = store if is_shared(store) else None
+        store = store if self._replicated is None else Led(store)
         self._store = store
         self._clock = clock or SystemClock()
         self._run_controllers = run_controllers
@@ -245,12 +255,27 @@ class ApiServer:
                 group.create_task(self.pool.run(), name="pool")
                 await self._directory.ready()
                 if self._run_controllers:
-                    group.create_task(self._runtime.run(), name="controllers")
-                    group.create_task(expiry.run(self._store, self._clock), name="expiry")
-                    group.create_task(history.run(self._store, self._clock), name="history")
+                    self._start_controllers(group)
                 self._ready.set()
         finally:
             await self._stop()
+
+    def _start_controllers(self, group: asyncio.TaskGroup) -> None:
+        """At once where this process is alone with its store, else whenever it is elected among the replicas."""
+        if self._replicated is None:
+            group.create_task(self._control(), name="controllers")
+            return
+        holder = f"{socket.gethostname()}-{secrets.token_hex(8)}"
+        election = Election(self._replicated, self._clock, holder=holder)
+        group.create_task(election.run(), name="election")
+        group.create_task(lead(election, self._control), name="leader")
+
+    async def _control(self) -> None:
+        """What one replica does for all, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._runtime.run(), name="controllers")
+            group.create_task(expiry.run(self._store, self._clock), name="expiry")
+            group.create_task(history.run(self._store, self._clock), name="history")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ApiServer]:
@@ -294,14 +319,20 @@ class ApiServer:
             await listener.close()
 
     async def _prepare(self) -> None:
-        """Brings the store to what this server needs of it. Safe to repeat."""
-        await underlay.install(self._underlay, underlay.rows(self._packs, self._base))
-        await ensure_root(self._root_keys, self._clock, self._endpoint.url(str(ROOT)))
+        """Brings the store to what this server needs of it. Safe to repeat, and by several replicas at once."""
+        backoff = Backoff()
+        while True:
+            try:
+                await underlay.install(self._underlay, underlay.rows(self._packs, self._base))
+                await ensure_root(self._root_keys, self._clock, self._endpoint.url(str(ROOT)))
+                return
+            except (Unavailable, UnknownOutcome, RevisionConflict) as error:
+                logger.warning("start-put-off error=%r", error)
+            await backoff.wait()
 
     async def _stop(self) -> None:
         self._ready.clear()
         await self.stop_listening()
-        await self._runtime.save()
         await self.pool.aclose()
 
     def _note_failure(self, owner: asyncio.Task[None]) -> None:
@@ -312,7 +343,13 @@ class ApiServer:
     async def _store_check(self) -> str | None:
         if not self._ready.is_set():
             return "starting or stopping"
-        await self._store.fresh()
+        if not self._directory.is_current:
+            return "the logical clusters are not known now"
+        try:
+            async with asyncio.timeout(STORE_CHECK_S):
+                await self._store.fresh()
+        except TimeoutError:
+            return "the store does not answer"
         return None
 
 

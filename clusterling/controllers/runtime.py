@@ -7,13 +7,13 @@ One instance serves all logical clusters; a cluster without events costs nothing
 Rules of this file
 - The stream is resumed where it was left (a durable cursor in the store), so a restart neither misses nor rescans.
   The cursor is written only up to events whose keys are done; where history is gone, `walk` names all keys anew.
-- A reconcile that fails is logged and retried; only the store's closing or cancellation ends a loop.
-- With an election, all of it happens only while this replica leads, and begins anew at the cursor with each term.
+- A reconcile that fails is logged and retried, and so is whatever the store refuses: only cancellation ends a loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
 from collections.abc import AsyncIterator, Hashable, Iterable
@@ -23,14 +23,15 @@ import orjson
 
 from clusterling.machinery.errors import ApiError
 from clusterling.registry.ports import Clock
-from clusterling.storage.election import Election, lead
-from clusterling.storage.store import Compacted, Event, Op, StorageError, Store, Unavailable
+from clusterling.storage.backoff import Backoff
+from clusterling.storage.store import Compacted, Event, Op, StorageError, Store
 
 logger = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MAX_S: Final = 60.0
 CURSOR_EVERY_S: Final = 10.0
+LAST_SAVE_S: Final = 1.0  # How long a run that ends may take to say how far it came.
 CURSOR_KEY: Final = "~controllers/cursor/-/main"
 
 
@@ -140,23 +141,16 @@ class WorkQueue:
 
 
 class Runtime:
-    """Runs controllers over a store that sees all clusters. `run` returns only by cancellation or when the store closes.
+    """Runs controllers over a store that sees all clusters, one `run` at a time, until cancelled.
 
-    With an `election` (somebody else runs it) the controllers work only while this replica leads; `store`, and those
-    that the controllers write through, should then stand on a `Led` one, so that a leader's late writes are refused.
+    Where there are replicas, it is the leader's work: `store`, and those that the controllers write through, should
+    then stand on a `Led` one, so that what a deposed leader writes is refused.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        controllers: Iterable[Controller[Any]],
-        clock: Clock,
-        election: Election | None = None,
-    ) -> None:
+    def __init__(self, store: Store, controllers: Iterable[Controller[Any]], clock: Clock) -> None:
         self._store = store
         self._queues = [(controller, WorkQueue(clock)) for controller in controllers]
         self._clock = clock
-        self._election = election
         self._seen = 0
         self._saved = 0
 
@@ -166,39 +160,47 @@ class Runtime:
         return self._seen >= self._store.head() and not any(len(queue) for _, queue in self._queues)
 
     async def run(self) -> None:
-        if self._election is None:
-            await self._run()
-        else:
-            await lead(self._election, self._run)
-
-    async def _run(self) -> None:
-        # What an earlier term left undone is behind its cursor, and comes again from there.
+        # What an earlier run left undone is behind its cursor, and comes again from there.
         self._queues = [(controller, WorkQueue(self._clock)) for controller, _ in self._queues]
-        async with asyncio.TaskGroup() as group:
-            for controller, queue in self._queues:
-                for _ in range(controller.workers):
-                    group.create_task(self._work(controller, queue), name=f"controller-{controller.name}")
-            group.create_task(self._save_cursor(), name="controllers-cursor")
-            await self._follow()
+        self._seen = self._saved = 0
+        try:
+            async with asyncio.TaskGroup() as group:
+                for controller, queue in self._queues:
+                    for _ in range(controller.workers):
+                        group.create_task(self._work(controller, queue), name=f"controller-{controller.name}")
+                group.create_task(self._save_cursor(), name="controllers-cursor")
+                group.create_task(self._follow(), name="controllers-follow")
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_SAVE_S):
+                    await self._save()
 
     async def _follow(self) -> None:
-        position = await self._cursor()
+        """Reads every event from the cursor on; where some are gone, names all keys anew."""
+        position = -1
+        gap = False
+        backoff = Backoff()
         while True:
             try:
+                if position < 0:
+                    position = self._seen = await self._cursor()
+                if gap:
+                    head = self._store.head()
+                    logger.info("controllers-walk reason=history-compacted revision=%d", head)
+                    await self._walk()
+                    position, gap = head, False
                 async with self._store.watch("", after=position) as watch:
                     self._seen = max(self._seen, position)
                     async for batch in watch:
                         for event in batch.events:
                             self._dispatch(event)
                         position = self._seen = batch.revision
+                        backoff.success()
             except Compacted:
-                position = self._store.head()
-                logger.info("controllers-walk reason=history-compacted revision=%d", position)
-                await self._walk()
-                self._seen = position
-            except Unavailable:
-                logger.info("controllers-stopped reason=store-closed")
-                return
+                gap = True
+            except (ApiError, StorageError) as error:
+                logger.info("controllers-put-off error=%s", error)
+            await backoff.wait()
 
     def _dispatch(self, event: Event) -> None:
         for controller, queue in self._queues:
@@ -244,10 +246,17 @@ class Runtime:
     async def _save_cursor(self) -> None:
         while True:
             await asyncio.sleep(CURSOR_EVERY_S)
+            await self._save()
+
+    async def _save(self) -> None:
+        try:
             await self.save()
+        except StorageError as error:
+            # The next one says more; and whoever leads by then goes on a little further back.
+            logger.info("controllers-cursor-put-off error=%s", error)
 
     async def save(self) -> None:
-        """Writes down how far everything is done. Its own write is not worth another."""
+        """Writes down how far everything is done. Its own write is not worth another. Raises StorageError."""
         seen = self._seen
         if any(len(queue) or queue.waits for _, queue in self._queues) or seen <= self._saved + 1:
             return

@@ -41,6 +41,8 @@ LEASE_S: Final = 8.0  # A dead leader is followed after this and a retry or two,
 RETRY_S: Final = 2.0  # How often a leader renews, and a candidate looks.
 RELEASE_S: Final = 1.0  # How long a leader that stops may take to say so.
 
+LEASES: Final = "~controllers/lease/-/"
+
 _LOST: Final = (KeyExists, RevisionConflict, GuardFailed)
 
 
@@ -89,8 +91,8 @@ class Election:
         assert retry_s * 2 <= lease_s, "a lease outlives a renewal that fails"
         self._store = store
         self._clock = clock
-        self._holder = holder
-        self._lease_key = f"~controllers/lease/-/{name}"
+        self.holder = holder
+        self._lease_key = f"{LEASES}{name}"
         self._term_key = f"~controllers/term/-/{name}"
         self._lease_s = lease_s
         self._retry_s = retry_s
@@ -123,12 +125,26 @@ class Election:
                 try:
                     await self._step()
                 except StorageError as error:
-                    logger.info("election-retry holder=%s error=%s", self._holder, error)
+                    logger.info("election-retry holder=%s error=%s", self.holder, error)
                 if self._term is not None and self._clock.monotonic() >= self._valid_until:
                     self._end("not renewed in time")
-                await asyncio.sleep(self._retry_s)
+                await self._pause()
         finally:
             await self._step_down()
+
+    async def _pause(self) -> None:
+        """Until the next step: a candidate's comes at once when the lease changes, as when the leader steps down."""
+        lease = self._lease
+        if self._term is not None or lease is None:
+            await asyncio.sleep(self._retry_s)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._retry_s):
+                try:
+                    async with self._store.watch(LEASES, after=lease.revision) as watch:
+                        await anext(watch)
+                except StorageError:
+                    await asyncio.sleep(self._retry_s)
 
     async def _step(self) -> None:
         """One renewal of a leader, or one look of a candidate."""
@@ -145,7 +161,7 @@ class Election:
 
     async def _renew(self, term: Term, started: float) -> None:
         assert self._lease is not None, "who leads has written a lease"
-        lease = self._encoded(self._holder, term.number)
+        lease = self._encoded(self.holder, term.number)
         try:
             revisions = await self._store.write(
                 [Op(self._lease_key, lease, self._lease.revision)], [term.guard]
@@ -153,12 +169,12 @@ class Election:
         except _LOST:
             # Either somebody follows, or an earlier renewal happened whose answer was lost.
             seen = await self._read()
-            if seen is None or seen.holder != self._holder or seen.term != term.number:
+            if seen is None or seen.holder != self.holder or seen.term != term.number:
                 self._end("another holds the lease")
             else:
                 self._lease = seen
             return
-        self._lease = _Lease(self._holder, term.number, self._lease_s, revisions[0])
+        self._lease = _Lease(self.holder, term.number, self._lease_s, revisions[0])
         self._valid_until = started + self._lease_s * 2 / 3
 
     async def _look(self) -> None:
@@ -178,10 +194,10 @@ class Election:
         number = seen.term + 1 if seen is not None else 1
         term = await self._store.get(self._term_key)
         ops = [
-            Op(self._lease_key, self._encoded(self._holder, number), seen.revision if seen else ABSENT),
+            Op(self._lease_key, self._encoded(self.holder, number), seen.revision if seen else ABSENT),
             Op(
                 self._term_key,
-                orjson.dumps({"holder": self._holder, "term": number}),
+                orjson.dumps({"holder": self.holder, "term": number}),
                 term.revision if term is not None else ABSENT,
             ),
         ]
@@ -189,10 +205,10 @@ class Election:
             lease_revision, term_revision = await self._store.write(ops)
         except _LOST:
             return
-        self._lease = _Lease(self._holder, number, self._lease_s, lease_revision)
+        self._lease = _Lease(self.holder, number, self._lease_s, lease_revision)
         self._valid_until = started + self._lease_s * 2 / 3
         self._term = Term(number, Guard(self._term_key, term_revision))
-        logger.info("election-won holder=%s term=%d", self._holder, number)
+        logger.info("election-won holder=%s term=%d", self.holder, number)
         self._announce()
 
     async def _read(self) -> _Lease | None:
@@ -218,7 +234,7 @@ class Election:
 
     def _end(self, why: str) -> None:
         if self._term is not None:
-            logger.info("election-over holder=%s term=%d why=%s", self._holder, self._term.number, why)
+            logger.info("election-over holder=%s term=%d why=%s", self.holder, self._term.number, why)
         self._term = None
         self._valid_until = 0.0
         self._lease = None
@@ -247,9 +263,12 @@ async def lead(election: Election, work: Callable[[], Coroutine[Any, Any, None]]
             ending.cancel()
             working.cancel()
             await asyncio.wait({working, ending})
-        if finished or not working.cancelled():
+        if finished:
             await working
             return
+        if not working.cancelled() and (error := working.exception()) is not None:
+            # It could not end in order, which is no reason not to begin again.
+            logger.warning("leading-ended term=%d error=%r", term.number, error)
 
 
 @contextmanager

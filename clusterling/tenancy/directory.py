@@ -3,6 +3,7 @@
 Rules of this file
 - The watch's callback applies events at once, so whoever's write returned finds the directory knowing it.
 - "There is none" is said only after the store was asked (decision 12): another replica may have just made it.
+- While the watch is down nothing that is known counts: the store is asked for every name.
 - A cluster being deleted is gone from here the moment its object says so; its data go later (decision 1).
 """
 
@@ -19,7 +20,8 @@ import orjson
 
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import ClusterName
-from clusterling.storage.store import Compacted, Entry, Store, Unavailable, Watch
+from clusterling.storage.backoff import Backoff
+from clusterling.storage.store import Entry, StorageError, Store, Watch
 
 _log = logging.getLogger(__name__)
 
@@ -95,8 +97,8 @@ class Directory:
         self._listeners.append(listener)
 
     def known(self, name: str) -> Record | None:
-        """The record if it is at hand. None says nothing: ask `find`."""
-        return self._by_name.get(name)
+        """The record if it is at hand and current. None says nothing: ask `find`."""
+        return self._by_name.get(name) if self._watch is not None else None
 
     def by_id(self, cluster_id: str) -> Record | None:
         """The record of a cluster's id if it is at hand."""
@@ -105,7 +107,7 @@ class Directory:
     async def named(self, name: str) -> Record | None:
         """As `find`, for a name as a request has it, which may be none at all."""
         record = self._by_name.get(name)
-        if record is not None:
+        if record is not None and self._watch is not None:
             return record
         try:
             return await self.find(ClusterName.parse(name))
@@ -115,9 +117,12 @@ class Directory:
     async def find(self, name: ClusterName) -> Record | None:
         """The cluster of that name; None: at some moment since the call there was none. Raises Unavailable."""
         record = self._by_name.get(name)
-        if record is not None:
+        if record is not None and self._watch is not None:
             return record
         entry = await self._store.get(key_of(name))
+        if self._watch is None:
+            # Nobody tells what changes: what was known may be long gone, and only this answer counts.
+            return None if entry is None else _record_of(entry)
         if entry is not None and entry.revision > self._revision:
             # The watch has not come this far; what it brings later is newer still, or this very write.
             self._apply(name, entry)
@@ -127,25 +132,31 @@ class Directory:
         """Whether the store has an object of that name now. Costs what `find` does for a name nobody has."""
         return await self._store.get(key_of(name)) is not None
 
+    @property
+    def is_current(self) -> bool:
+        """Changes are being heard of. While they are not, every name is asked for in the store."""
+        return self._watch is not None
+
     async def ready(self) -> None:
-        """Returns once the clusters there are have been read."""
+        """Returns once all clusters are known, and changes are being heard of."""
         await self._ready.wait()
 
     async def run(self) -> None:
-        """Keeps the directory current until cancelled. Ends only with Unavailable, when the store closes."""
+        """Keeps the directory current until cancelled, however often the store goes away and comes back."""
+        backoff = Backoff()
         while True:
-            revision = await self._load()
             try:
+                revision = await self._load()
                 async with self._watching(revision) as watch:
                     self._begin(watch)
+                    backoff.success()
                     await self._fallen_behind.wait()
-            except Compacted:
-                pass
+                _log.warning("directory-fell-behind revision=%d", self._revision)
+            except StorageError as error:
+                _log.info("directory-put-off error=%r", error)
             finally:
-                self._watch = None
-            _log.warning(
-                "the directory of logical clusters fell behind and reads them again revision=%d", revision
-            )
+                self._stop_hearing()
+            await backoff.wait()
 
     def _watching(self, revision: int) -> AbstractAsyncContextManager[Watch]:
         return self._store.watch(_PREFIX, after=revision)
@@ -157,18 +168,23 @@ class Directory:
         self._drain()
         self._ready.set()
 
+    def _stop_hearing(self) -> None:
+        self._watch = None
+        self._ready.clear()
+        self._fallen_behind.set()
+
     async def _load(self) -> int:
+        """Makes everything known what the store has, which may be an older state than was known: it was put back."""
         page = await self._store.list(_PREFIX)
         gone = set(self._by_name)
         for entry in page.entries:
             name = entry.key.removeprefix(_PREFIX)
             gone.discard(name)
             known = self._by_name.get(name)
-            if known is None or known.revision < entry.revision:
-                self._apply(name, entry)
+            if known is None or known.revision != entry.revision:
+                self._replace(name, _record_of(entry))
         for name in gone:
-            if self._by_name[name].revision <= page.revision:
-                self._apply(name, None)
+            self._replace(name, None)
         self._revision = page.revision
         return page.revision
 
@@ -185,14 +201,18 @@ class Directory:
                     else:
                         self._apply(event.key.removeprefix(_PREFIX), event.entry)
                 self._revision = batch.revision
-        except (Compacted, Unavailable):
-            self._fallen_behind.set()
+        except StorageError:
+            # From this moment on, not only from when `run` has its turn.
+            self._stop_hearing()
 
     def _apply(self, name: str, entry: Entry | None) -> None:
         old = self._by_name.get(name)
         if old is not None and entry is not None and entry.revision <= old.revision:
             return
-        new = None if entry is None else _record_of(entry)
+        self._replace(name, None if entry is None else _record_of(entry))
+
+    def _replace(self, name: str, new: Record | None) -> None:
+        old = self._by_name.get(name)
         if old is None and new is None:
             return
         if old is not None and (new is None or new.id != old.id):

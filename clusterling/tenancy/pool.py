@@ -21,7 +21,7 @@ from clusterling.storage.cache import CacheBudget, CachedStore
 from clusterling.storage.guarded import Guarded
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.overlay import Overlay
-from clusterling.storage.store import Store
+from clusterling.storage.store import Store, Unavailable
 from clusterling.tenancy.directory import Directory, Record
 from clusterling.tenancy.names import ROOT_ID, fence_key
 from clusterling.tenancy.underlay import derived
@@ -29,6 +29,7 @@ from clusterling.tenancy.underlay import derived
 SERVED_MAX: Final = 2_000
 IDLE_S: Final = 300.0
 SWEEP_EVERY_S: Final = 30.0
+CURRENT_S: Final = 5.0  # How long controllers wait for a directory that is behind.
 
 
 class ClusterPool:
@@ -73,11 +74,13 @@ class ClusterPool:
         made or deleted, a CRD) is known to directory, caches and catalogs of this one from here on.
         """
         await self._store.fresh()
-        record = await self._directory.named(name)
+        record = self._directory.known(name) or await self._directory.named(name)
         return None if record is None else self._serve(record)
 
     async def by_id(self, cluster_id: str) -> Cluster | None:
-        """The cluster of that id, ready to serve; None once it is being deleted or was never there."""
+        """The cluster of that id, ready to serve; None once it is being deleted or was never there. Raises Unavailable."""
+        await self._store.fresh()
+        await self._known()
         record = self._directory.by_id(cluster_id)
         if record is None:
             return None
@@ -86,9 +89,20 @@ class ClusterPool:
         return cluster
 
     async def ids(self) -> AsyncIterator[str]:
-        """The ids of all logical clusters, `root` included."""
+        """The ids of all logical clusters, `root` included. Raises Unavailable."""
+        await self._known()
         for record in self._directory.records():
             yield record.id
+
+    async def _known(self) -> None:
+        """Waits a moment for a directory that is behind: by it alone is said here that a cluster is not there."""
+        if self._directory.is_current:
+            return
+        try:
+            async with asyncio.timeout(CURRENT_S):
+                await self._directory.ready()
+        except TimeoutError as error:
+            raise Unavailable("the logical clusters are not known now") from error
 
     def _serve(self, record: Record) -> Cluster:
         cluster = self._served.get(record.id)

@@ -47,7 +47,7 @@ def candidate(store: Store, clock: TurnedClock, holder: str) -> Election:
 
 @asynccontextmanager
 async def running(*elections: Election) -> AsyncIterator[list[asyncio.Task[None]]]:
-    tasks = [asyncio.create_task(election.run()) for election in elections]
+    tasks = [asyncio.create_task(election.run(), name=election.holder) for election in elections]
     try:
         yield tasks
     finally:
@@ -121,6 +121,65 @@ async def test_a_leader_that_stops_is_followed_at_once(store: Store) -> None:
         assert (await elected(second)).number == 2
 
 
+async def test_who_waits_hears_of_a_leader_that_stops_without_looking_again(store: Store) -> None:
+    clock = TurnedClock()
+    first = candidate(store, clock, "first")
+    patient = Election(store, clock, holder="patient", lease_s=4 * PATIENCE_S, retry_s=2 * PATIENCE_S)
+    async with running(first):
+        await elected(first)
+        async with running(patient):
+            await rounds(store)
+            assert patient.term is None
+            for task in [task for task in asyncio.all_tasks() if task.get_name() == "first"]:
+                task.cancel()
+            assert (await elected(patient)).number == 2
+
+
+async def test_a_deposed_leader_drops_nothing(store: Store) -> None:
+    clock = TurnedClock()
+    led = Led(store)
+    await store.write([Op("a/b/c", b"")])
+    first, second = candidate(store, clock, "first"), candidate(store, clock, "second")
+    async with running(first):
+        old = await elected(first)
+    async with running(second):
+        new = await elected(second)
+        with acting(old), pytest.raises(GuardFailed):
+            await led.drop("a/")
+        assert await store.count("a/") == 1
+        with acting(new):
+            await led.drop("a/")
+        assert await store.count("a/") == 0
+
+
+async def test_work_that_does_not_end_in_order_with_its_term_begins_again_with_the_next(store: Store) -> None:
+    clock = TurnedClock()
+    way = Severed(store)
+    only = candidate(way, clock, "only")
+    begun: list[int] = []
+
+    async def work() -> None:
+        begun.append(len(begun))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if len(begun) == 1:
+                raise RuntimeError("told to fail")
+
+    async with running(only):
+        leading = asyncio.create_task(lead(only, work))
+        await until_true(lambda: len(begun) == 1)
+        way.cut = True
+        clock.turn(LEASE_S)
+        await until_true(lambda: only.term is None)
+        way.cut = False
+        await rounds(store)
+        clock.turn(LEASE_S + 0.1)
+        await until_true(lambda: len(begun) == 2)
+        leading.cancel()
+        await asyncio.wait({leading})
+
+
 async def test_a_deposed_leader_that_does_not_know_writes_nothing(store: Store) -> None:
     clock = TurnedClock()
     led = Led(store)
@@ -191,12 +250,12 @@ async def test_controllers_of_two_replicas_work_on_one_only_and_the_other_goes_o
     first, second = candidate(store, clock, "first"), candidate(store, clock, "second")
     one, two = Recorder(), Recorder()
     led = Led(store)
-    runtimes = Runtime(led, (one,), clock, first), Runtime(led, (two,), clock, second)
+    runtimes = Runtime(led, (one,), clock), Runtime(led, (two,), clock)
     await store.write([Op("a/1", b"{}")])
     async with running(second):
-        following = asyncio.create_task(runtimes[1].run())
+        following = asyncio.create_task(lead(second, runtimes[1].run))
         async with running(first):
-            leading = asyncio.create_task(runtimes[0].run())
+            leading = asyncio.create_task(lead(first, runtimes[0].run))
             await until_true(lambda: one.seen + two.seen == ["a/1"])
             winner, loser = (one, two) if one.seen else (two, one)
             await store.write([Op("a/2", b"{}")])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -22,18 +23,11 @@ from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import rfc3339
 from clusterling.registry.ports import Clock
 from clusterling.registry.strategy import User
-from clusterling.storage.store import (
-    ABSENT,
-    Compacted,
-    Event,
-    Guard,
-    GuardFailed,
-    Op,
-    Store,
-    Unavailable,
-    Watch,
-)
+from clusterling.storage.backoff import Backoff
+from clusterling.storage.store import ABSENT, Event, Guard, GuardFailed, Op, StorageError, Store, Watch
 from clusterling.tenancy.names import ROOT_ID, fence_key
+
+_log = logging.getLogger(__name__)
 
 PREFIX: Final = "~tokens/"
 
@@ -151,20 +145,30 @@ class IssuedTokens:
         self._forget(realm)
 
     async def run(self) -> None:
-        """Hears of revocations until cancelled; without it nothing is remembered, and each lookup asks the store."""
+        """Hears of revocations until cancelled, however often the store goes away and comes back.
+
+        While nothing is heard nothing is remembered, and each lookup asks the store.
+        """
+        backoff = Backoff()
         while True:
-            self._forget("")
             self._fallen_behind.clear()
             try:
                 async with self._store.watch(PREFIX, after=await self._store.fresh()) as watch:
                     self._watch = watch
                     watch.notify(self._drain)
                     self._drain()
+                    backoff.success()
                     await self._fallen_behind.wait()
-            except Compacted:
-                pass
+            except StorageError as error:
+                _log.info("tokens-put-off error=%r", error)
             finally:
-                self._watch = None
+                self._stop_hearing()
+            await backoff.wait()
+
+    def _stop_hearing(self) -> None:
+        self._watch = None
+        self._fallen_behind.set()
+        self._forget("")
 
     def _drain(self) -> None:
         if self._watch is None:
@@ -173,8 +177,9 @@ class IssuedTokens:
             while (batch := self._watch.take()) is not None:
                 for event in batch.events:
                     self._hear(event)
-        except (Compacted, Unavailable):
-            self._fallen_behind.set()
+        except StorageError:
+            # From this moment on, not only from when `run` has its turn.
+            self._stop_hearing()
 
     def _hear(self, event: Event) -> None:
         if event.dropped:
