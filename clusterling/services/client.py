@@ -1,4 +1,4 @@
-"""Client: the API from the same process. The same filters, handlers and answers; no socket, no aiohttp.
+"""Client: the API from the same process. The same filters, handlers and answers; no socket, no parser of HTTP.
 
 It speaks for a User whom its owner names, so it needs no credential; it may do what that user may do.
 """

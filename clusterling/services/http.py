@@ -1,11 +1,20 @@
-"""The one adapter to aiohttp's server: sockets and TLS on one side, Request and Response on the other.
+"""The server's sockets: HTTP/1.1 and TLS on one side, Request and Response on the other.
 
-aiohttp parses and keeps connections; what it would spend on routing, response objects and logs is not used. Head and
-body leave in one write, the unchanging part of a head is made once, and a stream writes to the transport itself.
+Theory of operation
+-------------------
+A connection is a protocol of the event loop; httptools (llhttp, Node's parser) finds the requests in what arrives. A
+request is run right there, in the callback that brought its last byte of head or body, up to its first wait: most reads
+have been answered by then, and never cost a task, a future or a turn of the loop. What does wait is handed to the
+connection's one task, which is also the current task while the callback runs, so that timeouts work in both.
+
+Head and body leave in one write, the unchanging part of a head is made once, and a stream writes to the transport itself.
 
 Rules of this file
-- Nothing else imports aiohttp's server: importing it costs 0.2 s, which an embedder in process never pays.
+- One request of a connection at a time, in the order of arrival; those sent behind it wait in `_queue`, and reading
+  pauses where they are many or their bodies are long. After `TURNS` in a row other connections have the loop.
+- Bytes are counted until something came of them: a head, a trailer, the frame of a chunk are all bounded by `HEAD_BYTES_MAX`.
 - The raw target goes through as it came: nothing here decodes or tidies a path (decision 19).
+- What is no HTTP is refused in the words of Go's net/http, which upstream's clients have seen.
 """
 
 from __future__ import annotations
@@ -14,17 +23,20 @@ import asyncio
 import logging
 import ssl as tls
 import time
+from asyncio.tasks import _enter_task, _leave_task
+from collections import deque
 from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final, cast
 
-from aiohttp import HttpVersion11, web
+import httptools
 from typing_extensions import override
 
-from clusterling.machinery.errors import ApiError, bad_request, too_large
+from clusterling.machinery.errors import bad_request, too_large
 from clusterling.services.app import App
-from clusterling.services.request import Peer, Request, Response, Sink, Stream, StreamingResponse
+from clusterling.services.begun import Begun
+from clusterling.services.request import Headers, Peer, Request, Response, Sink, Stream, StreamingResponse
 from clusterling.services.watch import stop_spread
 
 _log = logging.getLogger(__name__)
@@ -32,12 +44,15 @@ _log = logging.getLogger(__name__)
 IDLE_S: Final = 90.0  # Between requests, and for a head to arrive whole (Go's IdleTimeout upstream).
 HANDSHAKE_S: Final = 10.0
 SHUTDOWN_S: Final = 3.0  # For a peer to say goodbye to TLS.
-LINGER_S: Final = 2.0  # For the rest of a body that nobody wanted.
+LINGER_S: Final = (
+    1.0  # For what a peer still sends that nobody wants: closed at once, it would lose the answer.
+)
 DRAIN_S: Final = 60.0  # For a peer to take what a whole answer left in the buffer.
-LINE_BYTES_MAX: Final = 48 * 1024
-FIELD_BYTES_MAX: Final = 16 * 1024
-FIELDS_MAX: Final = 128
+HEAD_BYTES_MAX: Final = 64 * 1024
 BACKLOG: Final = 1024
+TURNS: Final = 8  # Requests of one connection, sent one behind the other, that are run in a row.
+QUEUED_MAX: Final = 32  # Such requests that wait before reading pauses.
+UNREAD_BYTES_MAX: Final = 256 * 1024  # Of a body that nobody has asked for yet, before reading pauses.
 JOIN_BYTES_MAX: Final = 64 * 1024  # Bodies up to here are copied behind their head; longer ones go beside it.
 BUFFERED_BYTES_MAX: Final = 1024 * 1024
 
@@ -48,55 +63,69 @@ _LAST_CHUNK: Final = b"0\r\n\r\n"
 class Listener:
     """An open socket that serves an App. `port` is the real one where 0 was asked for."""
 
-    def __init__(self, server: asyncio.Server, web_server: _Server, host: str, port: int) -> None:
-        self._server = server
-        self._web_server = web_server
+    def __init__(self, app: App, host: str, port: int) -> None:
+        self.app = app
         self.host = host
         self.port = port
+        self.closing = False
+        self.open: set[_Connection] = set()
+        self._server: asyncio.Server | None = None
 
     @property
     def connections(self) -> int:
         """How many are open."""
-        return len(self._web_server.connections)
+        return len(self.open)
 
-    @property
-    def _connections(self) -> list[_Connection]:
-        return [one for one in self._web_server.connections if isinstance(one, _Connection)]
+    async def start(self, ssl: tls.SSLContext | None) -> None:
+        """Accepts connections from here on. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: _Connection(self, loop),
+            self.host,
+            self.port,
+            ssl=ssl,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=HANDSHAKE_S if ssl is not None else None,
+            ssl_shutdown_timeout=SHUTDOWN_S if ssl is not None else None,
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self, grace_s: float = 10.0) -> None:
         """Accepts no more, ends watches cleanly within `grace_s`, lets requests in flight finish, closes the rest."""
+        assert self._server is not None, "closed once started"
+        self.closing = True
         self._server.close()
         until = time.monotonic() + grace_s
-        self._web_server.pre_shutdown()
-        streams = [connection.stream for connection in self._connections if connection.stream is not None]
+        for connection in list(self.open):
+            connection.close_when_idle()
+        streams = [one.stream for one in self.open if one.stream is not None]
         await stop_spread(streams, min(grace_s / 2, 1.0))
-        await self._web_server.shutdown(max(until - time.monotonic(), 0.1))
+        await self._gone(max(until - time.monotonic(), 0.1))
+        for connection in list(self.open):
+            connection.abort()
+        await self._gone(SHUTDOWN_S)
         try:
             async with asyncio.timeout(SHUTDOWN_S + 1):
                 await self._server.wait_closed()
         except TimeoutError:
             _log.warning("connections would not close port=%d", self.port)
 
+    async def _gone(self, within_s: float) -> None:
+        """Waits until all connections have ended, so long at most."""
+        tasks = [connection.task for connection in self.open]
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_s)
+
 
 async def serve(app: App, host: str, port: int, ssl: tls.SSLContext | None = None) -> Listener:
-    """Opens a listener; requests are served from then on by tasks of their connections. Raises OSError."""
-    loop = asyncio.get_running_loop()
+    """Opens a listener; requests are served from then on by their connections. Raises OSError."""
     if ssl is not None:
         ssl.set_alpn_protocols(["http/1.1"])
         if ssl.sni_callback is None:
             ssl.sni_callback = _remember_server_name
-    web_server = _Server(_handler(app))
-    server = await loop.create_server(
-        web_server,
-        host,
-        port,
-        ssl=ssl,
-        backlog=BACKLOG,
-        ssl_handshake_timeout=HANDSHAKE_S if ssl is not None else None,
-        ssl_shutdown_timeout=SHUTDOWN_S if ssl is not None else None,
-    )
-    real_port: int = server.sockets[0].getsockname()[1]
-    return Listener(server, web_server, host, real_port)
+    listener = Listener(app, host, port)
+    await listener.start(ssl)
+    return listener
 
 
 def _remember_server_name(ssl_object: tls.SSLObject, name: str | None, context: tls.SSLContext) -> None:
@@ -104,77 +133,420 @@ def _remember_server_name(ssl_object: tls.SSLObject, name: str | None, context: 
     ssl_object.clusterling_server_name = name or ""  # type: ignore[attr-defined]
 
 
-class _Server(web.Server):
-    """Makes connections that know their peer and tell a stream when it is gone."""
+class _Incoming:
+    """A request whose head has arrived, or, with `refused`, what is no request and how that is answered."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Any]) -> None:
-        super().__init__(handler)
+    __slots__ = ("body", "headers", "keep_alive", "method", "old", "refused", "target")
 
-    @override
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(
-            self,
-            loop=self._loop,
-            keepalive_timeout=IDLE_S,
-            access_log=None,
-            max_line_size=LINE_BYTES_MAX,
-            max_field_size=FIELD_BYTES_MAX,
-            max_headers=FIELDS_MAX,
-            lingering_time=LINGER_S,
-            auto_decompress=False,
-        )
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: _Body | None,
+        *,
+        keep_alive: bool,
+        old: bool,
+        refused: Response | None = None,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.keep_alive = keep_alive
+        self.old = old  # HTTP/1.0
+        self.refused = refused
 
 
-class _Connection(web.RequestHandler):
-    __slots__ = ("_peer", "on_drain", "stream")
+class _Connection(asyncio.Protocol):
+    """One peer: bytes in, requests one after the other, answers out."""
 
-    def __init__(self, manager: _Server, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._peer: Peer | None = None
+    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+        self._listener = listener
+        self._app = listener.app
+        self._loop = loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._unspent = 0  # Bytes that came since the last of which something has come.
+        self._target = b""
+        self._fields: dict[str, str] = {}
+        self._hosts = 0
+        self._receiving: _Body | None = None  # The body whose bytes arrive now.
+        self._in_body = False
+        self._deaf = False  # What still arrives means nothing.
+        self._queue: deque[_Incoming] = deque()
+        self._current: _Incoming | None = None
+        self._begun: Begun[None] | None = None
+        self._parked: asyncio.Future[None] | None = None
+        self._in_task = False
+        self._ending = False  # No request begins any more.
+        self._paused = False
+        self._active_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._full = False
         self.on_drain: Callable[[], None] | None = None
         self.stream: Stream | None = None  # The body that is being written, if it is one.
 
-    @property
-    def peer(self) -> Peer:
-        peer = self._peer
-        if peer is None:
-            peer = self._peer = _peer_of(self.transport)
-        return peer
+    # ------------------------------------------------------------------ life
 
     @override
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self.on_drain is not None:
-            self.on_drain()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._peer = _peer_of(self.transport)
+        self._listener.open.add(self)
+        self.task = self._loop.create_task(self._go_on())
+        self._active_s = self._loop.time()
+        self._timer = self._loop.call_later(IDLE_S, self._look)
+        if self._listener.closing:
+            self.close_when_idle()
 
     @override
     def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
+        self._listener.open.discard(self)
+        self._deaf = self._ending = True
+        self._queue.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._receiving is not None:
+            self._receiving.fail("the client went away before its body had come")
+            self._receiving = None
+        self._have_room()
         if self.stream is not None:
             self.stream.stop()
+        self._wake()
 
-    async def drained(self) -> None:
-        """Waits until the transport has room. Raises ConnectionError once the peer is gone."""
-        await self._drain_helper()
+    def close_when_idle(self) -> None:
+        """Begins no more requests: ends at once, or behind the one in flight."""
+        self._ending = True
+        if self._current is None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Ends now, whatever is in flight."""
+        self._ending = True
+        self.transport.abort()
+        self.task.cancel()
+
+    def _look(self) -> None:
+        """Ends a connection that has had no request for `IDLE_S`."""
+        until = self._active_s + IDLE_S
+        now = self._loop.time()
+        if self._current is None and now >= until:
+            self._timer = None
+            self.transport.close()
+        else:
+            self._timer = self._loop.call_later(
+                IDLE_S if self._current is not None else until - now, self._look
+            )
+
+    # ------------------------------------------------------------------ reading
 
     @override
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What is no HTTP gets Go's words for it, and the connection ends."""
-        _log.debug("bad request peer=%s error=%r", self.peer.address, exc)
-        phrase = HTTPStatus(status).phrase
-        response = Response(status, f"{status} {phrase}".encode(), "text/plain; charset=utf-8")
-        return _Answer(self, response, "", head_only=False, keep_alive=False)  # type: ignore[return-value]
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._unspent += len(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserCallbackError:
+            _log.exception("reading failed peer=%s", self._peer.address)
+            self.abort()
+            return
+        except httptools.HttpParserError as error:
+            if not self._deaf:
+                _log.debug("bad request peer=%s error=%s", self._peer.address, error)
+                self._refuse(400)
+        if self._unspent > HEAD_BYTES_MAX and not self._deaf:
+            self._refuse(431)
+        if self._queue and self._current is None:
+            self._serve()
+        self.pace()
+
+    def _parse(self, data: bytes) -> None:
+        """Raises HttpParserError."""
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                # Nobody speaks another protocol here: the request is answered as if it had not asked for one.
+                self._parser = httptools.HttpRequestParser(self)
+                data = data[upgrade.args[0] :]
+            else:
+                return
+
+    @override
+    def eof_received(self) -> None:
+        """The transport closes itself: who no longer writes is taken for gone, as Go's server takes him."""
+
+    def pace(self) -> None:
+        """Pauses reading while there is enough to do, and resumes it."""
+        body = self._receiving
+        enough = len(self._queue) > QUEUED_MAX or (body is not None and body.enough)
+        if enough != self._paused and not self.transport.is_closing():
+            self._paused = enough
+            if enough:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def _refuse(self, status: int, why: str = "") -> None:
+        """Answers in Go's words, behind the requests that came before, and reads no more."""
+        self._deaf = True
+        if self._receiving is not None:
+            # The head was good: its request is answered, and told of its body when it reads that.
+            self._receiving.fail("it is not well-formed")
+            self._receiving.last = True
+            self._receiving = None
+            return
+        text = f"{status} {HTTPStatus(status).phrase}" + (f": {why}" if why else "")
+        refused = Response(status, text.encode(), "text/plain; charset=utf-8")
+        self._queue.append(_Incoming("", "", _NO_HEADERS, None, keep_alive=False, old=False, refused=refused))
+
+    # What httptools calls, in the order of arrival.
+
+    def on_message_begin(self) -> None:
+        self._unspent = 0
+        self._target = b""
+        self._fields = {}
+        self._hosts = 0
+        self._in_body = False
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:
+            return  # A trailer.
+        key = _NAMES.get(name) or name.decode("latin-1").lower()
+        if key == "host":
+            self._hosts += 1
+        self._fields.setdefault(key, value.decode("utf-8", "surrogateescape").rstrip(" \t"))
+
+    def on_headers_complete(self) -> None:
+        self._in_body = True
+        if self._deaf:
+            return
+        parser, fields = self._parser, self._fields
+        version = parser.get_http_version()
+        old = version == "1.0"
+        if version != "1.1" and not old:
+            self._refuse(505, "unsupported protocol version")
+            return
+        if self._hosts != 1 and (self._hosts > 1 or not old):
+            self._refuse(400, "too many Host headers" if self._hosts else "missing required Host header")
+            return
+        if len(self._target) > HEAD_BYTES_MAX:
+            self._refuse(431)
+            return
+        body = None
+        length = fields.get("content-length", "0")
+        if "transfer-encoding" in fields:
+            body = _Body(self, None, expected=_expects(fields))
+        elif length != "0":
+            body = _Body(self, int(length), expected=_expects(fields))
+        self._receiving = body
+        target = self._target.decode("latin-1")
+        self._queue.append(
+            _Incoming(
+                parser.get_method().decode("ascii"),
+                target if target[:1] == "/" else _without_authority(target),
+                Headers.lowered(fields),
+                body,
+                keep_alive=parser.should_keep_alive(),
+                old=old,
+            )
+        )
+
+    def on_body(self, data: bytes) -> None:
+        self._unspent = 0
+        if self._receiving is not None:
+            self._receiving.feed(data)
+
+    def on_message_complete(self) -> None:
+        self._unspent = 0
+        if self._receiving is not None:
+            self._receiving.end()
+            self._receiving = None
+        if self._queue and not self._queue[-1].keep_alive:
+            self._deaf = True
+
+    # ------------------------------------------------------------------ serving
+
+    def _serve(self) -> None:
+        """Runs the requests that wait, each up to its first wait, until one does wait."""
+        turns = TURNS
+        while self._queue and self._current is None and not self._ending:
+            if turns == 0:
+                self._loop.call_soon(self._go_on_serving)
+                return
+            turns -= 1
+            self._current = incoming = self._queue.popleft()
+            work = self._exchange(incoming)
+            if self._in_task:
+                try:
+                    waits_for = work.send(None)
+                except StopIteration:
+                    continue
+            else:
+                task = self.task
+                _enter_task(self._loop, task)
+                try:
+                    waits_for = work.send(None)
+                except StopIteration:
+                    continue
+                finally:
+                    _leave_task(self._loop, task)
+            self._begun = Begun(work, waits_for)
+            self._wake()
+
+    def _go_on_serving(self) -> None:
+        self._serve()
+        self.pace()
+
+    def _wake(self) -> None:
+        if self._parked is not None and not self._parked.done():
+            self._parked.set_result(None)
+
+    async def _go_on(self) -> None:
+        """Sees through what had to wait, until the connection has ended."""
+        try:
+            while True:
+                if self._begun is None:
+                    if self not in self._listener.open:
+                        return
+                    self._parked = self._loop.create_future()
+                    await self._parked
+                    self._parked = None
+                begun, self._begun = self._begun, None
+                if begun is not None:
+                    self._in_task = True
+                    await begun
+                    self._go_on_serving()
+                    self._in_task = False
+        finally:
+            if self._begun is not None:
+                self._begun.close()
+
+    async def _exchange(self, incoming: _Incoming) -> None:
+        """A request, its answer, and what becomes of the connection after it."""
+        try:
+            if incoming.refused is not None:
+                await self._write(incoming, incoming.refused, "")
+            else:
+                path, _, query = incoming.target.partition("?")
+                body = incoming.body
+                request = Request(
+                    incoming.method,
+                    path,
+                    query,
+                    incoming.headers,
+                    _no_body if body is None else body.read,
+                    peer=self._peer,
+                    arrived_s=time.monotonic(),
+                    chunked=not incoming.old,
+                )
+                response = await self._app(request)
+                if isinstance(response, StreamingResponse):
+                    await self._stream(incoming, response, request.id)
+                else:
+                    await self._write(incoming, response, request.id)
+        except ConnectionError:
+            self.transport.abort()
+        except Exception:  # noqa: BLE001 - whatever it was, this connection alone ends
+            _log.exception("answering failed peer=%s", self._peer.address)
+            self.transport.abort()
+        finally:
+            self._finish(incoming)
+
+    def _finish(self, incoming: _Incoming) -> None:
+        self._current = None
+        self._active_s = self._loop.time()
+        body = incoming.body
+        whole = incoming.refused is None
+        if body is not None and not body.ended:
+            body.discard()
+            self.pace()
+            whole = False
+            if incoming.keep_alive and not (self._ending or body.last):
+                self._loop.call_later(LINGER_S, self._lose_patience, body)
+                return
+        if self._ending or not (whole and incoming.keep_alive):
+            self._ending = True
+            if whole:
+                self.transport.close()
+            else:
+                self._loop.call_later(LINGER_S, self.transport.close)
+
+    def _lose_patience(self, body: _Body) -> None:
+        if not body.ended:
+            self.close_when_idle()
+
+    # ------------------------------------------------------------------ writing
+
+    @override
+    def pause_writing(self) -> None:
+        self._full = True
+
+    @override
+    def resume_writing(self) -> None:
+        self._full = False
+        self._have_room()
+        if self.on_drain is not None:
+            self.on_drain()
+
+    def _have_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    async def _write(self, incoming: _Incoming, response: Response, audit_id: str) -> None:
+        """Head and body in one write. Raises ConnectionError where the peer has gone or will not read."""
+        transport = self.transport
+        if transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        sent, body = incoming.body, response.body
+        if response.status == 413 or (sent is not None and sent.expected and not sent.ended):
+            incoming.keep_alive = False
+        head = _head(
+            response, audit_id, incoming, keep=incoming.keep_alive and not self._ending, length=len(body)
+        )
+        if incoming.method == "HEAD" or not body:
+            transport.write(head)
+        elif len(body) <= JOIN_BYTES_MAX:
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
+        # However small the answers are: requests can be sent one behind the other, and their answers never read.
+        if self._full and transport.get_write_buffer_size() > BUFFERED_BYTES_MAX:
+            self._room = self._loop.create_future()
+            try:
+                async with asyncio.timeout(DRAIN_S):
+                    await self._room
+            except TimeoutError as late:
+                raise ConnectionAbortedError("the client does not read") from late
+            finally:
+                self._room = None
+
+    async def _stream(self, incoming: _Incoming, response: StreamingResponse, audit_id: str) -> None:
+        transport = self.transport
+        self.stream = response.stream
+        incoming.keep_alive = incoming.keep_alive and not incoming.old
+        try:
+            if transport.is_closing():
+                return
+            keep = incoming.keep_alive and not self._ending
+            transport.write(_head(response, audit_id, incoming, keep=keep, length=None))
+            if incoming.method == "HEAD":
+                return
+            await response.stream.run(_Sink(self, transport))
+            if not (incoming.old or transport.is_closing()):
+                transport.write(_LAST_CHUNK)
+        finally:
+            self.stream = self.on_drain = None
+            await response.close()
 
 
-def _peer_of(transport: asyncio.Transport | None) -> Peer:
-    if transport is None:
-        return Peer("")
+def _peer_of(transport: asyncio.Transport) -> Peer:
     name = transport.get_extra_info("peername")
     address = name[0] if isinstance(name, tuple) else ""
     ssl_object = transport.get_extra_info("ssl_object")
@@ -184,74 +556,119 @@ def _peer_of(transport: asyncio.Transport | None) -> Peer:
     return Peer(address, certificate, getattr(ssl_object, "clusterling_server_name", ""))
 
 
-def _handler(app: App) -> Callable[[web.BaseRequest], Any]:
-    monotonic = time.monotonic
-
-    async def handle(raw: web.BaseRequest) -> _Answer:
-        connection = raw.protocol
-        assert isinstance(connection, _Connection), "_Server makes no others"
-        path, _, query = raw.raw_path.partition("?")
-        chunked = raw.version >= HttpVersion11
-        request = Request(
-            raw.method,
-            path,
-            query,
-            raw.headers,
-            _Body(raw, connection).read,
-            peer=connection.peer,
-            arrived_s=monotonic(),
-            chunked=chunked,
-        )
-        response = await app(request)
-        return _Answer(
-            connection,
-            response,
-            request.id,
-            head_only=raw.method == "HEAD",
-            keep_alive=raw.keep_alive and response.status != 413 and (chunked or not _streams(response)),
-            old=not chunked,
-        )
-
-    return handle
+# Lower-case names of the fields that most requests have, as they are spelled there.
+_NAMES: Final[dict[bytes, str]] = {
+    spelled.encode(): name
+    for name in (
+        *(
+            "accept",
+            "accept-encoding",
+            "authorization",
+            "connection",
+            "content-length",
+            "content-type",
+            "host",
+        ),
+        "user-agent",
+    )
+    for spelled in (name, name.title())
+}
+_NO_HEADERS: Final = Headers({})
 
 
-def _streams(response: Response) -> bool:
-    return isinstance(response, StreamingResponse)
+def _without_authority(target: str) -> str:
+    """What follows the host of an absolute target (RFC 9112, 3.2.2); any other stays as it is."""
+    scheme, found, rest = target.partition("://")
+    if not found or scheme.lower() not in {"http", "https"}:
+        return target
+    _, slash, path = rest.partition("/")
+    return slash + path or "/"
+
+
+def _expects(fields: dict[str, str]) -> bool:
+    return fields.get("expect", "").lower() == "100-continue"
+
+
+async def _no_body(limit: int) -> bytes:
+    return b""
 
 
 class _Body:
-    """The body of one request, read when a verb asks for it."""
+    """The body of one request: fed as it arrives, read when a verb asks for it."""
 
-    __slots__ = ("_connection", "_raw")
+    __slots__ = (
+        "_arrived",
+        "_connection",
+        "_error",
+        "_length",
+        "_parts",
+        "_size",
+        "_wanted",
+        "ended",
+        "expected",
+        "last",
+    )
 
-    def __init__(self, raw: web.BaseRequest, connection: _Connection) -> None:
-        self._raw = raw
+    def __init__(self, connection: _Connection, length: int | None, *, expected: bool) -> None:
         self._connection = connection
+        self._length = length
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._wanted: int | None = None  # Bytes that a reader takes; None before one came.
+        self._arrived: asyncio.Future[None] | None = None
+        self._error = ""
+        self.ended = False
+        self.expected = expected  # The client waits to be told that it should go on.
+        self.last = False  # Nothing behind it can be understood.
+
+    @property
+    def enough(self) -> bool:
+        """Whether reading from the peer should pause."""
+        return self._wanted is None and self._size > UNREAD_BYTES_MAX
+
+    def feed(self, data: bytes) -> None:
+        self.expected = False
+        self._size += len(data)
+        if self._wanted is None or self._size <= self._wanted:
+            self._parts.append(data)
+        else:
+            self._parts.clear()
+            self._tell()
+
+    def end(self) -> None:
+        self.ended = True
+        self._tell()
+
+    def fail(self, why: str) -> None:
+        self._error = why
+        self._tell()
+
+    def discard(self) -> None:
+        """Nobody reads it, or no further."""
+        self._wanted = 0
+        self._parts.clear()
+
+    def _tell(self) -> None:
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
 
     async def read(self, limit: int) -> bytes:
-        raw = self._raw
-        if not raw.body_exists:
-            return b""
-        error = too_large(f"limit is {limit}")
-        if (raw.content_length or 0) > limit:
-            raise error
-        if raw.headers.get("Expect", "").lower() == "100-continue" and self._connection.transport is not None:
-            self._connection.transport.write(_CONTINUE)
-        parts: list[bytes] = []
-        size = 0
-        try:
-            while part := await raw.content.readany():
-                size += len(part)
-                if size > limit:
-                    raise error
-                parts.append(part)
-        except web.RequestPayloadError as broken:
-            raise ApiError(
-                400, "BadRequest", f"the body of the request could not be read: {broken}"
-            ) from broken
-        except ConnectionError as gone:
-            # Nobody reads this answer; it only keeps those who leave out of the log of what went wrong.
-            raise bad_request("the client went away before its body had come") from gone
+        """The whole body. Raises ApiError 413 over `limit` bytes, 400 where it does not come whole."""
+        if (self._length or 0) > limit:
+            raise too_large(f"limit is {limit}")
+        self._wanted = limit
+        if not self.ended and not self._error and self._size <= limit:
+            if self.expected and not self._connection.transport.is_closing():
+                self.expected = False
+                self._connection.transport.write(_CONTINUE)
+            self._connection.pace()
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        if self._size > limit:
+            raise too_large(f"limit is {limit}")
+        if self._error:
+            raise bad_request(f"the body of the request could not be read: {self._error}")
+        parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -295,13 +712,13 @@ class _Date:
 
 
 _date: Final = _Date()
-_heads: dict[tuple[int, str, bool], bytes] = {}
+_shared_heads: dict[tuple[int, str, bool], bytes] = {}
 
 
-def _head(status: int, content_type: str, cacheable: bool) -> bytes:
+def _shared_head(status: int, content_type: str, cacheable: bool) -> bytes:
     """Status line and the fields that all such answers share."""
     key = (status, content_type, cacheable)
-    head = _heads.get(key)
+    head = _shared_heads.get(key)
     if head is None:
         try:
             phrase = HTTPStatus(status).phrase
@@ -313,100 +730,32 @@ def _head(status: int, content_type: str, cacheable: bool) -> bytes:
         if not cacheable:
             text += "Cache-Control: no-cache, private\r\n"
         head = text.encode("ascii")
-        if len(_heads) < 256:
-            _heads[key] = head
+        if len(_shared_heads) < 256:
+            _shared_heads[key] = head
     return head
 
 
-class _Answer:
-    """A Response on its way out, in the shape of what aiohttp calls a response."""
-
-    __slots__ = ("_connection", "_head_only", "_id", "_old", "keep_alive", "response", "status")
-
-    def __init__(
-        self,
-        connection: _Connection,
-        response: Response,
-        audit_id: str,
-        *,
-        head_only: bool,
-        keep_alive: bool,
-        old: bool = False,
-    ) -> None:
-        self._connection = connection
-        self.response = response
-        self.status = response.status
-        self._id = audit_id
-        self._head_only = head_only
-        self._old = old
-        self.keep_alive = keep_alive
-
-    async def prepare(self, raw: web.BaseRequest) -> None:
-        response, transport = self.response, self._connection.transport
-        if isinstance(response, StreamingResponse):
-            await self._stream(response, transport)
-            return
-        if transport is None:
-            raise ConnectionResetError("the client has gone")
-        body = response.body
-        if self._head_only or not body:
-            transport.write(self._make_head(len(body)))
-        elif len(body) <= JOIN_BYTES_MAX:
-            transport.write(self._make_head(len(body)) + body)
-        else:
-            transport.writelines((self._make_head(len(body)), body))
-        # However small the answers are: requests can be sent one behind the other, and their answers never read.
-        if transport.get_write_buffer_size() > BUFFERED_BYTES_MAX:
-            await self._wait_for_room(transport)
-
-    async def write_eof(self) -> None:
-        """Everything has been written by `prepare`."""
-
-    async def _wait_for_room(self, transport: asyncio.Transport) -> None:
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                await self._connection.drained()
-        except TimeoutError:
-            transport.abort()
-
-    async def _stream(self, response: StreamingResponse, transport: asyncio.Transport | None) -> None:
-        connection = self._connection
-        connection.stream = response.stream
-        try:
-            if transport is None or transport.is_closing():
-                return
-            transport.write(self._make_head(None))
-            if self._head_only:
-                return
-            await response.stream.run(_Sink(connection, transport))
-            if not (self._old or transport.is_closing()):
-                transport.write(_LAST_CHUNK)
-        finally:
-            connection.stream = connection.on_drain = None
-            await response.close()
-
-    def _make_head(self, length: int | None) -> bytes:
-        """`length` None: the body is chunked, or ends with the connection."""
-        response = self.response
-        parts = [b"", _date.line()]
-        cacheable = False
-        for name, value in response.headers:
-            cacheable = cacheable or name == "Cache-Control"
-            parts.append(f"{name}: {_one_line(value)}\r\n".encode(errors="replace"))
-        parts[0] = _head(response.status, response.content_type, cacheable)
-        if self._id:
-            parts.append(b"Audit-Id: %b\r\n" % self._id.encode("ascii"))
-        if length is None:
-            if not self._old:
-                parts.append(b"Transfer-Encoding: chunked\r\n")
-        elif response.status != 304:
-            parts.append(b"Content-Length: %d\r\n" % length)
-        if not self.keep_alive:
-            parts.append(b"Connection: close\r\n")
-        elif self._old:
-            parts.append(b"Connection: keep-alive\r\n")
-        parts.append(b"\r\n")
-        return b"".join(parts)
+def _head(response: Response, audit_id: str, incoming: _Incoming, *, keep: bool, length: int | None) -> bytes:
+    """`length` None: the body is chunked, or ends with the connection."""
+    parts = [b"", _date.line()]
+    cacheable = False
+    for name, value in response.headers:
+        cacheable = cacheable or name == "Cache-Control"
+        parts.append(f"{name}: {_one_line(value)}\r\n".encode(errors="replace"))
+    parts[0] = _shared_head(response.status, response.content_type, cacheable)
+    if audit_id:
+        parts.append(b"Audit-Id: %b\r\n" % audit_id.encode("ascii"))
+    if length is None:
+        if not incoming.old:
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+    elif response.status != 304:
+        parts.append(b"Content-Length: %d\r\n" % length)
+    if not keep:
+        parts.append(b"Connection: close\r\n")
+    elif incoming.old:
+        parts.append(b"Connection: keep-alive\r\n")
+    parts.append(b"\r\n")
+    return b"".join(parts)
 
 
 def _one_line(value: str) -> str:

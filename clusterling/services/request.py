@@ -26,7 +26,7 @@ NOSNIFF: Final[Header] = ("X-Content-Type-Options", "nosniff")
 
 
 class Headers:
-    """Header fields of requests that came by no socket; the first of names that differ in case alone wins."""
+    """Header fields of a request; the first of names that differ in case alone wins."""
 
     __slots__ = ("_fields",)
 
@@ -34,6 +34,13 @@ class Headers:
         self._fields: dict[str, str] = {}
         for name, value in fields.items():
             self._fields.setdefault(name.lower(), value)
+
+    @classmethod
+    def lowered(cls, fields: dict[str, str]) -> Headers:
+        """Of a dict that is theirs from then on, and whose names are in lower case already."""
+        headers = cls.__new__(cls)
+        headers._fields = fields
+        return headers
 
     @overload
     def get(self, name: str, /) -> str | None: ...

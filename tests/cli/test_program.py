@@ -130,7 +130,7 @@ def test_the_shell_completes_verbs() -> None:
 
 def test_help_imports_neither_the_server_nor_its_libraries() -> None:
     heavy = (
-        "aiohttp",
+        "httptools",
         "apsw",
         "asyncio",
         "clusterling.server",

@@ -99,6 +99,6 @@ async def test_a_reader_that_takes_its_time_misses_nothing(world: Serving) -> No
 
 
 def test_an_embedder_in_process_does_not_import_a_server() -> None:
-    code = "import sys, clusterling.services.client; print([m for m in sys.modules if m.split('.')[0] == 'aiohttp'])"
+    code = "import sys, clusterling.services.client; print([m for m in sys.modules if m.split('.')[0] == 'httptools'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,7 +7,7 @@ import ipaddress
 import json
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -232,10 +232,211 @@ async def test_what_is_no_http_is_refused_and_the_connection_ends(world: Serving
         assert await wire.ended()
 
 
-async def test_a_head_without_end_is_refused(world: Serving) -> None:
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [
+        (
+            "GET /version HTTP/2.0\r\nHost: x\r\n\r\n",
+            505,
+            "HTTP Version Not Supported: unsupported protocol version",
+        ),
+        ("GET /version HTTP/1.1\r\n\r\n", 400, "Bad Request: missing required Host header"),
+        ("GET /version HTTP/1.1\r\nHost: x\r\nhost: y\r\n\r\n", 400, "Bad Request: too many Host headers"),
+        ("GET /version HTTP/1.1\r\nHost : x\r\n\r\n", 400, "Bad Request"),
+        ("GET /version HTTP/1.1\r\nHost: x\r\n y\r\n\r\n", 400, "Bad Request"),
+        ("GET /version HTTP/1.1\r\nHost: x\r\nA: b\0\r\n\r\n", 400, "Bad Request"),
+        (f"POST {TEAM}/a HTTP/1.1\r\nHost: x\r\nContent-Length: +2\r\n\r\n{{}}", 400, "Bad Request"),
+        (
+            f"POST {TEAM}/a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{{}}",
+            400,
+            "Bad Request",
+        ),
+        (
+            f"POST {TEAM}/a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}",
+            400,
+            "Bad Request",
+        ),
+    ],
+)
+async def test_a_head_that_means_two_things_is_refused_in_gos_words(
+    world: Serving, text: str, status: int, words: str
+) -> None:
     async with listening(world) as listener, connected(listener) as wire:
-        await wire.send(f"GET /version HTTP/1.1\r\nX-Long: {'a' * (http.FIELD_BYTES_MAX + 1)}\r\n\r\n")
-        assert (await wire.head())[0] == 400
+        await wire.send(text)
+        told, fields, body = await wire.answer()
+        assert (told, body.decode()) == (status, f"{status} {words}")
+        assert (fields["Connection"], fields["Content-Type"]) == ("close", "text/plain; charset=utf-8")
+        assert await wire.ended()
+
+
+async def test_a_good_request_is_answered_before_the_bad_one_behind_it(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get("/version") + "GARBAGE\r\n\r\n" + get("/version"))
+        assert (await wire.answer())[0] == 200
+        assert (await wire.answer())[0] == 400
+        assert await wire.ended()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "GET /version HTTP/1.1\r\nHost: x\r\nX-Long: ",
+        "GET /version HTTP/1.1\r\nHost: x\r\nX-",
+        "GET /version?",
+        f"POST {TEAM}{CONFIGMAPS} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+        f"POST {TEAM}{CONFIGMAPS} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Long: ",
+    ],
+)
+async def test_what_never_becomes_anything_is_not_kept(world: Serving, start: str) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(start)
+        sent = 0
+        try:
+            while sent < 64 * http.HEAD_BYTES_MAX:
+                await wire.send("a" * 16384)
+                sent += 16384
+                await asyncio.sleep(0)
+        except ConnectionError:
+            pass
+        assert all(one._deaf for one in listener.open)
+        if start.startswith("GET"):
+            assert (await wire.head())[0] == 431
+
+
+async def test_many_small_fields_are_bounded_together(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send("GET /version HTTP/1.1\r\nHost: x\r\n")
+        with suppress(ConnectionError):
+            for number in range(20_000):
+                await wire.send(f"X-{number}: a\r\n")
+                await asyncio.sleep(0)
+        assert (await wire.head())[0] == 431
+
+
+async def test_requests_sent_in_a_heap_are_all_answered_in_order(world: Serving) -> None:
+    for number in range(5):
+        await world.client().post(CONFIGMAPS, configmap(f"c{number}"))
+    async with listening(world) as listener, connected(listener) as wire:
+        heap = "".join(get(f"{TEAM}{CONFIGMAPS}/c{number % 5}") for number in range(500))
+        sending = asyncio.create_task(wire.send(heap))
+        names = [json.loads((await wire.answer())[2])["metadata"]["name"] for _ in range(500)]
+        await sending
+    assert names == [f"c{number % 5}" for number in range(500)]
+
+
+async def test_bodies_sent_in_a_heap_each_reach_their_own_request(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        heap = b"".join(
+            post(f"{TEAM}{CONFIGMAPS}", json.dumps(configmap(f"c{number}", x="y" * 20_000)).encode())
+            for number in range(100)
+        )
+        sending = asyncio.create_task(wire.send(heap))
+        answers = [await wire.answer() for _ in range(100)]
+        await sending
+    assert {status for status, _, _ in answers} == {201}
+    assert [json.loads(body)["metadata"]["name"] for _, _, body in answers] == [f"c{n}" for n in range(100)]
+
+
+async def test_a_body_that_nobody_wants_is_passed_over(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(post("/clusters/none/api/v1/namespaces", b"x" * 1_000_000))
+        assert (await wire.answer())[0] == 403
+        await wire.send(get("/version"))
+        assert (await wire.answer())[0] == 200
+
+
+async def test_a_body_that_nobody_wants_is_not_waited_for_for_ever(
+    world: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "LINGER_S", 0.05)
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(post("/clusters/none/api/v1/namespaces", b"x" * 1_000)[:-1])
+        assert (await wire.answer())[0] == 403
+        assert await wire.ended()
+
+
+async def test_a_client_that_waits_to_be_told_and_is_refused_keeps_no_connection(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        head = post("/clusters/none/api/v1/namespaces", b"", "Expect: 100-continue")
+        await wire.send(head.replace(b"Content-Length: 0", b"Content-Length: 10"))
+        status, fields, _ = await wire.answer()
+        assert (status, fields["Connection"]) == (403, "close")
+        assert await wire.ended()
+
+
+async def test_connection_close_is_kept_to(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get("/version", "Connection: close") + get("/version"))
+        status, fields, _ = await wire.answer()
+        assert (status, fields["Connection"]) == (200, "close")
+        assert await wire.ended()
+
+
+async def test_an_absolute_target_is_its_path(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get("http://anything.test:80/version?x=1") + get("https://h"))
+        assert (await wire.answer())[0] == 200
+        assert (await wire.answer())[0] == 403
+
+
+async def test_an_upgrade_changes_nothing_for_what_is_sent_behind_it(world: Serving) -> None:
+    h2c = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get("/version", *h2c) + get(f"{TEAM}/api", *h2c) + get("/version"))
+        assert [(await wire.answer())[0] for _ in range(3)] == [200, 200, 200]
+
+
+async def test_a_head_may_come_byte_by_byte(world: Serving) -> None:
+    async with listening(world) as listener, connected(listener) as wire:
+        for byte in get("/version", "X-Spaces:  a \t"):
+            await wire.send(byte)
+            await asyncio.sleep(0)
+        assert (await wire.answer())[0] == 200
+
+
+async def test_a_connection_that_asks_nothing_ends(world: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "IDLE_S", 0.1)
+    async with listening(world) as listener, connected(listener) as wire, connected(listener) as watching:
+        await watching.send(get(f"{TEAM}{CONFIGMAPS}?watch=1"))
+        await watching.head()
+        await wire.send(get("/version"))
+        assert (await wire.answer())[0] == 200
+        await wire.send("GET /ver")
+        assert await wire.ended()
+        await world.client().post(CONFIGMAPS, configmap("a"))
+        assert json.loads(await watching.chunk())["type"] == "ADDED"
+
+
+async def test_a_timeout_works_before_and_after_the_first_wait(world: Serving) -> None:
+    authorize = world.authorizer.authorize
+
+    class Slow:
+        async def authorize(self, *args: object) -> object:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await asyncio.Event().wait()
+            async with asyncio.timeout(5):
+                await asyncio.sleep(0)
+            return await authorize(*args)  # type: ignore[arg-type]
+
+    world.app.authorizer = Slow()  # type: ignore[assignment]
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get(f"{TEAM}/api") * 3)
+        assert [(await wire.answer())[0] for _ in range(3)] == [200, 200, 200]
+
+
+async def test_a_client_that_sends_and_never_reads_is_held_back(world: Serving) -> None:
+    await world.client().post(CONFIGMAPS, configmap("a", x="y" * 500_000))
+    async with listening(world) as listener, connected(listener) as wire:
+        wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        wire.writer.write((get(f"{TEAM}{CONFIGMAPS}/a") * 2_000).encode())
+        (one,) = listener.open
+        while one._room is None:
+            await asyncio.sleep(0.01)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert one.transport.get_write_buffer_size() < 3 * http.BUFFERED_BYTES_MAX
+        wire.writer.transport.abort()
 
 
 # ---------------------------------------------------------------------- watches
