@@ -670,7 +670,14 @@ async def _opened(wire: Wire, layout: Layout) -> Answer:
         else:
             state = State(secrets.token_hex(16), epoch=1, offset=0, horizon=0, etcd=cluster)
             changed = replace(state, horizon=state.revision(revision + 1, 0))
-        made = await wire.write(state_request(layout, state, changed))
+            begun = rpc.TxnRequest(success=[writing.get(layout.copying)])
+            if (await wire.read(begun)).responses[0].response_range.kvs:
+                raise StoreOpenError(
+                    f"{wire.address.shown} holds a copy that has not ended: wait for it, or make it again"
+                )
+        request = state_request(layout, state, changed)
+        request.compare.append(writing.mod_is(layout.copying, 0))
+        made = await wire.write(request)
         if not made.succeeded:
             await asyncio.sleep(0.05)
     raise Unavailable("other replicas open it again and again")

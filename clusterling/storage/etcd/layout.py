@@ -5,8 +5,9 @@ therefore `(offset + mod_revision) << 7 | index in the batch`: unique, rising in
 every replica. A value carries its index in an envelope; a batch record says the index of each deletion and how
 many there are. `offset` grows when the store was restored from a backup, so that revisions go on rising.
 
-Under the store's root, in this order, because the first three are watched as one range:
+Under the store's root, in this order, because three of them, from `b` on, are watched as one range:
 
+    a             there while a copy is being made: this is no store yet
     b             the batch record: rewritten by every batch, so its history is the list of batches
     c             the state: identity, epoch, offset, horizon, drops that are being swept
     d/<key>       the values, each behind an envelope
@@ -62,6 +63,7 @@ class Layout:
     def __init__(self, root: str) -> None:
         assert root.endswith("/"), "a root is a prefix"
         self.root = root.encode()
+        self.copying = self.root + b"a"
         self.batch = self.root + b"b"
         self.state = self.root + b"c"
         self.data = self.root + b"d/"

@@ -170,6 +170,30 @@ class Wire:
     async def status(self) -> Any:
         return await self._repeated("status", rpc.StatusRequest())
 
+    async def defragment(self, timeout_s: float) -> None:
+        """Has one endpoint after the other give free space back to its disk, which it answers nobody during."""
+        for endpoint in self.address.endpoints:
+            channel = _Channel(endpoint, self._credentials, self._options)
+            try:
+                await self._call(channel, "defragment", rpc.DefragmentRequest(), timeout_s)
+            except grpc.aio.AioRpcError as error:
+                raise _translated(error) from error
+            finally:
+                await channel.close()
+
+    async def statuses(self) -> Sequence[Any]:
+        """Of every endpoint that answers."""
+        found: list[Any] = []
+        for endpoint in self.address.endpoints:
+            channel = _Channel(endpoint, self._credentials, self._options)
+            try:
+                found.append(await self._call(channel, "status", rpc.StatusRequest(), CALL_S))
+            except grpc.aio.AioRpcError as error:
+                logger.info("etcd-status-failed endpoint=%s error=%s", endpoint, told(error))
+            finally:
+                await channel.close()
+        return found
+
     async def compact(self, mod_revision: int) -> None:
         """Forgets what is below. Does nothing where that has been done."""
         try:
@@ -286,6 +310,7 @@ class _Channel:
         self.compact = unary("KV/Compact", rpc.CompactionRequest, rpc.CompactionResponse)
         self.authenticate = unary("Auth/Authenticate", rpc.AuthenticateRequest, rpc.AuthenticateResponse)
         self.status = unary("Maintenance/Status", rpc.StatusRequest, rpc.StatusResponse)
+        self.defragment = unary("Maintenance/Defragment", rpc.DefragmentRequest, rpc.DefragmentResponse)
         self.watch: Any = channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=rpc.WatchRequest.SerializeToString,
