@@ -16,15 +16,13 @@ class Backoff:
     The times are spread, so that replicas that lost one store together do not come back to it together.
     """
 
-    def __init__(self, first_s: float = FIRST_S, max_s: float = MAX_S) -> None:
-        self._first_s = first_s
-        self._max_s = max_s
-        self._next_s = first_s
+    def __init__(self) -> None:
+        self._next_s = FIRST_S
 
     def success(self) -> None:
         """Things work: the next trouble is a new one."""
-        self._next_s = self._first_s
+        self._next_s = FIRST_S
 
     async def wait(self) -> None:
-        pause_s, self._next_s = self._next_s, min(self._next_s * 2, self._max_s)
+        pause_s, self._next_s = self._next_s, min(self._next_s * 2, MAX_S)
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
