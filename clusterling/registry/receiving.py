@@ -46,33 +46,51 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
     """
     schema = served.version.schema
     builtin = served.resource.builtin
-    order = _reading_order(obj, deep=bool(options.duplicates)) if builtin else {}
+    as_it_is = builtin and schema.fits(obj)
+    # Where nothing goes but unknown metadata, that is all in one place.
+    tells_order = builtin and (options.duplicates or not as_it_is)
+    order = _reading_order(obj, deep=bool(options.duplicates)) if tells_order else {}
     try:
         metadata, unknown = coerce_object_meta(obj.get("metadata"), kind=served.kind if builtin else "")
     except ValueError as error:
         raise Undecodable(served.kind, served.version.name, str(error)) from error
     obj["metadata"] = metadata
-    if builtin:
+    pruned = [] if as_it_is else _reshaped(served, obj)
+    if unknown or pruned or options.duplicates:
+        _tell(ctx, served, options, _strict(unknown, pruned, options, order, builtin=builtin))
+    schema.default(obj)
+
+
+def _reshaped(served: Served, obj: Object) -> list[str]:
+    """Reads nulls and drops unknown fields, in place; the paths of these. Raises Undecodable for wrong types."""
+    schema = served.version.schema
+    if served.resource.builtin:
         schema.settle_nulls(obj)
         wrong = schema.mismatch(obj, served.kind)
         if wrong is not None:
             raise Undecodable(served.kind, served.version.name, wrong)
-    pruned = schema.prune(obj)
-    strict: Sequence[str] = options.duplicates
-    if unknown or pruned:
-        # Go's typed decoder tells in the order it reads; for custom resources unknown fields are sorted at the end.
-        found = [*unknown, *sorted(pruned)] if not builtin else [*pruned, *unknown]
-        strict = [*strict, *(f'unknown field "{path}"' for path in found)]
-        if builtin:
-            strict = sorted(strict, key=lambda text: _place_of(text, order))
-    strict = strict[:STRICT_PROBLEMS_MAX]
-    if strict and options.field_validation == "Strict":
+    return schema.prune(obj)
+
+
+def _strict(
+    unknown: Sequence[str], pruned: Sequence[str], options: WriteOptions, order: _Order, *, builtin: bool
+) -> Sequence[str]:
+    """What strict decoding says of the body, in upstream's order."""
+    # Go's typed decoder tells in the order it reads; for custom resources unknown fields are sorted at the end.
+    found = [*pruned, *unknown] if builtin else [*unknown, *sorted(pruned)]
+    strict = [*options.duplicates, *(f'unknown field "{path}"' for path in found)]
+    if builtin and found:
+        strict.sort(key=lambda text: _place_of(text, order))
+    return strict[:STRICT_PROBLEMS_MAX]
+
+
+def _tell(ctx: Context, served: Served, options: WriteOptions, strict: Sequence[str]) -> None:
+    if options.field_validation == "Strict":
         why = f"strict decoding error: {', '.join(strict)}"
         raise Undecodable(served.kind, served.version.name, why)
     if options.field_validation == "Warn":
         for text in strict:
             ctx.warn(text)
-    schema.default(obj)
 
 
 def _reading_order(value: Object | list[object], *, deep: bool) -> _Order:

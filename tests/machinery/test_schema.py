@@ -362,6 +362,29 @@ def test_the_fast_check_never_passes_what_the_thorough_one_refuses(schema: Objec
         assert explain(node, value) == []
 
 
+@settings(max_examples=400, deadline=None)
+@given(_SCHEMAS, _VALUES)
+def test_what_fits_a_built_in_kind_is_neither_refused_nor_changed(schema: Object, value: object) -> None:
+    compiled = compile_schema({"type": "object", "properties": {"spec": schema}}, definitions=DEFINITIONS)
+    obj = {"spec": value}
+    if compiled.fits(obj):
+        compiled.settle_nulls(obj)
+        assert (compiled.mismatch(obj, "Thing"), compiled.prune(obj), obj) == (None, [], {"spec": value})
+
+
+@pytest.mark.parametrize(
+    ("obj", "fits"),
+    [
+        ({"name": "a", "left": {"right": {"port": 1}}, "data": "", "metadata": {"odd": None}}, True),
+        ({"left": {"right": {"port": "1"}}}, False),
+        ({"left": {"name": None}}, False),
+        ({"left": {"odd": 1}}, False),
+    ],
+)
+def test_a_built_in_object_of_right_types_without_nulls_and_strangers_fits(obj: Object, fits: bool) -> None:
+    assert tree().fits(obj) is fits
+
+
 @settings(max_examples=200, deadline=None)
 @given(_SCHEMAS, _VALUES)
 def test_pruning_and_defaulting_twice_changes_nothing_more(schema: Object, value: object) -> None:

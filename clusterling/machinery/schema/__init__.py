@@ -36,7 +36,7 @@ from clusterling.machinery.schema.invariants import (
 )
 from clusterling.machinery.schema.node import Definitions, Node, SchemaError, has_rules, measure, node_of
 from clusterling.machinery.schema.shaping import Default, Prune, compile_default, compile_prune
-from clusterling.machinery.schema.typed import mismatch, settle_nulls
+from clusterling.machinery.schema.typed import compile_fits, mismatch, settle_nulls
 
 __all__ = ["ANY", "Schema", "SchemaError", "compile_schema"]
 
@@ -80,6 +80,14 @@ class Schema:
     @cached_property
     def _check(self) -> Check | None:
         return compile_check(self.node)
+
+    @cached_property
+    def fits(self) -> Check:
+        """For built-in kinds: whether `settle_nulls`, `mismatch` and `prune` certainly have nothing to do. False says nothing.
+
+        The root's metadata is not looked at.
+        """
+        return compile_fits(self.node, skip=frozenset({"metadata"}))
 
     @cached_property
     def _lists(self) -> Walk[FieldError] | None:

@@ -78,7 +78,14 @@ def _default_of(node: Node, skip: frozenset[str]) -> Default | None:
     deep |= {name: compile_default(child) for name, child in children.items()}
     additional = node.additional
     beyond = None if additional is None else compile_default(additional)
-    walk_map = _default_map(node, children, deep, beyond, skip)
+    idle = (
+        # The nulls of built-in kinds are settled before (typed.py).
+        node.builtin
+        and beyond is None
+        and not any(deep.values())
+        and all(child.default is None for child in children.values())
+    )
+    walk_map = None if idle else _default_map(node, children, deep, beyond, skip)
     items = node.items
     walk_items = None if items is None else compile_default(items)
     null_item_stays = items is None or items.nullable or items.default is None
@@ -90,7 +97,8 @@ def _default_of(node: Node, skip: frozenset[str]) -> Default | None:
 
     def walk(value: object) -> None:
         if type(value) is not list:
-            walk_map(value)
+            if walk_map is not None:
+                walk_map(value)
             return
         for at, item in enumerate(value):
             if item is None:
