@@ -19,6 +19,8 @@ from clusterling.registry.objects import ObjectStore
 from clusterling.registry.resource import Resource, Served
 from clusterling.registry.strategy import Context, User
 from clusterling.services import filters, handlers
+from clusterling.services.barrier import Barrier
+from clusterling.services.deadlines import Deadlines
 from clusterling.services.health import Health
 from clusterling.services.kept import Kept
 from clusterling.services.request import Request, Response, page_not_found
@@ -132,6 +134,7 @@ LISTS_BYTES_MAX: Final = (
 class App:
     """Everything between a Request and its Response. Call it: `response = await app(request)`.
 
+    `barrier`: what every request passes that believes what memory says, where there are other replicas.
     `default_cluster` is served at `/`; "" for none. `bound_cluster` instead: only this one, and no `/clusters/` prefix.
     """
 
@@ -145,6 +148,7 @@ class App:
         limits: Limits | None = None,
         health: Health | None = None,
         audit: Audit | None = None,
+        barrier: Barrier | None = None,
         default_cluster: str = "",
         bound_cluster: str = "",
         request_timeout_s: float = REQUEST_TIMEOUT_S,
@@ -156,9 +160,10 @@ class App:
         self.limits = limits
         self.health = health or Health()
         self.audit = audit
+        self.barrier = barrier
         self.default_cluster = default_cluster
         self.bound_cluster = bound_cluster
-        self.request_timeout_s = request_timeout_s
+        self.deadlines = Deadlines(request_timeout_s)
         self.counters = Counters()
         self.turnstile = Turnstile()
         self.decoding = asyncio.Semaphore(DECODING_MAX)

@@ -14,9 +14,9 @@ import random
 import re
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -31,6 +31,9 @@ from clusterling.machinery.errors import (
 )
 from clusterling.machinery.meta import Object
 from clusterling.registry.strategy import ANONYMOUS, User
+from clusterling.services.barrier import with_barrier
+from clusterling.services.begun import Begun
+from clusterling.services.deadlines import Deadlines
 from clusterling.services.negotiation import accept_anyway, wants_pretty
 from clusterling.services.parameters import request_timeout_s
 from clusterling.services.request import NOSNIFF, Header, Request, Response, StreamingResponse
@@ -198,85 +201,64 @@ def with_request_info(app: App, handle: Handler) -> Handler:
     default = app.bound_cluster or app.default_cluster
     prefixed = not app.bound_cluster
 
-    async def request_info(request: Request) -> Response:
+    def request_info(request: Request) -> Awaitable[Response]:
         request.info = parse(request.method, request.path, request.query, prefixed=prefixed, default=default)
-        return await handle(request)
+        return handle(request)
 
     return request_info
 
 
 def with_deadline(app: App, handle: Handler) -> Handler:
     """Ends a request with 504 when its time is over: `timeout`, at most the server's. Watches have their own end."""
-    most_s = app.request_timeout_s
+    deadlines = app.deadlines
+    most_s = deadlines.allowed_s
 
-    async def deadline(request: Request) -> Response:
+    def deadline(request: Request) -> Awaitable[Response]:
         info = request.info
         if info.verb == "watch":
-            return await handle(request)
-        timeout_s = most_s
+            return handle(request)
         if "timeout" in info.query:
             asked_s = request_timeout_s(info.query)
             if asked_s is not None and 0 < asked_s < most_s:
-                timeout_s = asked_s
-        return await _within(handle(request), timeout_s)
+                return _within(handle(request), Deadlines(asked_s))
+        return _within(handle(request), deadlines)
 
     return deadline
 
 
-async def _within(work: Awaitable[Response], timeout_s: float) -> Response:
+async def _within(work: Awaitable[Response], deadlines: Deadlines) -> Response:
     """Awaits `work` for so long. Raises ApiError 504.
 
-    Most reads never wait for anything, and setting up a timer costs as much as they do: so the work runs up to
-    its first wait, and only then is a timer set for the rest.
+    Most reads never wait for anything: so the work runs up to its first wait, and only its rest has a deadline.
     """
-    assert isinstance(work, Coroutine), "handlers are coroutine functions"
+    assert isinstance(work, Coroutine), "handlers are coroutine functions, or return what one returned"
     try:
         waits_for = work.send(None)
     except StopIteration as done:
         response: Response = done.value
         return response
+    rest = deadlines.begin()
     try:
-        async with asyncio.timeout(timeout_s) as timer:
-            return await _Rest(work, waits_for)
+        with rest:
+            return await Begun(work, waits_for)
     except TimeoutError:
-        if not timer.expired():
+        if not rest.late:
             raise
         raise ApiError(
             504, "Timeout", "Timeout: request did not complete within the allotted timeout", {}
         ) from None
 
 
-class _Rest:
-    """The rest of a coroutine that was already run up to its first wait."""
-
-    __slots__ = ("_waits_for", "_work")
-
-    def __init__(self, work: Coroutine[Any, Any, Response], waits_for: Any) -> None:
-        self._work = work
-        self._waits_for = waits_for
-
-    def __await__(self) -> Generator[Any, Any, Response]:
-        work, waits_for = self._work, self._waits_for
-        try:
-            while True:
-                try:
-                    sent = yield waits_for
-                except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle, cancellation included
-                    waits_for = work.throw(error)
-                else:
-                    waits_for = work.send(sent)
-        except StopIteration as done:
-            response: Response = done.value
-            return response
-
-
 def with_user(app: App, handle: Handler) -> Handler:
     """Finds out who asks. 401 for all who cannot say, except where anybody may ask; nothing else is told apart before."""
 
-    async def user(request: Request) -> Response:
-        if request.authenticated_as is not None:
-            request.user = request.authenticated_as
-            return await handle(request)
+    def user(request: Request) -> Awaitable[Response]:
+        if request.authenticated_as is None:
+            return authenticated(request)
+        request.user = request.authenticated_as
+        return handle(request)
+
+    async def authenticated(request: Request) -> Response:
         has_credential = "Authorization" in request.headers or request.peer.certificate is not None
         known = await app.authenticator.authenticate(request) if has_credential else None
         if known is None and has_credential:
@@ -296,7 +278,7 @@ def with_user(app: App, handle: Handler) -> Handler:
 def with_impersonation(app: App, handle: Handler) -> Handler:
     """Nobody may impersonate yet: refused as upstream refuses who is not authorized to."""
 
-    async def impersonation(request: Request) -> Response:
+    def impersonation(request: Request) -> Awaitable[Response]:
         headers = request.headers
         name = headers.get("Impersonate-User")
         if name:
@@ -316,7 +298,7 @@ def with_impersonation(app: App, handle: Handler) -> Handler:
                 f'requested &user.DefaultInfo{{Name:"", UID:{go_quote(uid or "")}, Groups:{groups}, '
                 "Extra:map[string][]string(nil)} without impersonating a user name"
             )
-        return await handle(request)
+        return handle(request)
 
     return impersonation
 
@@ -389,6 +371,7 @@ IN_ORDER: Final[tuple[Filter, ...]] = (
     with_errors,
     with_request_info,
     with_deadline,
+    with_barrier,
     with_user,
     with_impersonation,
     with_limits,
