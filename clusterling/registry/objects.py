@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -93,6 +93,19 @@ class Listing:
     remaining: int | None = None
 
 
+class GroundMoved(ApiError):
+    """What the write was computed by is no more: its kind's schema, or its cluster. To be answered anew from the start."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            503,
+            "ServiceUnavailable",
+            "what the write depends on keeps changing; try again",
+            None,
+            {"Retry-After": "1"},
+        )
+
+
 class _Again(Exception):
     """The write was computed from something that has changed meanwhile: compute it again.
 
@@ -122,9 +135,14 @@ class ObjectStore:
     # ------------------------------------------------------------------ reads
 
     async def get(self, served: Served, namespace: str, name: str, *, resource_version: str = "") -> bytes:
-        """The object's document. `resource_version`: "" is the most recent, "0" whatever is at hand, else not older."""
-        await self._not_older_than(resource_version)
-        entry = await self._entry(served.resource, namespace, name)
+        """The object's document. `resource_version`: "" is the most recent, "0" whatever is at hand, else not older.
+
+        The most recent as of the barrier that the request has passed on its way here.
+        """
+        if resource_version:
+            await self._not_older_than(resource_version)
+        key = _key(served.resource, namespace, name)
+        entry = self._store.peek(key) or await self._translated(self._store.get(key))
         if entry is None:
             raise errors.not_found(served.plural, served.group, name)
         return views.document(entry, served)
@@ -185,10 +203,10 @@ class ObjectStore:
         remaining = page.remaining if more and selection.everything else None
         return Listing(values, str(revision), token, remaining)
 
-    async def stamp(self, served: Served, namespace: str, options: ListOptions) -> Hashable:
+    def stamp(self, served: Served, namespace: str, options: ListOptions) -> Hashable:
         """What a list of a whole collection is known by: equal stamps of one cluster, equal lists. None: list it.
 
-        A thousand clients that list again after a restart then share one answer.
+        A thousand clients that list again after a restart then share one answer. As recent as `get` is.
         """
         anything = options.resource_version == "0"
         if (
@@ -199,7 +217,6 @@ class ObjectStore:
             or options.resource_version not in ("", "0")
         ):
             return None
-        await self._not_older_than(options.resource_version)
         prefix = _prefix(served.resource, namespace)
         change = self._store.last_change(prefix)
         return None if change is None else (served.resource, served.version.name, prefix, change)
@@ -245,18 +262,16 @@ class ObjectStore:
 
     async def _not_older_than(self, asked: str) -> None:
         """Waits until what this process knows is as new as the client asks. Raises 504 when that does not come."""
-        if asked == "0":
+        if asked in ("", "0"):
             return
-        await self._translated(self._store.fresh())
-        if asked:
-            revision = _revision(asked)
-            try:
-                async with asyncio.timeout(FUTURE_WAIT_S):
-                    # Another replica may have written it: only asking the store tells.
-                    while await self._translated(self._store.fresh()) < revision:  # noqa: ASYNC110
-                        await asyncio.sleep(FUTURE_POLL_S)
-            except TimeoutError as error:
-                raise errors.resource_version_too_large(revision, self._store.head()) from error
+        revision = _revision(asked)
+        try:
+            async with asyncio.timeout(FUTURE_WAIT_S):
+                # Another replica may have written it: only asking the store tells.
+                while await self._translated(self._store.fresh()) < revision:  # noqa: ASYNC110
+                    await asyncio.sleep(FUTURE_POLL_S)
+        except TimeoutError as error:
+            raise errors.resource_version_too_large(revision, self._store.head()) from error
 
     async def _entry(self, resource: Resource, namespace: str, name: str) -> Entry | None:
         key = _key(resource, namespace, name)
@@ -344,28 +359,33 @@ class ObjectStore:
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
         self._place(served, namespace, metadata)
         base = metadata.get("generateName") if not metadata.get("name") else None
-        for attempt in range(GENERATED_NAME_TRIES if base else 1):
+        name, copies = "", _copies(obj)
+
+        async def attempt() -> bytes:
+            given = next(copies)
+            if name:
+                meta(given)["name"] = name
+            return await self._create(ctx, served, namespace, given, options)
+
+        for tried in range(1, GENERATED_NAME_TRIES + 1):
             if base:
-                metadata["name"] = generate_name(base, self._random.randrange)
+                name = generate_name(base, self._random.randrange)
             try:
-                return await self._retried(lambda: self._create(ctx, served, namespace, obj, options))
+                return await self._retried(attempt)
             except ApiError as error:
                 if error.reason != "AlreadyExists" or not base:
                     raise
-                if attempt == GENERATED_NAME_TRIES - 1:
-                    raise errors.generate_name_conflict(
-                        served.plural, served.group, metadata["name"]
-                    ) from error
+                if tried == GENERATED_NAME_TRIES:
+                    raise errors.generate_name_conflict(served.plural, served.group, name) from error
         raise AssertionError("the loop returns or raises")
 
     async def _create(
-        self, ctx: Context, served: Served, namespace: str, given: Object, options: WriteOptions
+        self, ctx: Context, served: Served, namespace: str, obj: Object, options: WriteOptions
     ) -> bytes:
         resource, strategy = served.resource, served.resource.strategy
         if resource.terminating:
             why = "create not allowed while custom resource definition is terminating"
-            raise errors.forbidden(served.plural, served.group, name_of(given), why)
-        obj = _copy(given)
+            raise errors.forbidden(served.plural, served.group, name_of(obj), why)
         metadata = meta(obj)
         metadata.update(
             uid=new_uid(),
@@ -404,18 +424,19 @@ class ObjectStore:
         receive(ctx, served, obj, options)
         self._place(served, namespace, meta(obj))
         tied = bool(meta(obj).get("resourceVersion"))
+        copies = _copies(obj)
 
         async def attempt() -> tuple[bytes, bool]:
             entry = await self._entry(served.resource, namespace, name)
             if entry is None:
                 # A tenant may learn what is missing only once it is certain.
-                await self._not_older_than("")
+                await self._translated(self._store.fresh())
                 entry = await self._entry(served.resource, namespace, name)
             if entry is None:
                 if not served.resource.strategy.allow_create_on_update or ctx.subresource:
                     raise errors.not_found(served.plural, served.group, name)
-                return await self._create_by_update(ctx, served, namespace, obj, options), True
-            return await self._replace(ctx, served, namespace, entry, _copy(obj)), False
+                return await self._create_by_update(ctx, served, namespace, next(copies), options), True
+            return await self._replace(ctx, served, namespace, entry, next(copies)), False
 
         return await self._retried(attempt, conflicts=not tied)
 
@@ -469,16 +490,13 @@ class ObjectStore:
                 )
             return await self._replace(ctx, served, namespace, entry, obj)
 
-        async def told() -> bytes:
-            try:
-                return await attempt()
-            except Undecodable as error:
-                entry = await self._entry(served.resource, namespace, name)
-                if entry is not None:
-                    error.patched = change(orjson.loads(views.document(entry, served)))
-                raise
-
-        return await self._retried(told, conflicts=lambda: not tied)
+        try:
+            return await self._retried(attempt, conflicts=lambda: not tied)
+        except Undecodable as error:
+            entry = await self._entry(served.resource, namespace, name)
+            if entry is not None:
+                error.patched = change(orjson.loads(views.document(entry, served)))
+            raise
 
     def _same_kind(self, served: Served, before: Object, after: Object) -> None:
         for field in ("apiVersion", "kind"):
@@ -514,7 +532,8 @@ class ObjectStore:
         if same_json(obj, old):
             return shown
         if self._finishes(strategy, obj, before):
-            return (await self._remove(ctx, served, namespace, entry, obj))[0]
+            metadata["resourceVersion"] = str(await self._remove(ctx, served, entry, obj))
+            return orjson.dumps(obj)
         companions = await self._companions(ctx, served, obj, old)
         guards = await self._guards(ctx, served, "", name_of(obj))
         stored = encode_stored(views.to_storage(obj, served))
@@ -576,23 +595,24 @@ class ObjectStore:
     ) -> tuple[bytes, bool]:
         strategy = served.resource.strategy
         shown = views.document(entry, served)
-        old: Object = orjson.loads(shown)
-        deleting.check(served, old, options)
-        strategy.may_delete(ctx, old)
-        await self._admission.validate(ctx, served, "DELETE", None, old)
-        obj = _copy(old)
+        obj: Object = orjson.loads(shown)
+        deleting.check(served, obj, options)
+        strategy.may_delete(ctx, obj)
+        await self._admission.validate(ctx, served, "DELETE", None, obj)
         metadata = meta(obj)
         began = "deletionTimestamp" in metadata
         deleting.propagate(strategy.default_propagation, metadata, options)
         stays = strategy.begin_delete(ctx, obj)
         if not stays and not metadata.get("finalizers"):
-            return await self._remove(ctx, served, namespace, entry, old)
+            revision = await self._remove(ctx, served, entry, obj)
+            return views.at_revision(shown, revision), True
         if not began:
             metadata["deletionTimestamp"] = rfc3339(self._clock.now())
             if not stays:
                 metadata["deletionGracePeriodSeconds"] = 0
                 if metadata.get("generation"):
                     metadata["generation"] += 1
+        old: Object = orjson.loads(shown)
         if obj == old:
             return shown, False
         if ctx.dry_run:
@@ -604,19 +624,15 @@ class ObjectStore:
         strategy.after_write(ctx, served.resource, obj, old)
         return _shown(obj, stored, revision, served), False
 
-    async def _remove(
-        self, ctx: Context, served: Served, namespace: str, entry: Entry, last: Object
-    ) -> tuple[bytes, bool]:
-        """Takes the object out of the store. `last` is its last state, which the answer shows."""
-        strategy = served.resource.strategy
+    async def _remove(self, ctx: Context, served: Served, entry: Entry, last: Object) -> int:
+        """Takes the object out of the store, in its state `last`. The revision; the one it has where nothing is written."""
         companions = await self._companions(ctx, served, None, last)
         if ctx.dry_run:
-            return orjson.dumps(last), True
+            return entry.revision
         op = Op(entry.key, None, entry.revision)
         revision = await self._write(served, name_of(last), op, companions, ())
-        strategy.after_write(ctx, served.resource, None, last)
-        last["metadata"]["resourceVersion"] = str(revision)
-        return orjson.dumps(last), True
+        served.resource.strategy.after_write(ctx, served.resource, None, last)
+        return revision
 
     async def delete_collection(
         self, ctx: Context, served: Served, namespace: str, which: ListOptions, options: DeleteOptions
@@ -714,7 +730,7 @@ class ObjectStore:
         key = NAMESPACE_FENCE + namespace
         fence = self._store.peek(key) or await self._translated(self._store.get(key))
         if fence is None:
-            await self._not_older_than("")
+            await self._translated(self._store.fresh())
             fence = await self._translated(self._store.get(key))
         if fence is None:
             raise errors.not_found("namespaces", "", namespace)
@@ -757,7 +773,11 @@ class ObjectStore:
             mine = error.args[0] == op.key
             raise _Again(errors.conflict(served.plural, served.group, name) if mine else None) from error
         except GuardFailed as error:
-            raise _Again from error
+            own = {guard.key for guard in (*guards, *companions.guards)} - {served.resource.guard_key}
+            if error.args[0] in own:
+                raise _Again from error
+            # What stands below the object itself: no attempt that starts from here can succeed.
+            raise GroundMoved from error
         except StorageError as error:
             _refuse(error)
         return revisions[0]
@@ -834,15 +854,17 @@ async def _documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes
     return views.documents(entries, served)
 
 
-def _copy(obj: Object) -> Object:
-    """A deep copy; objects are JSON, so the codec is the fastest copier."""
-    copied: Object = orjson.loads(orjson.dumps(obj))
-    return copied
+def _copies(obj: Object) -> Iterator[Object]:
+    """The object itself for the first attempt, which may change it, then copies of what it was for those that follow."""
+    was = orjson.dumps(obj)
+    yield obj
+    while True:
+        yield orjson.loads(was)
 
 
 def _shown(obj: Object, stored: bytes, revision: int, served: Served) -> bytes:
     """The answer to a write: what was stored, as the version asked for shows it."""
-    if served.version.name == served.resource.storage_version and served.resource.converter is None:
+    if served.as_stored:
         return with_revision(stored, revision)
     shown = _reread(obj, stored, served)
     shown["metadata"]["resourceVersion"] = str(revision)

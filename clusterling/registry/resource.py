@@ -140,6 +140,12 @@ class Resource:
     terminating: bool = False
     schema_revision: int = 0
     guard_key: str = ""
+    # The key prefix of all its objects within a cluster: `<group or core>/<resource>/`.
+    collection: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        own = f"{self.group or 'core'}/{self.names.plural}/"
+        object.__setattr__(self, "collection", own if self.storage is None else self.storage.collection)
 
     @override
     def __eq__(self, other: object) -> bool:
@@ -160,33 +166,34 @@ class Resource:
     def served_versions(self) -> tuple[Version, ...]:
         return tuple(version for version in self.versions if version.served)
 
-    @property
-    def collection(self) -> str:
-        """The key prefix of all its objects within a cluster: `<group or core>/<resource>/`."""
-        if self.storage is not None:
-            return self.storage.collection
-        return f"{self.group or 'core'}/{self.names.plural}/"
-
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A Resource at the version that a request names. What dispatch finds and every verb works on."""
+    """A Resource at the version that a request names. What dispatch finds and every verb works on.
+
+    `api_version` is `group_version` as objects carry it. `as_stored`: objects stored under the current schema
+    are shown as they are. All but the first two follow from these, once, as every request asks for them.
+    """
 
     resource: Resource
     version: Version
+    group: str = field(init=False, compare=False)
+    plural: str = field(init=False, compare=False)
+    kind: str = field(init=False, compare=False)
+    group_version: GroupVersion = field(init=False, compare=False)
+    api_version: str = field(init=False, compare=False)
+    as_stored: bool = field(init=False, compare=False)
 
-    @property
-    def group_version(self) -> GroupVersion:
-        return GroupVersion(self.resource.group, self.version.name)
-
-    @property
-    def group(self) -> str:
-        return self.resource.group
-
-    @property
-    def plural(self) -> str:
-        return self.resource.names.plural
-
-    @property
-    def kind(self) -> str:
-        return self.resource.names.kind
+    def __post_init__(self) -> None:
+        resource, version = self.resource, self.version
+        group_version = GroupVersion(resource.group, version.name)
+        derived = {
+            "group": resource.group,
+            "plural": resource.names.plural,
+            "kind": resource.names.kind,
+            "group_version": group_version,
+            "api_version": str(group_version),
+            "as_stored": version.name == resource.storage_version and resource.converter is None,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)

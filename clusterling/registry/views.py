@@ -36,7 +36,7 @@ def at_revision(value: bytes, revision: int) -> bytes:
 
 def document(entry: Entry, served: Served) -> bytes:
     """The entry's JSON document as `served` shows it."""
-    if entry.revision >= served.resource.schema_revision and _as_stored(served):
+    if entry.revision >= served.resource.schema_revision and served.as_stored:
         return entry.value
     return _derived(entry, served)
 
@@ -44,7 +44,7 @@ def document(entry: Entry, served: Served) -> bytes:
 def documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes]:
     """The documents of many entries: for most kinds one pass that looks at nothing but revisions."""
     current = served.resource.schema_revision
-    if not _as_stored(served):
+    if not served.as_stored:
         return [_derived(entry, served) for entry in entries]
     if not current:
         return [entry.value for entry in entries]
@@ -54,15 +54,9 @@ def documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes]:
 def to_derive(entries: Sequence[Entry], served: Served) -> Sequence[Entry]:
     """Those whose documents have to be made, once: of another version, or of what an older schema stored."""
     current = served.resource.schema_revision
-    if not _as_stored(served):
+    if not served.as_stored:
         return entries
     return [entry for entry in entries if entry.revision < current] if current else ()
-
-
-def _as_stored(served: Served) -> bool:
-    """What is stored under the current schema is what `served` shows."""
-    resource = served.resource
-    return served.version.name == resource.storage_version and resource.converter is None
 
 
 def _derived(entry: Entry, served: Served) -> bytes:
@@ -87,7 +81,7 @@ class _Derived:
 def _derive(entry: Entry, served: Served) -> bytes:
     resource = served.resource
     if entry.revision >= resource.schema_revision and resource.converter is None and _one_schema(served):
-        return with_api_version(entry.value, str(served.group_version))
+        return with_api_version(entry.value, served.api_version)
     obj: Object = orjson.loads(entry.value)
     if entry.revision < resource.schema_revision:
         refresh(obj, resource)
@@ -112,7 +106,7 @@ def from_storage(obj: Object, served: Served) -> Object:
     resource = served.resource
     if resource.converter is not None:
         return resource.converter.from_storage(obj, served.version.name)
-    wanted = str(served.group_version)
+    wanted = served.api_version
     if obj["apiVersion"] != wanted:
         obj["apiVersion"] = wanted
         served.version.schema.prune(obj)
@@ -146,6 +140,22 @@ class _Labelled(msgspec.Struct, gc=False):
 
 _decode_labelled = msgspec.json.Decoder(_Labelled).decode
 _NO_LABELS: Final[dict[str, str]] = {}
+
+
+class _Uid(msgspec.Struct, gc=False):
+    uid: str = ""
+
+
+class _Identified(msgspec.Struct, gc=False):
+    metadata: _Uid
+
+
+_decode_identified = msgspec.json.Decoder(_Identified).decode
+
+
+def uid_of(value: bytes) -> str:
+    """The uid in an object's document, without decoding the rest."""
+    return _decode_identified(value).metadata.uid
 
 
 def _meta_of(entry: Entry) -> _Meta:

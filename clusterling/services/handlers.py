@@ -27,6 +27,7 @@ from clusterling.machinery.errors import (
 )
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.table import Include
+from clusterling.registry import views
 from clusterling.registry.options import DeleteOptions, WriteOptions
 from clusterling.registry.receiving import Undecodable
 from clusterling.registry.resource import Served, Subresource, SubresourceCall
@@ -143,7 +144,7 @@ async def list_objects(app: App, request: Request, served: Served) -> Response:
     options = parameters.list_options(info.query, served, info.name)
     include = _include(encoding, info)
     cluster, namespace = _cluster(request), _namespace(served, info)
-    stamp = await cluster.objects.stamp(served, namespace, options) if encoding.is_plain else None
+    stamp = cluster.objects.stamp(served, namespace, options) if encoding.is_plain else None
     key = (cluster.id, stamp)
     if key in app.lists:
         return Response(200, app.lists.get(key, bytes, len), encoding.content_type)
@@ -256,8 +257,7 @@ async def delete(app: App, request: Request, served: Served) -> Response:
     if not gone or served.resource.strategy.returns_deleted_object:
         # 202 is given only to those who asked by the old name for dependents to go: it would break others.
         return _object_response(encoding, served, request, 202 if may_wait and not gone else 200, value)
-    details = {"name": info.name, "group": served.group, "kind": served.plural}
-    details["uid"] = orjson.loads(value)["metadata"].get("uid", "")
+    details = {"name": info.name, "group": served.group, "kind": served.plural, "uid": views.uid_of(value)}
     status: Object = {
         "kind": "Status",
         "apiVersion": "v1",
@@ -464,10 +464,10 @@ def _check_kind(request: Request, served: Served, obj: Object) -> None:
     """The body is of the kind and version that the path names. Raises ApiError 400, 422."""
     expected = served.group_version
     api_version, kind = obj["apiVersion"], obj["kind"]
-    if kind == served.kind and api_version == str(expected):
+    if kind == served.kind and api_version == served.api_version:
         return
     if not served.resource.builtin:
-        if api_version != str(expected):
+        if api_version != served.api_version:
             raise _version_mismatch(api_version, expected)
         name = _metadata(obj).get("name")
         wrong = invalid_value("kind", kind, f"must be {served.kind}")

@@ -232,7 +232,7 @@ class Encoding:
         """
         metadata = _list_meta(listing.resource_version, listing.continue_token, listing.remaining)
         if not self.target:
-            api_version = str(served.group_version)
+            api_version = served.api_version
             builtin = served.resource.builtin
             if not builtin and not listing.continue_token:
                 metadata = metadata[:-1] + b',"continue":""}'
@@ -563,7 +563,7 @@ def decode_body(content_type: str | None, body: bytes, served: Served) -> tuple[
 
     Raises ApiError: 415 for a media type that is none of ours, 400 in upstream's words, 413 for what is too big to read.
     """
-    expected = Expected(str(served.group_version), served.kind, served.resource.builtin)
+    expected = Expected(served.api_version, served.kind, served.resource.builtin)
     return decode_as(content_type, body, expected)
 
 
