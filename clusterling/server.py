@@ -37,6 +37,7 @@ from clusterling.registry.strategy import User
 from clusterling.services import documents
 from clusterling.services.app import App, Authenticator, Authorizer, Decision
 from clusterling.services.app import Cluster as ServedCluster
+from clusterling.services.barrier import Barrier
 from clusterling.services.client import Client
 from clusterling.services.health import Health
 from clusterling.services.request import Request
@@ -219,6 +220,7 @@ class ApiServer:
             documents=documents.respond,
             limits=Limits(),
             health=Health(ready={"store": self._store_check}),
+            barrier=None if self._replicated is None else Barrier(store.fresh, self._clock.monotonic),
             default_cluster=default_cluster,
         )
         self.clusters = Clusters(self.client(str(ROOT)))

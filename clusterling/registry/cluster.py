@@ -33,7 +33,7 @@ from clusterling.registry.ports import Ports
 from clusterling.registry.resource import Resource
 from clusterling.registry.strategy import Context, User
 from clusterling.storage.cache import CachedStore
-from clusterling.storage.store import Compacted, Entry, Store, Watch
+from clusterling.storage.store import Entry, StorageError, Store, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,12 @@ class Cluster:
             return
         async with self._building:
             while self._stale:
-                await self._build()
+                try:
+                    await self._build()
+                except BaseException:
+                    # What it was is not known to hold: the next request looks again.
+                    self._stale = self._has_crds
+                    raise
 
     async def aclose(self) -> None:
         """Lets go of the cluster's watch and cache. Open client watches end."""
@@ -131,7 +136,8 @@ class Cluster:
                 while self._crds.take() is not None:
                     pass
                 return
-            except Compacted:
+            except StorageError:
+                self._crds = None
                 await self._open.aclose()
         page = await self.store.list(CRDS)
         self._crds = await self._open.enter_async_context(self.store.watch(CRDS, after=page.revision))

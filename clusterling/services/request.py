@@ -94,6 +94,7 @@ class Request:
     """
 
     __slots__ = (
+        "_body",
         "_read",
         "arrived_s",
         "authenticated_as",
@@ -129,6 +130,7 @@ class Request:
         self.query = query
         self.headers = headers
         self._read = read
+        self._body: bytes | None = None
         self.peer = peer
         self.arrived_s = arrived_s
         self.chunked = chunked
@@ -140,9 +142,12 @@ class Request:
         self.served: Served | None = None
         self.warnings: list[str] = []
 
-    def read(self, limit: int) -> Awaitable[bytes]:
-        """The whole body. Raises ApiError 413 as soon as it is known to be over `limit` bytes."""
-        return self._read(limit)
+    async def read(self, limit: int) -> bytes:
+        """The whole body, the same each time. Raises ApiError 413 as soon as it is known to be over `limit` bytes."""
+        body = self._body
+        if body is None:
+            body = self._body = await self._read(limit)
+        return body
 
 
 class Response:

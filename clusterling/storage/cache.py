@@ -307,9 +307,16 @@ class CachedStore:
     """A cache over the store of one cluster. Use as a context, or `close` it, so that its watches below end."""
 
     def __init__(
-        self, below: Store, *, finish: Finish = as_stored, budget: CacheBudget | None = None
+        self,
+        below: Store,
+        *,
+        finish: Finish = as_stored,
+        budget: CacheBudget | None = None,
+        barrier: bool = True,
     ) -> None:
+        """`barrier` False: whoever reads has seen to it that memory is as fresh as it has to be (`fresh()`)."""
         self.finish = finish
+        self._barrier = barrier
         self.budget = CacheBudget() if budget is None else budget
         self._below = below
         self._units: dict[str, _Unit] = {}
@@ -353,7 +360,8 @@ class CachedStore:
     # Store.
 
     async def get(self, key: str) -> Entry | None:
-        await self._below.fresh()
+        if self._barrier:
+            await self._below.fresh()
         prefix = unit_of(key)
         unit = self._units.get(prefix)
         if unit is None:
@@ -371,7 +379,7 @@ class CachedStore:
             return self._finished_page(
                 await self._below.list(prefix, after=after, limit=limit, revision=revision), None
             )
-        if revision == 0:
+        if self._barrier and revision == 0:
             await self._below.fresh()
         unit = self._units.get(name)
         if unit is None:
@@ -391,7 +399,8 @@ class CachedStore:
         return Page(entries, at, high - end, unit.last_change)
 
     async def count(self, prefix: str) -> int:
-        await self._below.fresh()
+        if self._barrier:
+            await self._below.fresh()
         unit = self._units.get(unit_of(prefix))
         if unit is None:
             return await self._below.count(prefix)

@@ -53,7 +53,7 @@ class ClusterPool:
         self._base = base
         self._root = root
         self._underlay = underlay
-        self._underlay_reads = CachedStore(underlay, budget=budget)
+        self._underlay_reads = CachedStore(underlay, budget=budget, barrier=False)
         self._ports = ports
         self._admission = admission
         self._budget = budget
@@ -70,15 +70,16 @@ class ClusterPool:
     async def find(self, name: str) -> Cluster | None:
         """The cluster of that name; `ready()` before use. None only after the store was asked (decision 12).
 
-        Every request comes through here, so this is its barrier: what any replica acknowledged before it (a cluster
-        made or deleted, a CRD) is known to directory, caches and catalogs of this one from here on.
+        Here and below nobody asks how far the store has come: a request has passed its barrier before (services/barrier.py).
         """
-        await self._store.fresh()
         record = self._directory.known(name) or await self._directory.named(name)
         return None if record is None else self._serve(record)
 
     async def by_id(self, cluster_id: str) -> Cluster | None:
-        """The cluster of that id, ready to serve; None once it is being deleted or was never there. Raises Unavailable."""
+        """The cluster of that id, ready to serve; None once it is being deleted or was never there. Raises Unavailable.
+
+        For those who come by no request: this is their barrier.
+        """
         await self._store.fresh()
         await self._known()
         record = self._directory.by_id(cluster_id)
@@ -123,7 +124,7 @@ class ClusterPool:
         return Cluster(
             record.name,
             record.id,
-            CachedStore(records, finish=views.finish, budget=self._budget),
+            CachedStore(records, finish=views.finish, budget=self._budget, barrier=False),
             records,
             base=self._root if record.id == ROOT_ID else self._base,
             ports=self._ports,

@@ -1,0 +1,107 @@
+"""What a request may believe: that memory knows all that any replica acknowledged before it came.
+
+One question to the store, shared by all who wait, asked once for each request and before anything is believed:
+credentials, names of clusters, catalogs, objects. Below this no read asks again. Where this process is alone with
+its store there is nothing to ask.
+
+And where a write finds at its commit that the ground it stood on is another (a schema replaced, a cluster deleted since),
+the whole request is answered again from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+from clusterling.machinery.errors import ApiError
+from clusterling.registry.objects import GroundMoved
+from clusterling.services.health import ENDPOINTS
+from clusterling.services.request import Request, Response
+
+if TYPE_CHECKING:
+    from clusterling.services.app import App, Handler
+
+ATTEMPTS_MAX: Final = 5
+# Reads at resourceVersion "0" take what is at hand, credentials included, unless the store has not been heard of for so long.
+AT_HAND_S: Final = 10.0
+
+_READS: Final = frozenset({"get", "list", "watch"})
+_NO: Final = frozenset({401, 403, 404})
+_OF_ITSELF: Final = ENDPOINTS | {"version"}
+
+
+class Barrier:
+    """Asks `fresh`, and remembers when it was last answered."""
+
+    def __init__(self, fresh: Callable[[], Awaitable[object]], monotonic: Callable[[], float]) -> None:
+        self._fresh = fresh
+        self._monotonic = monotonic
+        self._passed_s = float("-inf")
+
+    async def passed(self) -> None:
+        """Returns when memory knows all that was acknowledged before the call. Raises StorageError."""
+        asked_s = self._monotonic()
+        await self._fresh()
+        self._passed_s = max(self._passed_s, asked_s)
+
+    @property
+    def is_recent(self) -> bool:
+        """What is at hand is at most `AT_HAND_S` old."""
+        return self._monotonic() - self._passed_s <= AT_HAND_S
+
+
+def with_barrier(app: App, handle: Handler) -> Handler:
+    """Takes the barrier, where there is one, and answers again what was computed from what has changed."""
+    barrier = app.barrier
+
+    async def again(request: Request) -> Response:
+        moved: GroundMoved | None = None
+        for _ in range(ATTEMPTS_MAX - 1):
+            if barrier is not None:
+                await barrier.passed()
+            try:
+                return await handle(request)
+            except GroundMoved as error:
+                moved = error
+        assert moved is not None, "an attempt that did not return has raised"
+        raise moved
+
+    async def alone(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except GroundMoved:
+            return await again(request)
+
+    async def among_others(request: Request) -> Response:
+        assert barrier is not None, "this is for replicas"
+        if _believes_nothing(request):
+            return await handle(request)
+        if not (_takes_what_is_at_hand(request) and barrier.is_recent):
+            await barrier.passed()
+            return await alone(request)
+        try:
+            response = await handle(request)
+        except ApiError as error:
+            if error.code not in _NO:
+                raise
+        else:
+            if response.status not in _NO:
+                return response
+        # A no is said by what is certain.
+        return await again(request)
+
+    return alone if barrier is None else among_others
+
+
+def _believes_nothing(request: Request) -> bool:
+    """It is refused for want of a credential, or asks for what this process knows of itself."""
+    anonymous = request.authenticated_as is None and request.peer.certificate is None
+    if anonymous and "Authorization" not in request.headers:
+        return True
+    info = request.info
+    return not info.is_resource and info.path.strip("/").partition("/")[0] in _OF_ITSELF
+
+
+def _takes_what_is_at_hand(request: Request) -> bool:
+    info = request.info
+    return info.verb in _READS and info.query.get("resourceVersion") == ["0"]
