@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import loads, peers
+from benchmarks.bare import bare
 from benchmarks.cluster import Target, clusterling, resident_mb
 from benchmarks.loads import Figure, Generator
 from benchmarks.table import Scalar, operations, scalars
@@ -31,10 +32,11 @@ STARTS = 3
 
 @dataclass(slots=True)
 class Measured:
-    """All that one server came to. `numbers` are by the measure's name."""
+    """All that one server came to. `numbers` are by the measure's name, `floor` is what a bare server took."""
 
     figures: dict[str, Figure] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
+    floor: dict[str, Figure] = field(default_factory=dict)
 
 
 def interpreter() -> str:
@@ -63,6 +65,10 @@ def measure_ours(generator: Generator, directory: Path) -> Measured:
     found.numbers |= {"start": statistics.median(starts), "rest": statistics.median(rests)}
     with clusterling(directory / "loaded") as server:
         found.figures |= loads.verbs(generator, server.bench)
+        with bare(server.bench, "bench500", directory / "bare") as target:
+            print("a bare TLS server with the same answers", file=sys.stderr)
+            found.floor |= loads.reads(generator, target)
+            print("Clusterling, SQLite", file=sys.stderr)
         found.figures |= loads.watches(generator, server.bench)
         found.numbers["definition"] = loads.definitions(generator, server.bench, generator.count(DEFINITIONS))
         found.numbers["loaded"] = resident_mb(server.bench.pids)
@@ -153,7 +159,7 @@ def main() -> int:
         if peers.built() and not options.no_peer:
             print("kube-apiserver and etcd", file=sys.stderr)
             peer = measure_peer(generator, directory)
-    print(operations(ours.figures, peer.figures if peer else {}), end="\n\n")
+    print(operations(ours.figures, peer.figures if peer else {}, ours.floor), end="\n\n")
     print(scalars(summary(ours, peer, generator.count(IDLE_CLUSTERS))))
     print(f"\nCPU is that of the server with its store. Raw results: {raw}")
     if not peers.built():

@@ -104,14 +104,31 @@ def verbs(generator: Generator, target: Target) -> dict[str, Figure]:
     return {key: _figure(found) for key, found in runs.items()}
 
 
-def _verbs_once(generator: Generator, target: Target, in_flight: int) -> list[tuple[str, dict[str, Any]]]:
+def reads(generator: Generator, target: Target) -> dict[str, Figure]:
+    """GET and LIST alone, of what `verbs` has left in its namespace; keys as there."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(generator.reps):
+        for in_flight in IN_FLIGHT:
+            _progress(f"get, list, {in_flight} in flight")
+            for measure, result in _reads_once(generator, target, in_flight):
+                runs.setdefault(f"{measure}@{in_flight}", []).append(result)
+    return {key: _figure(found) for key, found in runs.items()}
+
+
+def _reads_once(generator: Generator, target: Target, in_flight: int) -> list[tuple[str, dict[str, Any]]]:
     done: list[tuple[str, dict[str, Any]]] = []
-    reads, lists, writes = generator.count(5000), generator.count(500), generator.count(2000)
+    reads, lists = generator.count(5000), generator.count(500)
     for kind in ("configmap", "widget"):
         common: dict[str, object] = {"kind": kind, "ns": "bench500", "c": in_flight}
         done.append((f"get {kind}", generator.ask(target, "get", n=reads, warm=500, **common)))
         listed = lists if kind == "configmap" else max(1, lists // 2)
         done.append((f"list {kind}", generator.ask(target, "list", n=listed, warm=4, expect=500, **common)))
+    return done
+
+
+def _verbs_once(generator: Generator, target: Target, in_flight: int) -> list[tuple[str, dict[str, Any]]]:
+    done = _reads_once(generator, target, in_flight)
+    writes = generator.count(2000)
     prefix = f"w{secrets.token_hex(3)}"
     for op in ("create", "patch", "delete"):
         found = generator.ask(target, op, kind="configmap", ns="benchw", c=in_flight, n=writes, prefix=prefix)

@@ -77,7 +77,7 @@ def _aligned(rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def operations(ours: Mapping[str, Figure], peer: Mapping[str, Figure]) -> str:
+def operations(ours: Mapping[str, Figure], peer: Mapping[str, Figure], floor: Mapping[str, Figure]) -> str:
     """CPU and speed by operation and requests in flight. The ratio is the real server's CPU to ours."""
     rows = [
         [
@@ -89,6 +89,7 @@ def operations(ours: Mapping[str, Figure], peer: Mapping[str, Figure]) -> str:
             "a second",
             "p50 ms",
             "p99 ms",
+            "bare TLS: CPU µs",
             "real server: CPU µs",
             "a second",
             "ratio",
@@ -99,7 +100,7 @@ def operations(ours: Mapping[str, Figure], peer: Mapping[str, Figure]) -> str:
             name, _, in_flight = key.partition("@")
             if name != measure:
                 continue
-            other, target = peer.get(key), CPU_TARGETS[measure]
+            other, bare, target = peer.get(key), floor.get(key), CPU_TARGETS[measure]
             rows.append(
                 [
                     title,
@@ -110,6 +111,7 @@ def operations(ours: Mapping[str, Figure], peer: Mapping[str, Figure]) -> str:
                     number(figure.rate),
                     number(figure.p50_ms),
                     number(figure.p99_ms),
+                    number(bare.cpu_us if bare else None),
                     number(other.cpu_us if other else None),
                     number(other.rate if other else None),
                     _ratio(other.cpu_us if other else None, figure.cpu_us),
