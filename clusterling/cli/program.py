@@ -24,6 +24,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "get": ("clusters", "Show logical clusters by name."),
     "delete": ("clusters", "Delete logical clusters and all they hold."),
     "kubeconfig": ("clusters", "Print a kubeconfig for a logical cluster."),
+    "store": ("store", "Check, count, compact and copy stores."),
     "version": ("about", "Print the versions of Clusterling and of the API it serves."),
     "completion": ("about", "Print shell completion."),
 }

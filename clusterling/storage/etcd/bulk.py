@@ -85,7 +85,7 @@ class EtcdSnapshot:
         start, end = self._layout.range(prefix)
         async with aclosing(self._kvs(start, end)) as pages:
             async for kvs in pages:
-                page = [self._record(kv) for kv in kvs if _sound(kv.value) and not self._hidden(kv)]
+                page = [self._record(kv) for kv in kvs if _sound(kv) and not self._hidden(kv)]
                 if page:
                     yield page
 
@@ -121,9 +121,9 @@ class EtcdSnapshot:
             async with aclosing(self._kvs(start, end)) as pages:
                 async for kvs in pages:
                     for kv in kvs:
-                        name = kv.key[len(self._layout.data) :].decode("utf-8", "backslashreplace")
-                        if not _sound(kv.value):
-                            yield Finding(name, "envelope", "its value has not the envelope of this store")
+                        if not _sound(kv):
+                            name = kv.key[len(self._layout.data) :].decode("utf-8", "backslashreplace")
+                            yield Finding(name, "envelope", "key or value are not as this store writes them")
                         elif not self._hidden(kv):
                             record = self._record(kv)
                             revisions.add(record.revision.to_bytes(8, "big"))
@@ -347,8 +347,13 @@ class EtcdVessel:
         return f"{self._token} {self._step}".encode()
 
 
-def _sound(kept: bytes) -> bool:
-    """Whether the value has an envelope of this store's."""
+def _sound(kv: Any) -> bool:
+    """Whether the key is a text, and the value has an envelope of this store's."""
+    kept = kv.value
+    try:
+        kv.key.decode()
+    except UnicodeDecodeError:
+        return False
     return len(kept) >= 3 and kept[0] == 0x05 and (kept[2] == 0 or (kept[2] == 1 and len(kept) >= 11))
 
 
