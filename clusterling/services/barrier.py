@@ -21,7 +21,7 @@ from clusterling.services.request import Request, Response
 if TYPE_CHECKING:
     from clusterling.services.app import App, Handler
 
-ATTEMPTS_MAX: Final = 5
+ATTEMPTS_MAX: Final = 8
 # Reads at resourceVersion "0" take what is at hand, credentials included, unless the store has not been heard of for so long.
 AT_HAND_S: Final = 10.0
 
