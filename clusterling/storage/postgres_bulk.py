@@ -327,11 +327,16 @@ async def vessel(url: str, *, password: str | None = None) -> AsyncIterator[Post
 
 
 async def reclaim(url: str, *, password: str | None = None) -> None:
-    """VACUUM: dead rows become space for new ones, and free pages at a table's end go back to the disk."""
+    """VACUUM: dead rows become space for new ones, and free pages at a table's end go back to the disk.
+
+    Where no server is at work the tables are written anew (VACUUM FULL), which gives back all of it and locks them.
+    """
     address = parse(url, password)
     db = await _opened(address)
     try:
         with _translated(address.shown):
-            await db.execute("VACUUM (ANALYZE) log, state, drops, clock, compaction, writers")
+            present = await db.fetchval(PRESENT, LOCK_PRESENT, _lock_of(address))
+            how = "ANALYZE" if present else "FULL, ANALYZE"
+            await db.execute(f"VACUUM ({how}) log, state, drops, clock, compaction, writers")
     finally:
         await _leave(db)
