@@ -24,14 +24,15 @@ _CONFIG_KEY: Final = "[-._a-zA-Z0-9]+"
 _ENV_NAME: Final = "[-._a-zA-Z][-._a-zA-Z0-9]*"
 _PERCENT: Final = "[0-9]+%"
 
-_label = re.compile(_LABEL).fullmatch
-_subdomain = re.compile(_SUBDOMAIN).fullmatch
+# The texts of messages have groups, which would cost more than the match.
+_label = re.compile(_LABEL.replace("(", "(?:")).fullmatch
+_subdomain = re.compile(_SUBDOMAIN.replace("(", "(?:")).fullmatch
 _label_1035 = re.compile(_LABEL_1035).fullmatch
 _wildcard = re.compile(_WILDCARD).fullmatch
 _key = re.compile(_KEY).fullmatch
 # The same language, with the bound inside: one match answers for the common, right value.
 _short_key = re.compile("[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?").fullmatch
-# `example.com/name` in one match: "(?:" keeps no groups, which would cost more than the match.
+# `example.com/name` in one match.
 _prefixed_key = re.compile(
     "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*/"
     "[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -200,8 +201,11 @@ def is_c_identifier(value: str) -> list[str]:
 
 def is_config_map_key(value: str) -> list[str]:
     """Keys of ConfigMaps and Secrets: at most 253 bytes, usable as a file name."""
+    matched = _config_key(value) is not None
+    if matched and len(value) <= SUBDOMAIN_BYTES_MAX and value[0] != ".":
+        return []
     problems = [_characters_max(SUBDOMAIN_BYTES_MAX)] if _bytes(value) > SUBDOMAIN_BYTES_MAX else []
-    if not _config_key(value):
+    if not matched:
         problems.append(_pattern(_CONFIG_KEY_WORDS, _CONFIG_KEY, "key.name", "KEY_NAME", "key-name"))
     return problems + _directory_problems(value)
 

@@ -254,20 +254,19 @@ def validate_object_meta(
         rule = _PREFIX_RULES.get(name_problems)
         problems = rule(base) if rule else name_problems(mask_trailing_dash(base))
         errors += [invalid_value(f"{path}.generateName", base, problem) for problem in problems]
-    if name := meta.get("name"):
-        errors += [invalid_value(f"{path}.name", name, problem) for problem in name_problems(name)]
-    else:
+    name = meta.get("name")
+    if not name:
         errors.append(required(f"{path}.name", "name or generateName is required"))
+    elif problems := name_problems(name):
+        errors += [invalid_value(f"{path}.name", name, problem) for problem in problems]
     namespace = meta.get("namespace")
     if not namespaced:
         if namespace:
             errors.append(forbidden_field(f"{path}.namespace", "not allowed on this type"))
     elif not namespace:
         errors.append(required(f"{path}.namespace"))
-    else:
-        errors += [
-            invalid_value(f"{path}.namespace", namespace, text) for text in is_dns1123_label(namespace)
-        ]
+    elif problems := is_dns1123_label(namespace):
+        errors += [invalid_value(f"{path}.namespace", namespace, problem) for problem in problems]
     errors += _generation(meta, path)
     errors += _labels_and_owners(meta, path)
     if finalizers := meta.get("finalizers"):

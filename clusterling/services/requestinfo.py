@@ -33,7 +33,7 @@ Query = dict[str, list[str]]
 
 _CLUSTERS: Final = "/clusters/"
 _CLUSTER: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(?![^/])")
-_ODD: Final = re.compile(r"//|/\.\.?(?:/|\Z)|[^\x21-\x7e]")
+_DOTS: Final = re.compile(r"/\.\.?(?:/|\Z)")
 _ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -112,16 +112,16 @@ def _parse(method: str, path: str, query: str, prefixed: bool, default: str) -> 
             raise no_such_resource()
         cluster = match[0]
         path = path[match.end() :] or "/"
-    if _ODD.search(path):
+    if _is_odd(path):
         raise no_such_resource()
     info = RequestInfo(cluster, path, parse_query(query) if query else _NO_QUERY, method.lower())
     parts = path[1:-1].split("/") if path[-1] == "/" else path[1:].split("/")
     if parts[0] == "api" and len(parts) >= 3:
-        _structural(parts[:3])
+        _structural(path, parts[:3])
         info.version = parts[1]
         _read_resource(info, method, parts[2:])
     elif parts[0] == "apis" and len(parts) >= 4:
-        _structural(parts[:4])
+        _structural(path, parts[:4])
         info.group = parts[1]
         info.version = parts[2]
         _read_resource(info, method, parts[3:])
@@ -165,10 +165,20 @@ def is_true(values: Sequence[str] | None) -> bool:
     return bool(values) and values is not None and values[0] != "0" and values[0].lower() != "false"
 
 
-def _structural(parts: Sequence[str]) -> None:
-    for part in parts:
-        if "%" in part:
-            raise no_such_resource()
+def _is_odd(path: str) -> bool:
+    """It has an empty or a dot segment, or a character that belongs in no target."""
+    return (
+        "//" in path
+        or not (path.isascii() and path.isprintable())
+        or " " in path
+        or ("/." in path and _DOTS.search(path) is not None)
+    )
+
+
+def _structural(path: str, parts: Sequence[str]) -> None:
+    """Raises ApiError 404 where one of these parts of the path has an escape."""
+    if "%" in path and any("%" in part for part in parts):
+        raise no_such_resource()
 
 
 def _read_resource(info: RequestInfo, method: str, parts: list[str]) -> None:
@@ -187,7 +197,7 @@ def _read_resource(info: RequestInfo, method: str, parts: list[str]) -> None:
         if len(parts) > 2 and parts[2] not in _NAMESPACE_PARTS:
             parts = parts[2:]
             info.in_namespace = True
-    _structural(parts[:1] + parts[2:])
+    _structural(info.path, parts[:1] + parts[2:])
     info.resource = parts[0]
     if len(parts) >= 2:
         info.name = _name(parts[1], "Name")

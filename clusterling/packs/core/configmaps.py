@@ -40,19 +40,23 @@ class ConfigMapStrategy(Strategy):
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
         data, binary = new.get("data") or {}, new.get("binaryData") or {}
         found = key_problems(data, "data")
-        found += [
-            invalid_value(f"data[{key}]", key, "duplicate of key present in binaryData")
-            for key in sorted(data.keys() & binary.keys())
-        ]
-        found += key_problems(binary, "binaryData")
-        size = sum(len(text.encode()) for text in data.values()) + sum(map(decoded_bytes, binary.values()))
-        if size > CONTENT_BYTES_MAX:
+        if binary:
+            found += [
+                invalid_value(f"data[{key}]", key, "duplicate of key present in binaryData")
+                for key in sorted(data.keys() & binary.keys())
+            ]
+            found += key_problems(binary, "binaryData")
+        if _text_bytes(data) + sum(map(decoded_bytes, binary.values())) > CONTENT_BYTES_MAX:
             found.append(too_long("[]", CONTENT_BYTES_MAX))
         return found
 
     @override
     def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
         return [*immutable_problems(new, old, ("data", "binaryData")), *self.validate(ctx, new)]
+
+
+def _text_bytes(data: dict[str, str]) -> int:
+    return len("".join(data.values()).encode())
 
 
 def _count(obj: Object, _now: datetime) -> int:

@@ -91,11 +91,8 @@ def decoded_bytes(text: str) -> int:
 
 def key_problems(values: Object, field: str) -> list[FieldError]:
     """What is wrong with the keys of `data` or `binaryData`, in key order."""
-    return [
-        invalid_value(f"{field}[{key}]", key, problem)
-        for key in sorted(values)
-        for problem in is_config_map_key(key)
-    ]
+    wrong = {key: problems for key in values if (problems := is_config_map_key(key))}
+    return [invalid_value(f"{field}[{key}]", key, problem) for key in sorted(wrong) for problem in wrong[key]]
 
 
 def immutable_problems(new: Object, old: Object, fields: tuple[str, ...]) -> list[FieldError]:
