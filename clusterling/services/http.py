@@ -67,6 +67,7 @@ class Listener:
         self.app = app
         self.host = host
         self.port = port
+        self.leaving = False
         self.closing = False
         self.open: set[_Connection] = set()
         self._server: asyncio.Server | None = None
@@ -90,16 +91,25 @@ class Listener:
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def close(self, grace_s: float = 10.0) -> None:
-        """Accepts no more, ends watches cleanly within `grace_s`, lets requests in flight finish, closes the rest."""
+    def leave(self) -> None:
+        """Serves on, and closes each connection behind its next answer, so that clients come back elsewhere."""
+        self.leaving = True
+
+    async def close(self, grace_s: float = 10.0, spread_s: float = 1.0) -> None:
+        """Accepts no more, ends watches cleanly over `spread_s`, lets requests in flight finish, closes the rest.
+
+        Takes at most the sum of both, and `SHUTDOWN_S` for goodbyes.
+        """
         assert self._server is not None, "closed once started"
         self.closing = True
         self._server.close()
-        until = time.monotonic() + grace_s
         for connection in list(self.open):
             connection.close_when_idle()
         streams = [one.stream for one in self.open if one.stream is not None]
-        await stop_spread(streams, min(grace_s / 2, 1.0))
+        until = time.monotonic() + spread_s + grace_s
+        await stop_spread(streams, spread_s)
+        # Of requests that were on their way.
+        await stop_spread([one.stream for one in self.open if one.stream is not None], 0.0)
         await self._gone(max(until - time.monotonic(), 0.1))
         for connection in list(self.open):
             connection.abort()
@@ -169,7 +179,7 @@ class _Connection(asyncio.Protocol):
         self._unspent = 0  # Bytes that came since the last of which something has come.
         self._target = b""
         self._fields: dict[str, str] = {}
-        self._hosts = 0
+        self._hosts = False  # More than one.
         self._receiving: _Body | None = None  # The body whose bytes arrive now.
         self._in_body = False
         self._deaf = False  # What still arrives means nothing.
@@ -309,7 +319,7 @@ class _Connection(asyncio.Protocol):
         self._unspent = 0
         self._target = b""
         self._fields = {}
-        self._hosts = 0
+        self._hosts = False
         self._in_body = False
 
     def on_url(self, url: bytes) -> None:
@@ -319,9 +329,11 @@ class _Connection(asyncio.Protocol):
         if self._in_body:
             return  # A trailer.
         key = _NAMES.get(name) or name.decode("latin-1").lower()
-        if key == "host":
-            self._hosts += 1
-        self._fields.setdefault(key, value.decode("utf-8", "surrogateescape").rstrip(" \t"))
+        fields = self._fields
+        if key not in fields:
+            fields[key] = value.decode("utf-8", "surrogateescape").rstrip(" \t")
+        elif key == "host":
+            self._hosts = True
 
     def on_headers_complete(self) -> None:
         self._in_body = True
@@ -333,7 +345,7 @@ class _Connection(asyncio.Protocol):
         if version != "1.1" and not old:
             self._refuse(505, "unsupported protocol version")
             return
-        if self._hosts != 1 and (self._hosts > 1 or not old):
+        if self._hosts or ("host" not in fields and not old):
             self._refuse(400, "too many Host headers" if self._hosts else "missing required Host header")
             return
         if len(self._target) > HEAD_BYTES_MAX:
@@ -432,7 +444,7 @@ class _Connection(asyncio.Protocol):
         """A request, its answer, and what becomes of the connection after it."""
         try:
             if incoming.refused is not None:
-                await self._write(incoming, incoming.refused, "")
+                self._write(incoming, incoming.refused, "")
             else:
                 path, _, query = incoming.target.partition("?")
                 body = incoming.body
@@ -450,7 +462,9 @@ class _Connection(asyncio.Protocol):
                 if isinstance(response, StreamingResponse):
                     await self._stream(incoming, response, request.id)
                 else:
-                    await self._write(incoming, response, request.id)
+                    self._write(incoming, response, request.id)
+                    if self._full:
+                        await self._drained()
         except ConnectionError:
             self.transport.abort()
         except Exception:  # noqa: BLE001 - whatever it was, this connection alone ends
@@ -499,33 +513,38 @@ class _Connection(asyncio.Protocol):
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
-    async def _write(self, incoming: _Incoming, response: Response, audit_id: str) -> None:
-        """Head and body in one write. Raises ConnectionError where the peer has gone or will not read."""
+    def _write(self, incoming: _Incoming, response: Response, audit_id: str) -> None:
+        """Head and body in one write. Raises ConnectionError where the peer has gone."""
         transport = self.transport
         if transport.is_closing():
             raise ConnectionResetError("the client has gone")
         sent, body = incoming.body, response.body
         if response.status == 413 or (sent is not None and sent.expected and not sent.ended):
             incoming.keep_alive = False
-        head = _head(
-            response, audit_id, incoming, keep=incoming.keep_alive and not self._ending, length=len(body)
-        )
+        keep = incoming.keep_alive and not self._ending
+        head = _head(response, audit_id, incoming, keep=keep, length=len(body))
         if incoming.method == "HEAD" or not body:
             transport.write(head)
         elif len(body) <= JOIN_BYTES_MAX:
             transport.write(head + body)
         else:
             transport.writelines((head, body))
-        # However small the answers are: requests can be sent one behind the other, and their answers never read.
-        if self._full and transport.get_write_buffer_size() > BUFFERED_BYTES_MAX:
-            self._room = self._loop.create_future()
-            try:
-                async with asyncio.timeout(DRAIN_S):
-                    await self._room
-            except TimeoutError as late:
-                raise ConnectionAbortedError("the client does not read") from late
-            finally:
-                self._room = None
+
+    async def _drained(self) -> None:
+        """Waits while the peer leaves too much in the buffer. Raises ConnectionError where it will not read.
+
+        However small the answers are: requests can be sent one behind the other, and their answers never read.
+        """
+        if self.transport.get_write_buffer_size() <= BUFFERED_BYTES_MAX:
+            return
+        self._room = self._loop.create_future()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self._room
+        except TimeoutError as late:
+            raise ConnectionAbortedError("the client does not read") from late
+        finally:
+            self._room = None
 
     async def _stream(self, incoming: _Incoming, response: StreamingResponse, audit_id: str) -> None:
         transport = self.transport
@@ -737,25 +756,24 @@ def _shared_head(status: int, content_type: str, cacheable: bool) -> bytes:
 
 def _head(response: Response, audit_id: str, incoming: _Incoming, *, keep: bool, length: int | None) -> bytes:
     """`length` None: the body is chunked, or ends with the connection."""
-    parts = [b"", _date.line()]
+    fields = b""
     cacheable = False
     for name, value in response.headers:
         cacheable = cacheable or name == "Cache-Control"
-        parts.append(f"{name}: {_one_line(value)}\r\n".encode(errors="replace"))
-    parts[0] = _shared_head(response.status, response.content_type, cacheable)
+        fields += f"{name}: {_one_line(value)}\r\n".encode(errors="replace")
     if audit_id:
-        parts.append(b"Audit-Id: %b\r\n" % audit_id.encode("ascii"))
+        fields += b"Audit-Id: %b\r\n" % audit_id.encode("ascii")
     if length is None:
         if not incoming.old:
-            parts.append(b"Transfer-Encoding: chunked\r\n")
+            fields += b"Transfer-Encoding: chunked\r\n"
     elif response.status != 304:
-        parts.append(b"Content-Length: %d\r\n" % length)
+        fields += b"Content-Length: %d\r\n" % length
     if not keep:
-        parts.append(b"Connection: close\r\n")
+        fields += b"Connection: close\r\n"
     elif incoming.old:
-        parts.append(b"Connection: keep-alive\r\n")
-    parts.append(b"\r\n")
-    return b"".join(parts)
+        fields += b"Connection: keep-alive\r\n"
+    shared = _shared_head(response.status, response.content_type, cacheable)
+    return b"%b%b%b\r\n" % (shared, _date.line(), fields)
 
 
 def _one_line(value: str) -> str:
