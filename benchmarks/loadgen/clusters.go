@@ -20,7 +20,7 @@ func logicalCluster(name string) []byte {
 }
 
 func createCluster(c *http.Client, ctx context.Context, name string) (int, error) {
-	code, b, err := do(c, ctx, "POST", *base+"/apis/tenancy.clusterling.io/v1alpha1/logicalclusters", "application/json", logicalCluster(name))
+	code, b, err := do(c, ctx, "POST", baseOf(ctx)+"/apis/tenancy.clusterling.io/v1alpha1/logicalclusters", "application/json", logicalCluster(name))
 	if err == nil && code != 201 {
 		err = fmt.Errorf("status %d: %.200s", code, b)
 	}
@@ -32,7 +32,7 @@ func firstAnswer(c *http.Client, ctx context.Context, name string) (int, error) 
 	if code, err := createCluster(c, ctx, name); err != nil {
 		return code, err
 	}
-	root := strings.TrimSuffix(*base, "/root")
+	root := strings.TrimSuffix(baseOf(ctx), "/root")
 	code, b, err := do(c, ctx, "GET", root+"/"+name+"/api/v1/namespaces/default", "", nil)
 	if err == nil && code != 200 {
 		err = fmt.Errorf("first request: status %d: %.200s", code, b)
@@ -44,13 +44,13 @@ func firstAnswer(c *http.Client, ctx context.Context, name string) (int, error) 
 func firstResource(c *http.Client, ctx context.Context, name string) (int, error) {
 	group := name + ".bench.peers.example"
 	definition := strings.ReplaceAll(crd, "bench.peers.example", group)
-	code, b, err := do(c, ctx, "POST", *base+"/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "application/json", []byte(definition))
+	code, b, err := do(c, ctx, "POST", baseOf(ctx)+"/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "application/json", []byte(definition))
 	if err != nil || code != 201 {
 		return code, fmt.Errorf("crd: status %d: %.200s %w", code, b, err)
 	}
 	body := []byte(strings.ReplaceAll(string(widget("first", "g")), "bench.peers.example", group))
 	for until := time.Now().Add(*dur); ; {
-		code, b, err = do(c, ctx, "POST", *base+"/apis/"+group+"/v1/namespaces/default/widgets", "application/json", body)
+		code, b, err = do(c, ctx, "POST", baseOf(ctx)+"/apis/"+group+"/v1/namespaces/default/widgets", "application/json", body)
 		if err != nil || code == 201 {
 			return code, err
 		}
@@ -67,7 +67,7 @@ func runEach(c *http.Client, ctx context.Context, s *stat, each func(*http.Clien
 	var wg sync.WaitGroup
 	for w := 0; w < *conc; w++ {
 		wg.Add(1)
-		go func() {
+		go func(ctx context.Context) {
 			defer wg.Done()
 			for {
 				i := int(atomic.AddInt64(&next, 1))
@@ -87,7 +87,7 @@ func runEach(c *http.Client, ctx context.Context, s *stat, each func(*http.Clien
 					s.err(err.Error())
 				}
 			}
-		}()
+		}(onReplica(ctx, replicas, w))
 	}
 	wg.Wait()
 	sort.Float64s(s.lat)

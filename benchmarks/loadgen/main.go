@@ -26,7 +26,8 @@ import (
 )
 
 var (
-	base     = flag.String("base", "https://127.0.0.1:6443", "base URL, may have a path prefix, e.g. https://127.0.0.1:8443/clusters/x")
+	base     = flag.String("base", "https://127.0.0.1:6443", "base URL, may have a path prefix, e.g. https://127.0.0.1:8443/clusters/x; several, separated by commas, are replicas, of which each worker takes one in turn")
+	watchB   = flag.String("watch-base", "", "watch: base URLs of the watchers (default: those of -base)")
 	token    = flag.String("token", "", "bearer token (or @file)")
 	caFile   = flag.String("ca", "", "CA file")
 	insecure = flag.Bool("insecure", false, "skip TLS verification")
@@ -53,6 +54,26 @@ var (
 )
 
 var payload string
+
+// replicas are the base URLs, watched those that watchers use; what a worker does goes to the one in its context.
+var replicas, watched []string
+
+type replicaKey struct{}
+
+func onReplica(ctx context.Context, of []string, worker int) context.Context {
+	return context.WithValue(ctx, replicaKey{}, of[worker%len(of)])
+}
+
+func baseOf(ctx context.Context) string {
+	return ctx.Value(replicaKey{}).(string)
+}
+
+func split(urls string) (out []string) {
+	for _, u := range strings.Split(urls, ",") {
+		out = append(out, strings.TrimSuffix(u, "/"))
+	}
+	return
+}
 
 func client() *http.Client {
 	tc := &tls.Config{InsecureSkipVerify: *insecure}
@@ -81,11 +102,11 @@ func die(err error) {
 	}
 }
 
-func coll() string {
+func coll(ctx context.Context) string {
 	if *kind == "widget" {
-		return *base + "/apis/bench.peers.example/v1/namespaces/" + *ns + "/widgets"
+		return baseOf(ctx) + "/apis/bench.peers.example/v1/namespaces/" + *ns + "/widgets"
 	}
-	return *base + "/api/v1/namespaces/" + *ns + "/configmaps"
+	return baseOf(ctx) + "/api/v1/namespaces/" + *ns + "/configmaps"
 }
 
 func kindName() string {
@@ -287,10 +308,14 @@ func main() {
 		die(err)
 		*token = strings.TrimSpace(string(b))
 	}
-	*base = strings.TrimSuffix(*base, "/")
+	replicas = split(*base)
+	watched = replicas
+	if *watchB != "" {
+		watched = split(*watchB)
+	}
 	payload = strings.Repeat("x", *size)
 	c := client()
-	ctx := context.Background()
+	ctx := onReplica(context.Background(), replicas, 0)
 	if *op == "setup" {
 		setup(c, ctx)
 		return
@@ -384,12 +409,12 @@ func connect(c *http.Client, ctx context.Context) {
 	start := make(chan bool)
 	for w := 0; w < *conc; w++ {
 		wg.Add(1)
-		go func() {
+		go func(ctx context.Context) {
 			defer wg.Done()
 			<-start
-			_, _, err := do(c, ctx, "GET", *base+"/version", "", nil)
+			_, _, err := do(c, ctx, "GET", baseOf(ctx)+"/version", "", nil)
 			die(err)
-		}()
+		}(onReplica(ctx, replicas, w))
 	}
 	close(start)
 	wg.Wait()
@@ -402,7 +427,7 @@ func runOps(c *http.Client, ctx context.Context, s *stat) {
 	gen := strconv.FormatInt(time.Now().UnixNano(), 36)
 	for w := 0; w < *conc; w++ {
 		wg.Add(1)
-		go func() {
+		go func(ctx context.Context) {
 			defer wg.Done()
 			first := true
 			var lat []float64
@@ -431,7 +456,7 @@ func runOps(c *http.Client, ctx context.Context, s *stat) {
 				s.code[k] += v
 			}
 			s.mu.Unlock()
-		}()
+		}(onReplica(ctx, replicas, w))
 	}
 	wg.Wait()
 }
@@ -440,7 +465,7 @@ var expectAtomic int64 = -2
 
 func one(c *http.Client, ctx context.Context, i int, gen string, first *bool) (int, int, error) {
 	name := *prefix + "-" + strconv.Itoa(i)
-	u := coll()
+	u := coll(ctx)
 	q := ""
 	if *query != "" {
 		q = "?" + *query
@@ -469,7 +494,7 @@ func one(c *http.Client, ctx context.Context, i int, gen string, first *bool) (i
 	}
 	switch *op {
 	case "raw":
-		code, b, err := do(c, ctx, "GET", *base+*path+q, "", nil)
+		code, b, err := do(c, ctx, "GET", baseOf(ctx)+*path+q, "", nil)
 		if err == nil && code/100 != 2 {
 			err = fmt.Errorf("status %d", code)
 		}
@@ -584,19 +609,19 @@ func one(c *http.Client, ctx context.Context, i int, gen string, first *bool) (i
 const crd = `{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"widgets.bench.peers.example"},"spec":{"group":"bench.peers.example","names":{"kind":"Widget","listKind":"WidgetList","plural":"widgets","singular":"widget"},"scope":"Namespaced","versions":[{"name":"v1","served":true,"storage":true,"subresources":{"status":{}},"schema":{"openAPIV3Schema":{"type":"object","properties":{"spec":{"type":"object","properties":{"replicas":{"type":"integer","minimum":0,"maximum":100},"gen":{"type":"string"},"payload":{"type":"string","maxLength":100000}}},"status":{"type":"object","properties":{"ready":{"type":"boolean"}}}}}}}]}}`
 
 func setup(c *http.Client, ctx context.Context) {
-	code, b, err := do(c, ctx, "POST", *base+"/api/v1/namespaces", "application/json", []byte(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"`+*ns+`"}}`))
+	code, b, err := do(c, ctx, "POST", baseOf(ctx)+"/api/v1/namespaces", "application/json", []byte(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"`+*ns+`"}}`))
 	die(err)
 	if code != 201 && code != 409 {
 		die(fmt.Errorf("namespace: %d %s", code, b))
 	}
-	code, b, err = do(c, ctx, "POST", *base+"/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "application/json", []byte(crd))
+	code, b, err = do(c, ctx, "POST", baseOf(ctx)+"/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "application/json", []byte(crd))
 	die(err)
 	if code != 201 && code != 409 {
 		die(fmt.Errorf("crd: %d %s", code, b))
 	}
 	*kind = "widget"
 	for i := 0; i < 200; i++ {
-		code, _, err = do(c, ctx, "GET", coll(), "", nil)
+		code, _, err = do(c, ctx, "GET", coll(ctx), "", nil)
 		if err == nil && code == 200 {
 			fmt.Println(`{"op":"setup","ok":true}`)
 			return
@@ -609,7 +634,7 @@ func setup(c *http.Client, ctx context.Context) {
 func runWatch(c *http.Client, ctx context.Context, s *stat, out map[string]any) float64 {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	code, b, err := do(c, ctx, "GET", coll()+"?limit=1", "", nil)
+	code, b, err := do(c, ctx, "GET", coll(ctx)+"?limit=1", "", nil)
 	die(err)
 	var m meta
 	die(json.Unmarshal(b, &m))
@@ -633,10 +658,10 @@ func runWatch(c *http.Client, ctx context.Context, s *stat, out map[string]any) 
 	needle2 := []byte(`"name": "` + pfx + `-`)
 	for w := 0; w < W; w++ {
 		recv[w] = make([]int64, N)
-		go func(w int) {
+		go func(ctx context.Context, w int) {
 			defer doneW.Done()
 			sem <- true
-			u := coll() + "?watch=true&resourceVersion=" + m.Metadata.ResourceVersion + "&timeoutSeconds=600"
+			u := coll(ctx) + "?watch=true&resourceVersion=" + m.Metadata.ResourceVersion + "&timeoutSeconds=600"
 			if *bookmark {
 				u += "&allowWatchBookmarks=true"
 			}
@@ -726,7 +751,7 @@ func runWatch(c *http.Client, ctx context.Context, s *stat, out map[string]any) 
 					}
 				}
 			}
-		}(w)
+		}(onReplica(ctx, watched, w), w)
 	}
 	ready.Wait()
 	out["watch_open_ms_each"] = r3(float64(time.Since(tOpen).Milliseconds()) / float64(W))
@@ -739,7 +764,7 @@ func runWatch(c *http.Client, ctx context.Context, s *stat, out map[string]any) 
 	t0 := now()
 	for w := 0; w < *conc; w++ {
 		wg.Add(1)
-		go func() {
+		go func(ctx context.Context) {
 			defer wg.Done()
 			for {
 				i := int(atomic.AddInt64(&next, 1))
@@ -753,7 +778,7 @@ func runWatch(c *http.Client, ctx context.Context, s *stat, out map[string]any) 
 					}
 				}
 				sent[i] = now()
-				code, b, err := do(c, ctx, "POST", coll(), "application/json", object(pfx+"-"+strconv.Itoa(i), "w"))
+				code, b, err := do(c, ctx, "POST", coll(ctx), "application/json", object(pfx+"-"+strconv.Itoa(i), "w"))
 				resp[i] = now()
 				if err != nil {
 					s.err(err.Error())
@@ -764,7 +789,7 @@ func runWatch(c *http.Client, ctx context.Context, s *stat, out map[string]any) 
 				s.code[code]++
 				s.mu.Unlock()
 			}
-		}()
+		}(onReplica(ctx, replicas, w))
 	}
 	wg.Wait()
 	tw := now()
