@@ -26,7 +26,7 @@ TIMES_KEY: Final = "~store/times/-/main"  # Pairs of seconds since the epoch and
 TIMES_MAX: Final = 120  # An hour of half minutes.
 
 
-async def run(store: Store, clock: Clock) -> None:
+async def run(store: Store, clock: Clock, *, every_s: float = EVERY_S) -> None:
     """Notes the head every half minute, and compacts to where it was five minutes ago, until cancelled."""
     marks: deque[tuple[float, int]] = deque()
     compacted = 0
@@ -44,7 +44,7 @@ async def run(store: Store, clock: Clock) -> None:
             except StorageError as error:
                 # A store out of reach comes back, or is closed and this cancelled; the next mark goes further.
                 logger.info("compaction-put-off error=%s", error)
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(every_s)
         if store.head() > noted:
             try:
                 noted = await _note(store, round(clock.now().timestamp()))
