@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 _CHECK_S: Final = 1.0
 
+# Delay and spread: a replica gives load balancers time to look elsewhere, and its watches do not all come back at once.
+LEAVE_REPLICA_S: Final = (5.0, 10.0)
+LEAVE_ALONE_S: Final = (0.0, 1.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -49,6 +53,17 @@ class Config:
     external_url: str
     store: str = ""
     store_password: str | None = None
+    shutdown_delay_s: float | None = None
+    shutdown_spread_s: float | None = None
+
+    @property
+    def leave_s(self) -> tuple[float, float]:
+        """For how long to serve on unready, and then to end watches: what was said, or what suits the store."""
+        delay_s, spread_s = LEAVE_REPLICA_S if self.store else LEAVE_ALONE_S
+        return (
+            delay_s if self.shutdown_delay_s is None else self.shutdown_delay_s,
+            spread_s if self.shutdown_spread_s is None else self.shutdown_spread_s,
+        )
 
     @property
     def reachable_host(self) -> str:
@@ -226,6 +241,18 @@ a flag goes before the variable, the variable before the file.
     " default,-events or core/configmaps,apiextensions.",
 )
 @_flag(
+    "--shutdown-delay",
+    type=click.FloatRange(0, 3600),
+    metavar="SECONDS",
+    help="On SIGTERM, serve on for so long while /readyz says no. Default 5 with --store, else 0.",
+)
+@_flag(
+    "--shutdown-spread",
+    type=click.FloatRange(0, 3600),
+    metavar="SECONDS",
+    help="Then end open watches over so long. Default 10 with --store, else 1.",
+)
+@_flag(
     "--log-level",
     type=click.Choice(("debug", "info", "warning", "error")),
     default="warning",
@@ -247,6 +274,8 @@ def serve_command(
     insecure_http: bool,
     default_cluster: str,
     packs: str,
+    shutdown_delay: float | None,
+    shutdown_spread: float | None,
     log_level: str,
     quiet: bool,
 ) -> None:
@@ -269,6 +298,8 @@ def serve_command(
         external_url=external_url,
         store=store,
         store_password=_store_password(store_password_file),
+        shutdown_delay_s=shutdown_delay,
+        shutdown_spread_s=shutdown_spread,
     )
     _check(config)
     configure_logging(log_level)
@@ -348,7 +379,7 @@ def chosen_packs(text: str) -> Sequence[Pack]:
         raise click.UsageError(f"--packs {text}: {error}") from error
 
 
-def _tls(config: Config, directory: DataDirectory) -> tuple[ssl.SSLContext | None, bytes]:
+async def _tls(config: Config, directory: DataDirectory, store: Store) -> tuple[ssl.SSLContext | None, bytes]:
     """The listener's context and the CA for kubeconfigs. Raises CliError."""
     from clusterling.tenancy import pki
 
@@ -356,7 +387,14 @@ def _tls(config: Config, directory: DataDirectory) -> tuple[ssl.SSLContext | Non
         return None, b""
     if config.tls_cert is None or config.tls_key is None:
         try:
-            made = pki.ensure(directory.pki, datetime.now(UTC), config.certificate_hosts)
+            if config.store:
+                from clusterling.tenancy import sharing
+
+                made = await sharing.credentials(
+                    store, directory.pki, datetime.now(UTC), config.certificate_hosts
+                )
+            else:
+                made = pki.ensure(directory.pki, datetime.now(UTC), config.certificate_hosts)
         except (ValueError, OSError) as error:
             raise CliError(
                 f"cannot use the certificates in {directory.pki}: {error}",
@@ -392,7 +430,7 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
     try:
         async with _opened(config, directory) as store:
             directory.write_format()
-            context, ca_pem = _tls(config, directory)
+            context, ca_pem = await _tls(config, directory, store)
             token = directory.admin_token() or new_token()
             server = ApiServer(
                 store,
@@ -403,6 +441,8 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
                 default_cluster=config.default_cluster,
             )
             async with server.running():
+                if config.store:
+                    await server.keep_token(token)
                 url = await _listen(server, config, context)
                 await _settle(server, config)
                 directory.write_admin_kubeconfig(_admin_kubeconfig(server.url, token, ca_pem))
@@ -410,6 +450,8 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
                 emit(f"clusterling ready: {url} data={directory.path}\n")
                 await _until(stop, server)
                 say("stopping")
+                if server.failed is None:
+                    await server.drain(*config.leave_s)
     except StorageError as error:
         raise CliError(str(error)) from error
     except ExceptionGroup as error:

@@ -16,7 +16,7 @@ import os
 import ssl
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -45,6 +45,14 @@ class Credentials:
     ca_pem: bytes
     certificate_pem: bytes
     key_pem: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A CA's certificate and key; PEM."""
+
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,22 @@ def ensure(directory: Path, now: datetime, hosts: Iterable[str] = ()) -> Credent
     _write(directory / "tls.crt", made.certificate_pem)
     _write(directory / "tls.json", _note(made, authority, wanted, now))
     return made
+
+
+def authority(directory: Path) -> Authority | None:
+    """The CA kept in `directory`, if there is one. Raises OSError."""
+    try:
+        return Authority((directory / "ca.crt").read_bytes(), (directory / "ca.key").read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def adopt(directory: Path, authority: Authority) -> None:
+    """Puts this CA in the place of any that is kept in `directory`; `ensure` makes the leaf. Raises OSError."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (directory / "tls.json").unlink(missing_ok=True)
+    _write(directory / "ca.key", authority.key_pem)
+    _write(directory / "ca.crt", authority.certificate_pem)
 
 
 def server_context(credentials: Credentials, within: Path | None = None) -> ssl.SSLContext:

@@ -10,6 +10,7 @@ backup of a cluster does not carry its credentials, and one watch over `~tokens/
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import secrets
@@ -24,7 +25,17 @@ from clusterling.machinery.meta import rfc3339
 from clusterling.registry.ports import Clock
 from clusterling.registry.strategy import User
 from clusterling.storage.backoff import Backoff
-from clusterling.storage.store import ABSENT, Event, Guard, GuardFailed, Op, StorageError, Store, Watch
+from clusterling.storage.store import (
+    ABSENT,
+    Event,
+    Guard,
+    GuardFailed,
+    KeyExists,
+    Op,
+    StorageError,
+    Store,
+    Watch,
+)
 from clusterling.tenancy.names import ROOT_ID, fence_key
 
 _log = logging.getLogger(__name__)
@@ -99,14 +110,21 @@ class IssuedTokens:
                 raise ApiError(409, "Conflict", _DELETED)
             guards = [Guard(key, fence.revision)]
         token = new_token()
-        value = orjson.dumps({"user": user, "groups": groups, "issued": rfc3339(self._clock.now())})
-        op = Op(_key(cluster_id, token_hash(token)), value, expected=ABSENT)
         try:
-            await self._store.write([op], guards)
+            await self._store.write([self._op(token, User(user, groups, realm=cluster_id))], guards)
         except GuardFailed as error:
             # A fence never comes back: this is the answer, and no other storage error is translated here.
             raise ApiError(409, "Conflict", _DELETED) from error
         return token
+
+    async def keep(self, token: str, user: User) -> None:
+        """Has every replica know a token that was made elsewhere, in the user's realm. Safe to repeat."""
+        with contextlib.suppress(KeyExists):
+            await self._store.write([self._op(token, user)])
+
+    def _op(self, token: str, user: User) -> Op:
+        value = {"user": user.name, "groups": user.groups, "issued": rfc3339(self._clock.now())}
+        return Op(_key(user.realm, token_hash(token)), orjson.dumps(value), expected=ABSENT)
 
     async def find(self, token: str, realms: Sequence[str]) -> User | None:
         """The user whose token this is, in the first of the realms that knows it; None: never issued there, or revoked.
