@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import socket
 import ssl
@@ -268,7 +269,7 @@ class ApiServer:
         if self._replicated is None:
             group.create_task(self._control(), name="controllers")
             return
-        holder = f"{socket.gethostname()}-{secrets.token_hex(8)}"
+        holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
         election = Election(self._replicated, self._clock, holder=holder)
         group.create_task(election.run(), name="election")
         group.create_task(lead(election, self._control), name="leader")
