@@ -97,7 +97,8 @@ class Cluster:
 
     async def ready(self) -> None:
         """Brings the catalog up to the cluster's CRDs. Raises Unavailable."""
-        if not self._stale:
+        # A catalog that is being built is not stale any more, and not here yet.
+        if not self._stale and not self._building.locked():
             return
         async with self._building:
             while self._stale:
