@@ -34,6 +34,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
+from typing_extensions import override
+
 from tests.faults.history import History, Key, Listing, Outcome, Read, State, Stream, Write
 
 
@@ -64,6 +66,7 @@ class _Version:
     def gone(self) -> bool:
         return not self.value
 
+    @override
     def __str__(self) -> str:
         return f"{'deletion' if self.gone else self.value} at {self.place[0]}{'+' if self.place[1] else ''}"
 
@@ -200,18 +203,16 @@ class _Checker:
             write.uid for write in register.writes if write.verb == "delete" and write.outcome is Outcome.DONE
         }
         deleted = set(register.deletions.values())
-        for position, version in enumerate(order):
+        for version in order:
             before = complete[-1] if complete else None
             if before is not None and not before.gone and version.uid != before.uid:
                 complete.append(self._deletion(register, (before.place[0], 1), before.uid))
             complete.append(version)
-            last = position + 1 == len(order) or order[position + 1].uid != version.uid
-            if last and not version.gone and position + 1 == len(order):
-                if (
-                    version.uid in acknowledged - deleted
-                    or self._final_absence(register.key, version.place[0])
-                ) and version.uid not in deleted:
-                    complete.append(self._deletion(register, (version.place[0], 1), version.uid))
+        last = complete[-1] if complete else None
+        if last is None or last.gone or last.uid in deleted:
+            return complete
+        if last.uid in acknowledged or self._final_absence(register.key, last.place[0]):
+            complete.append(self._deletion(register, (last.place[0], 1), last.uid))
         return complete
 
     def _final_absence(self, key: Key, revision: int) -> bool:

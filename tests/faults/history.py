@@ -118,35 +118,33 @@ class History:
 
     def of(self, key: Key) -> Iterator[str]:
         """Everything about one key, by time, a line each."""
-        lines: list[tuple[float, str]] = []
-        for write in self.writes:
-            if write.key == key:
-                lines.append((write.start, f"{write.start:9.3f} {_until(write.end)} {_shown_write(write)}"))
-        for read in self.reads:
-            if read.key == key:
-                weak = " (rv=0)" if read.weak else ""
-                line = (
-                    f"{read.start:9.3f} {_until(read.end)} get{weak} via {read.replica}: {_shown(read.state)}"
-                )
-                lines.append((read.start, line))
-        for listing in self.lists:
-            if listing.collection == key.collection:
-                state = listing.items.get(key.name, NOTHING)
-                weak = " (rv=0)" if listing.weak else ""
-                line = (
-                    f"{listing.start:9.3f} {_until(listing.end)} list{weak} at {listing.revision}"
-                    f" via {listing.replica}: {_shown(state)}"
-                )
-                lines.append((listing.start, line))
-        for stream in self.streams:
-            if stream.collection != key.collection:
-                continue
-            for told in stream.events:
-                if told.name == key.name:
-                    line = f"{told.at:9.3f} {'':9} {told.type} to {stream.watcher} via {told.replica}: {_shown(told.state)}"
-                    lines.append((told.at, line))
-        lines.sort(key=lambda line: line[0])
-        return (line for _, line in lines)
+        lines = [
+            (write.start, f"{_until(write.end)} {_shown_write(write)}")
+            for write in self.writes
+            if write.key == key
+        ]
+        lines += [
+            (read.start, f"{_until(read.end)} get{_weak(read)} via {read.replica}: {_shown(read.state)}")
+            for read in self.reads
+            if read.key == key
+        ]
+        lines += [
+            (
+                one.start,
+                f"{_until(one.end)} list{_weak(one)} at {one.revision} via {one.replica}:"
+                f" {_shown(one.items.get(key.name, NOTHING))}",
+            )
+            for one in self.lists
+            if one.collection == key.collection
+        ]
+        lines += [
+            (told.at, f"{'':9} {told.type} to {stream.watcher} via {told.replica}: {_shown(told.state)}")
+            for stream in self.streams
+            if stream.collection == key.collection
+            for told in stream.events
+            if told.name == key.name
+        ]
+        return (f"{at:9.3f} {line}" for at, line in sorted(lines))
 
     def save(self, path: Path) -> None:
         """As JSON, a record a line."""
@@ -154,6 +152,10 @@ class History:
             for kind in ("writes", "reads", "lists", "streams"):
                 for record in getattr(self, kind):
                     file.write(json.dumps({"kind": kind} | asdict(record), default=str) + "\n")
+
+
+def _weak(read: Read | Listing) -> str:
+    return " (rv=0)" if read.weak else ""
 
 
 def _until(end: float) -> str:

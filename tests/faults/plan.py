@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
+
+from typing_extensions import override
 
 from clusterling.storage.store import StorageError, Store
 from tests.faults.replicas import Replica
@@ -29,6 +32,7 @@ class Fault:
     replica: int = 0
     amount: float = 0.0
 
+    @override
     def __str__(self) -> str:
         return f"{self.what}{f' r{self.replica}' if self.what in ON_REPLICAS else ''}"
 
@@ -91,10 +95,10 @@ class Doing:
                 finally:
                     await asyncio.to_thread(harm.end)
         elif fault.what == "compact":
-            try:
+            with suppress(
+                StorageError
+            ):  # The store may have a fault of its own now; there will be other rounds.
                 await self.direct.compact(self.direct.head())
-            except StorageError:
-                pass  # The store has a fault of its own now; there will be other rounds.
         else:
             await self._to_replica(fault)
 

@@ -75,6 +75,8 @@ class Service:
         began = monotonic()
         # A connection that was made while a replica stood still must not hold up the rounds after it.
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            # An attempt is one request: aiohttp would send some of them again where a connection broke.
+            session._retry_connection = False
             clients = Clients(session, self.replicas, self.token, history, chance)
             run = _Round(self, clients, chance, f"n{self._rounds}-{seed}")
             await run.run(faults)

@@ -135,7 +135,7 @@ class Clients:
         *,
         merge: bool = False,
         timeout_s: float = PATIENCE_S,
-        **query: str,
+        query: Mapping[str, str] | None = None,
     ) -> Answer:
         headers = self._headers | (
             {"Content-Type": "application/merge-patch+json" if merge else "application/json"} if body else {}
@@ -144,7 +144,7 @@ class Clients:
             async with self.session.request(
                 method,
                 replica.url + path,
-                params=query,
+                params=query or {},
                 data=json.dumps(body) if body else None,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(timeout_s),
@@ -199,7 +199,7 @@ class Clients:
         start = self.now()
         incarnation = replica.incarnation
         query = {"resourceVersion": "0"} if weak else {}
-        answer = await self.ask(replica, "GET", f"{collection.url}/{name}", **query)
+        answer = await self.ask(replica, "GET", f"{collection.url}/{name}", query=query)
         if answer.status not in (200, 404):
             self._unexpected(answer, f"GET {collection.name}/{name} via {replica.name}")
             return None
@@ -213,7 +213,7 @@ class Clients:
         start = self.now()
         incarnation = replica.incarnation
         query = {"resourceVersion": "0"} if weak else {}
-        answer = await self.ask(replica, "GET", collection.url, **query)
+        answer = await self.ask(replica, "GET", collection.url, query=query)
         if answer.status != 200:
             self._unexpected(answer, f"LIST {collection.name} via {replica.name}")
             return None
@@ -260,7 +260,9 @@ class Writer:
             self._known[name] = known
         verb = "create"
         if known.revision:
-            verb = chance.choices(("update", "overwrite", "patch", "delete"), (5, 2, 3, 2))[0]
+            # Only built-in kinds may be replaced without saying what is replaced.
+            unconditional = 2 if collection.kind == "ConfigMap" else 0
+            verb = chance.choices(("update", "overwrite", "patch", "delete"), (5, unconditional, 3, 2))[0]
         value = "" if verb == "delete" else clients.value(self._name)
         expected = 0
         body: Any = None
@@ -371,18 +373,18 @@ class Watcher:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=4),
         ) as answer:
             if answer.status != 200:
-                self._refused(answer.status, await answer.text())
+                self._refused(answer.status, await answer.text(), incarnation)
                 await asyncio.sleep(0.1)
                 return
             async for line in answer.content:
                 if not self._told(stream, json.loads(line), incarnation):
                     return
 
-    def _refused(self, status: int, text: str) -> None:
+    def _refused(self, status: int, text: str, replica: str) -> None:
         if status == 410:
             self._begin_again()
         elif 400 <= status < 500 and status != 429:
-            self._clients.complain(f"{self.name}'s watch was told {status} {text}")
+            self._clients.complain(f"{self.name}'s watch via {replica} was told {status} {text.strip()}")
 
     def _begin_again(self) -> None:
         self.relists += 1
@@ -392,7 +394,7 @@ class Watcher:
         """Takes one event; whether the watch goes on."""
         obj = event["object"]
         if event["type"] == "ERROR":
-            self._refused(obj.get("code", 0), str(obj))
+            self._refused(obj.get("code", 0), str(obj), incarnation)
             return False
         revision = int(obj["metadata"]["resourceVersion"])
         if event["type"] == "BOOKMARK":
