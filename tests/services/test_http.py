@@ -520,6 +520,28 @@ async def test_closing_ends_watches_cleanly_and_accepts_no_more(world: Serving) 
         await asyncio.open_connection("127.0.0.1", listener.port)
 
 
+async def test_a_listener_that_leaves_ends_connections_behind_their_answers_and_takes_new_ones(
+    world: Serving,
+) -> None:
+    async with listening(world) as listener, connected(listener) as idle, connected(listener) as watching:
+        await watching.send(get(f"{TEAM}{CONFIGMAPS}?watch=1"))
+        await watching.head()
+        listener.leave()
+        await idle.send(get("/version") + get("/version"))
+        answers = [await idle.answer() for _ in range(2)]
+        assert [(status, fields.get("Connection")) for status, fields, _ in answers] == [
+            (200, None),
+            (200, "close"),
+        ]
+        assert await idle.ended()
+        async with connected(listener) as late:
+            await late.send(get("/version"))
+            status, fields, _ = await late.answer()
+            assert (status, fields["Connection"]) == (200, "close")
+        await world.client().post(CONFIGMAPS, configmap("a"))
+        assert json.loads(await watching.chunk())["type"] == "ADDED"
+
+
 async def test_closing_one_listener_leaves_the_others_their_watches(world: Serving) -> None:
     closing = await serve(world.app, "127.0.0.1", 0)
     async with listening(world) as staying, connected(staying) as wire, connected(closing) as other:
