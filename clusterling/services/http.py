@@ -522,7 +522,8 @@ class _Connection(asyncio.Protocol):
         if response.status == 413 or (sent is not None and sent.expected and not sent.ended):
             incoming.keep_alive = False
         elif self._listener.leaving and not self._queue:
-            incoming.keep_alive = False  # Between requests, and told so: nothing that is on its way gets lost.
+            # Between requests, and told so: nothing that is on its way gets lost.
+            incoming.keep_alive = False
         keep = incoming.keep_alive and not self._ending
         head = _head(response, audit_id, incoming, keep=keep, length=len(body))
         if incoming.method == "HEAD" or not body:
