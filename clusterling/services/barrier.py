@@ -66,7 +66,11 @@ def with_barrier(app: App, handle: Handler) -> Handler:
         assert moved is not None, "an attempt that did not return has raised"
         raise moved
 
-    async def alone(request: Request) -> Response:
+    def alone(request: Request) -> Awaitable[Response]:
+        # Reads stand on no ground that could move.
+        return handle(request) if request.info.verb in _READS else written(request)
+
+    async def written(request: Request) -> Response:
         try:
             return await handle(request)
         except GroundMoved:
