@@ -30,22 +30,24 @@ if TYPE_CHECKING:
 FINDINGS_MAX: Final = 100  # Of one question.
 EVER: Final = 1 << 62
 
-# By key: after $1, before $2. By revision: after $1. Up to $3 rows of together $4 bytes and one more.
+# What is after $1, up to so many rows of so many bytes together and one more. The rows are chosen before they are
+# joined: a planner that knows nothing of new tables yet would join everything first, for each page. By revision, rows
+# that are only history come along, without a value, so that the next page begins after them.
 _BY_KEY: Final = """
 SELECT r.key, r.revision, r.expires_at, r.value FROM (
-    SELECT p.*, sum(octet_length(p.value)) OVER (ORDER BY p.key) - octet_length(p.value) AS bytes FROM (
-        SELECT s.key, s.revision, s.expires_at, l.value FROM state s JOIN log l ON l.revision = s.revision
-        WHERE s.key > $1 AND s.key < $2 AND s.live ORDER BY s.key LIMIT $3
-    ) p
+    SELECT s.*, l.value, sum(octet_length(l.value)) OVER (ORDER BY s.key) - octet_length(l.value) AS bytes
+    FROM (
+        SELECT * FROM state p WHERE p.key > $1 AND p.key < $2 AND p.live ORDER BY p.key LIMIT $3
+    ) s JOIN log l ON l.revision = s.revision
 ) r WHERE r.bytes < $4 ORDER BY r.key
 """
 _BY_REVISION: Final = """
-SELECT r.key, r.revision, r.expires_at, r.value FROM (
-    SELECT p.*, sum(octet_length(p.value)) OVER (ORDER BY p.revision) - octet_length(p.value) AS bytes FROM (
-        SELECT s.key, s.revision, s.expires_at, l.value
-        FROM log l JOIN state s ON s.key = l.key AND s.revision = l.revision
-        WHERE l.revision > $1 AND s.live ORDER BY l.revision LIMIT $2
-    ) p
+SELECT r.key, r.revision, r.expires_at, CASE WHEN r.current THEN r.value END AS value FROM (
+    SELECT l.*, s.expires_at, s.key IS NOT NULL AS current,
+        sum(coalesce(octet_length(l.value), 0)) OVER (ORDER BY l.revision) - coalesce(octet_length(l.value), 0) AS bytes
+    FROM (
+        SELECT * FROM log p WHERE p.revision > $1 ORDER BY p.revision LIMIT $2
+    ) l LEFT JOIN state s ON s.key = l.key AND s.revision = l.revision AND s.live
 ) r WHERE r.bytes < $3 ORDER BY r.revision
 """
 
@@ -172,7 +174,7 @@ class PostgresSnapshot:
         return Figures(row["horizon"], row["log_rows"], int(row["bytes"]), None)
 
     def _there(self, rows: Sequence[Row]) -> list[Record]:
-        records = [Record(*row) for row in rows]
+        records = [Record(*row) for row in rows if row["value"] is not None]
         if not self._drops:
             return records
         return [one for one in records if not self._drops.hides(one.key, written=one.revision, at=EVER)]
