@@ -1,14 +1,15 @@
 """The default backend: one SQLite file in WAL mode, synced at every commit.
 
-One thread writes, batch by batch; compare-and-set happens in SQLite's own transaction, so memory can never disagree
-with the file. One thread reads lists; single keys are read on the event loop, where a few microseconds from
+One thread writes, batch by batch. A batch is one SQL statement, so that this thread asks for the interpreter, which
+the event loop holds, once and not for every step. Compare-and-set happens in that statement: what memory
+believes of a key is only a guess, and a batch with a wrong one is done again with what the file says. One thread reads lists; single keys are read on the event loop, where a few microseconds from
 the page cache cost less than a change of threads. Readers never wait for the writer, nor it for them.
 
 The layout is in `sqlite.sql`: the log has every value once, `state` says where each key's newest row is. A list at
 an older revision starts from `state` and follows each key's chain back, so it costs what has changed since.
 
-Rules of this file: apsw's errors leave it only as StorageErrors; what the writer's thread remembers (`_last`,
-`_drops`) changes only after a commit; the sink is called on the loop, in the order of the commits.
+Rules of this file: apsw's errors leave it only as StorageErrors; what the writer's thread remembers (`last`,
+`_drops`, `_places`) changes only after a commit; the sink is called on the loop, in the order of the commits.
 """
 
 # ruff: noqa: S608 - what is put together into SQL is question marks; values are bound.
@@ -19,16 +20,17 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import logging
 import os
 import queue
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import cache
 from importlib import resources
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import apsw
 
@@ -40,18 +42,23 @@ from clusterling.storage.backend import (
     Sink,
     Transaction,
     prefix_end,
-    prefixes,
     refusal,
+)
+from clusterling.storage.sqlite_reading import (
+    BUSY_MS,
+    LogRow,
+    Reader,
+    fetch,
+    marks,
+    translate,
+    translated,
 )
 from clusterling.storage.store import (
     ABSENT,
-    Compacted,
     Entry,
     Event,
-    FutureRevision,
     Guard,
     Identity,
-    Op,
     Page,
     StorageError,
     StoreOpenError,
@@ -64,25 +71,36 @@ APPLICATION_ID: Final = 0x436C7374  # "Clst", in the file's header: this file is
 
 STEP_ROWS: Final = 500  # Compaction gives way to writers after so many.
 WRITER_CACHE_KIB: Final = 8192
-READER_CACHE_KIB: Final = 4096
 CHECKPOINT_PAGES: Final = 4000
+PLACES_MAX: Final = 10_000  # Keys whose newest revision the writer remembers.
+FRAME_HEADER_BYTES: Final = 24
+WAL_STEP_BYTES_MIN: Final = 64 << 10
+WAL_STEP_BYTES_MAX: Final = 1 << 20
 CHECKED_BYTES_MAX: Final = 8 << 20  # Files up to this size are checked whole when opened: some 20 ms.
 VACUUM_FREE_PAGES_MIN: Final = 1024  # So much stays free for the next writes.
 VACUUM_STEP_PAGES: Final = 256
-BUSY_MS: Final = 2000  # Another process may look into the file (a backup); it may not keep it.
-ANY_REVISION: Final = (1 << 63) - 1
 
 VERSION: Final = apsw.sqlite_lib_version()
 
-_log = logging.getLogger(__name__)
-
 T = TypeVar("T")
-# revision, key, previous, value
-_LogRow = tuple[int, str, int, bytes | None]
-# key, revision, whether it is only reached by a negative `previous`, value
-_Row = tuple[str, int, int, bytes]
-# key, revision, live, expires_at
-_StateRow = tuple[str, int, int, int | None]
+
+_NOT_OWNED: Final = "not owned"
+_MOVED: Final = "moved"
+# Where the writer's connection, and no other, puts its rows: each goes to the log and to the state, if its key is where
+# `previous` says and the file is still this opening's; else none of the statement does.
+_WRITES: Final = f"""
+CREATE TEMP VIEW writes (revision, key, previous, value, expires_at) AS SELECT NULL, NULL, NULL, NULL, NULL;
+CREATE TEMP TRIGGER written INSTEAD OF INSERT ON writes BEGIN
+    SELECT RAISE(ABORT, '{_NOT_OWNED}')
+        WHERE (SELECT value FROM main.meta WHERE name = 'owner') IS NOT '{{owner}}';
+    SELECT RAISE(ABORT, '{_MOVED}')
+        WHERE abs(NEW.previous) <> coalesce((
+            SELECT iif(live OR NEW.previous < 0, revision, -1) FROM main.state WHERE key = NEW.key
+        ), 0);
+    INSERT INTO log VALUES (NEW.revision, NEW.key, NEW.previous, NEW.value);
+    INSERT OR REPLACE INTO state VALUES (NEW.key, NEW.revision, NEW.value IS NOT NULL, NEW.expires_at);
+END;
+"""
 
 
 class _Thread:
@@ -94,8 +112,17 @@ class _Thread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    async def call(self, work: Callable[[], T], then: Callable[[T], None] | None = None) -> T:
-        """Does `work` in the thread, then `then` on the loop, also when nobody waits for the result any more."""
+    async def call(
+        self,
+        work: Callable[[], T],
+        then: Callable[[T], None] | None = None,
+        *,
+        after: Callable[[], None] | None = None,
+    ) -> T:
+        """Does `work` in the thread, then `then` on the loop, also when nobody waits for the result any more.
+
+        `after` is done in the thread too, once the result is on its way; it must not raise.
+        """
         done: asyncio.Future[T] = self._loop.create_future()
 
         def settle(result: T) -> None:
@@ -115,6 +142,8 @@ class _Thread:
                 self._loop.call_soon_threadsafe(fail, error)
             else:
                 self._loop.call_soon_threadsafe(settle, result)
+            if after is not None:
+                after()
 
         self._jobs.put(job)
         return await done
@@ -131,16 +160,16 @@ class _Thread:
 
 
 class SqliteBackend:
-    """Made by `connect`; the parts are `_Writer` and `_Reader`, each used in one thread only."""
+    """Made by `connect`; the parts are `_Writer` and `Reader`, each used in one thread only."""
 
     def __init__(
         self,
         lock: _Lock,
         writer: _Writer,
         writing: _Thread,
-        listing: _Reader,
+        listing: Reader,
         reading: _Thread,
-        point: _Reader,
+        point: Reader,
     ) -> None:
         self._lock = lock
         self._writer = writer
@@ -156,7 +185,9 @@ class SqliteBackend:
         self._sink = sink
 
     async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
-        outcomes, _ = await self._writing.call(lambda: self._writer.commit(transactions), self._publish)
+        outcomes, _ = await self._writing.call(
+            lambda: self._writer.commit(transactions), self._publish, after=self._writer.make_room
+        )
         return outcomes
 
     async def get(self, key: str) -> Entry | None:
@@ -205,18 +236,18 @@ class SqliteBackend:
         await self._writing.stop()
         self._lock.release()
 
-    def _publish(self, committed: tuple[Sequence[Committed | StorageError], Sequence[_LogRow]]) -> None:
+    def _publish(self, committed: tuple[Sequence[Committed | StorageError], Sequence[LogRow]]) -> None:
         rows = committed[1]
         if rows:
             self._head = rows[-1][0]
             self._sink([self._event(row, "") for row in rows], self._head)
 
-    def _publish_drop(self, row: _LogRow | None) -> None:
+    def _publish_drop(self, row: LogRow | None) -> None:
         if row is not None:
             self._head = row[0]
             self._sink([self._event(row, "")], self._head)
 
-    def _event(self, row: _LogRow, prefix: str) -> Event:
+    def _event(self, row: LogRow, prefix: str) -> Event:
         revision, key, previous, value = row
         if value is None and key.endswith("/"):
             return Event(revision, key if key.startswith(prefix) else prefix, None, dropped=True)
@@ -257,206 +288,39 @@ class _Lock:
         os.close(self._file)
 
 
-class _Reader:
-    """Reads over a connection of its own. Each method sees one snapshot."""
+class _Wal:
+    """The space of the WAL, taken ahead of need: zeros at its end, which SQLite reads as the end of what was written.
 
-    def __init__(self, path: Path) -> None:
-        with _translated():
-            self._db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-            self._db.set_busy_timeout(BUSY_MS)
-            self._db.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
+    Syncing a file that has grown costs the file system a commit of its own: measured on ext4, 50 µs of the processor
+    and nearly half of the time of a small commit. SQLite itself keeps a WAL at its size once it has grown.
+    """
+
+    def __init__(self, path: Path, page_bytes: int) -> None:
+        self._path = path.with_name(path.name + "-wal")
+        self._frame_bytes = page_bytes + FRAME_HEADER_BYTES
+        self._bytes_max = CHECKPOINT_PAGES * self._frame_bytes
+        self._used = 0  # At most: SQLite starts over at the front from time to time.
+        self._size = 0
+        self._file = -1
+
+    def wants(self, frames: int) -> bool:
+        """Whether there is too little space left, now that so many frames have been written since opening."""
+        self._used = frames * self._frame_bytes
+        return self._used + WAL_STEP_BYTES_MIN > self._size and self._size < self._bytes_max
+
+    def extend(self) -> None:
+        """Doubles the space, in steps of bounded size. Raises OSError, then tries no more."""
+        size, self._size = self._size, self._bytes_max
+        if self._file < 0:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+        size = max(size, os.fstat(self._file).st_size)
+        step = min(max(size, WAL_STEP_BYTES_MIN), WAL_STEP_BYTES_MAX)
+        self._size = size + os.pwrite(self._file, bytes(step), size)
 
     def close(self) -> None:
-        self._db.close()
-
-    def get(self, key: str) -> Entry | None:
-        with _translated():
-            row = self._db.execute(
-                "SELECT log.revision, log.value, EXISTS (SELECT 1 FROM drops) FROM state"
-                " CROSS JOIN log ON log.revision = state.revision WHERE state.key = ? AND state.live",
-                (key,),
-            ).fetchone()
-            if row is None:
-                return None
-            revision, value, drops = row
-            if drops and self._drops(key).hides(key, written=revision, at=ANY_REVISION):
-                return None
-            return Entry(key, value, revision)
-
-    def at(self, key: str, revision: int) -> Entry:
-        """The value that the key had from `revision` on. Raises Compacted."""
-        with _translated():
-            row = self._db.execute("SELECT value FROM log WHERE revision = ?", (revision,)).fetchone()
-        if row is None or row[0] is None:
-            raise Compacted(revision)
-        return Entry(key, row[0], revision)
-
-    def list(self, prefix: str, after: str, limit: int, revision: int) -> Page:
-        with _translated(), self._snapshot() as head:
-            at = revision or head
-            if at > head:
-                raise FutureRevision(revision, head)
-            horizon = self._horizon()
-            if at < horizon:
-                raise Compacted(revision)
-            drops = self._drops(prefix)
-            floor = drops.floor(prefix, at=at)
-            partly = drops.within(prefix)
-            now = at == head
-            entries: list[Entry] = []
-            position = max(after, prefix)
-            while True:
-                wanted = limit - len(entries) if limit else -1
-                rows, position = self._rows(position, prefix_end(prefix), floor, None if now else at, wanted)
-                entries += _visible(rows, drops, at)
-                if not position or len(entries) == limit:
-                    break
-            remaining: int | None = 0
-            if limit and len(entries) == limit:
-                remaining = (
-                    self._remaining(entries[-1].key, prefix_end(prefix), floor)
-                    if now and not partly
-                    else None
-                )
-            last_change = at
-            if now and not partly:
-                last_change = min(at, max(self._last_change(prefix), floor, horizon))
-            return Page(entries, at, remaining, last_change)
-
-    def count(self, prefix: str) -> int:
-        with _translated(), self._snapshot() as head:
-            drops = self._drops(prefix)
-            floor = drops.floor(prefix, at=head)
-            if not drops.within(prefix):
-                return self._remaining(prefix, prefix_end(prefix), floor)
-            rows = self._db.execute(
-                "SELECT key, revision FROM state WHERE key > ? AND key < ? AND live AND revision > ?",
-                (prefix, prefix_end(prefix), floor),
-            )
-            return sum(not drops.hides(key, written=revision, at=head) for key, revision in rows)
-
-    def changes(self, prefix: str, after: int, through: int, limit: int) -> Sequence[_LogRow]:
-        with _translated(), self._snapshot():
-            if after < self._horizon() - 1:
-                raise Compacted(after)
-            above = list(prefixes(prefix))
-            return _fetch(
-                self._db,
-                "SELECT revision, key, previous, value FROM log WHERE revision > ? AND revision <= ?"
-                f" AND (key > ? AND key < ? OR value IS NULL AND key IN ({_marks(len(above))}))"
-                " ORDER BY revision LIMIT ?",
-                (after, through, prefix, prefix_end(prefix), *above, limit),
-            )
-
-    def expired(self, now: int, limit: int) -> Sequence[Entry]:
-        with _translated(), self._snapshot() as head:
-            drops = self._drops("")
-            rows = self._db.execute(
-                "SELECT state.key, state.revision, log.value FROM state"
-                " CROSS JOIN log ON log.revision = state.revision"
-                " WHERE state.expires_at <= ? AND state.expires_at IS NOT NULL AND state.live"
-                " ORDER BY state.expires_at",
-                (now,),
-            )
-            found: list[Entry] = []
-            for key, revision, value in rows:
-                if len(found) == limit:
-                    break
-                if not drops.hides(key, written=revision, at=head):
-                    found.append(Entry(key, value, revision))
-            return found
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[int]:
-        """Several statements that see one state; yields its revision."""
-        self._db.execute("BEGIN")
-        try:
-            [(head,)] = self._db.execute("SELECT max(revision) FROM log")
-            yield head or 1
-        finally:
-            self._db.execute("ROLLBACK")
-
-    def _horizon(self) -> int:
-        [(horizon,)] = self._db.execute("SELECT value FROM meta WHERE name = 'horizon'")
-        return int(horizon)
-
-    def _drops(self, prefix: str) -> Drops:
-        """What has been dropped of the range or around it, and not been swept."""
-        drops = Drops()
-        above = list(prefixes(prefix))
-        for dropped, revision in self._db.execute(
-            f"SELECT prefix, revision FROM drops WHERE prefix IN ({_marks(len(above))}) OR prefix > ? AND prefix < ?",
-            (*above, prefix, prefix_end(prefix) if prefix.endswith("/") or not prefix else prefix),
-        ):
-            drops.add(dropped, revision)
-        return drops
-
-    def _rows(
-        self, after: str, before: str, floor: int, at: int | None, limit: int
-    ) -> tuple[Sequence[_Row], str]:
-        """Up to `limit` rows in key order (-1: all), and after which key to go on, "" where there is no more.
-
-        `at` None is now. There may be fewer rows than asked for and still more to come.
-        """
-        if at is None:
-            rows = _fetch(
-                self._db,
-                "SELECT state.key, state.revision, 0, log.value FROM state"
-                " CROSS JOIN log ON log.revision = state.revision"
-                " WHERE state.key > ? AND state.key < ? AND state.live AND state.revision > ?"
-                " ORDER BY state.key LIMIT ?",
-                (after, before, floor, limit),
-            )
-            return rows, rows[-1][0] if len(rows) == limit else ""
-        # Every key of the past still has a place in `state`, so as many places hold at most so many rows.
-        through = ""
-        if limit > 0:
-            last = _fetch(
-                self._db,
-                "SELECT key FROM state WHERE key > ? AND key < ? ORDER BY key LIMIT 1 OFFSET ?",
-                (after, before, limit - 1),
-            )
-            if last:
-                through = last[0][0]
-                before = through + "\0"  # The next string of all.
-        rows = _fetch(
-            self._db,
-            "WITH RECURSIVE past(key, revision, detached) AS ("
-            " SELECT key, revision, 0 FROM state WHERE key > :after AND key < :before"
-            " UNION ALL"
-            " SELECT past.key, abs(log.previous), log.previous < 0 FROM past"
-            " CROSS JOIN log ON log.revision = past.revision WHERE past.revision > :at AND log.previous <> 0)"
-            " SELECT past.key, past.revision, past.detached, log.value FROM past"
-            " CROSS JOIN log ON log.revision = past.revision"
-            " WHERE past.revision <= :at AND past.revision > :floor AND log.value IS NOT NULL",
-            {"after": after, "before": before, "at": at, "floor": floor},
-        )
-        return sorted(rows), through
-
-    def _remaining(self, after: str, before: str, floor: int) -> int:
-        [(count,)] = self._db.execute(
-            "SELECT count(*) FROM state WHERE key > ? AND key < ? AND live AND revision > ?",
-            (after, before, floor),
-        )
-        return int(count)
-
-    def _last_change(self, prefix: str) -> int:
-        [(revision,)] = self._db.execute(
-            "SELECT max(revision) FROM state WHERE key > ? AND key < ?", (prefix, prefix_end(prefix))
-        )
-        return int(revision or 0)
-
-
-def _visible(rows: Sequence[_Row], drops: Drops, at: int) -> list[Entry]:
-    """Rows that no drop hides. One reached past a drop that has been swept was dropped before any `at` still asked."""
-    if not drops and not any(detached for _, _, detached, _ in rows):
-        return [Entry(key, value, revision) for key, revision, _, value in rows]
-    return [
-        Entry(key, value, revision)
-        for key, revision, detached, value in rows
-        if not drops.hides(key, written=revision, at=at)
-        and (not detached or drops.hides(key, written=revision, at=ANY_REVISION))
-    ]
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 class _Writer:
@@ -473,56 +337,131 @@ class _Writer:
             with self._transaction(own=False):
                 self._db.execute("UPDATE meta SET value = ? WHERE name = 'owner'", (self._owner,))
             self.identity = Identity(str(self._meta("id")), int(self._meta("epoch")))
+            [(page_bytes,)] = self._db.execute("PRAGMA page_size")
             [(last,)] = self._db.execute("SELECT max(revision) FROM log")
             self.last = int(last or 1)
+            self._places: dict[str, int] = {}
+            self._wal = _Wal(path, int(page_bytes))
             self._drops = Drops()
             for prefix, revision in self._db.execute("SELECT prefix, revision FROM drops"):
                 self._drops.add(prefix, revision)
+            self._db.execute(_WRITES.format(owner=self._owner))
         except (apsw.Error, StorageError) as error:
             self._db.close()
             raise _unopenable(path, error) from error
 
     def close(self) -> None:
-        with _translated():
+        self._wal.close()
+        with translated():
             self._db.close()
+
+    def make_room(self) -> None:
+        """Has the next commits find space in the WAL, so that syncing them need not change the size of the file."""
+        written, _ = self._db.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)
+        if not self._wal.wants(written):
+            return
+        with contextlib.suppress(apsw.Error, OSError):
+            self._db.execute("BEGIN IMMEDIATE")  # Nobody, be it another program, writes there meanwhile.
+            try:
+                self._wal.extend()
+            finally:
+                self._db.execute("ROLLBACK")
 
     def commit(
         self, transactions: Sequence[Transaction]
-    ) -> tuple[Sequence[Committed | StorageError], Sequence[_LogRow]]:
+    ) -> tuple[Sequence[Committed | StorageError], Sequence[LogRow]]:
         """An outcome for each transaction, and the rows of the log that were added."""
+        places, guessed = self._places_of(transactions)
+        looked_up = False
+        while True:
+            outcomes, log, values = self._planned(transactions, places)
+            if not log:
+                return outcomes, log
+            if self._insert(len(log), values):
+                self.last = log[-1][0]
+                for _, key, _, _ in log:
+                    guessed.discard(key)
+                for key in guessed:  # Refused for another reason: nobody has confirmed these.
+                    del places[key]
+                self._remember(places)
+                return outcomes, log
+            if looked_up:
+                raise Unavailable(f"{self._path} has been written by another program")
+            places, guessed, looked_up = self._look_up(_keys(transactions)), set(), True
+            self._remember(places)
+
+    def _places_of(self, transactions: Sequence[Transaction]) -> tuple[dict[str, int], set[str]]:
+        """Of every key named: its newest revision, negative where that is no value any more, 0 where there is none.
+
+        What is not remembered is looked up, but for a key that is named once, by an op that expects it somewhere:
+        it is taken to be there, which the statement that writes it confirms. The second result has these keys.
+        """
+        known, last, drops = self._places, self.last, self._drops
+        places: dict[str, int] = {}
+        guessed: set[str] = set()
+        unknown: list[str] = []
+        for transaction in transactions:
+            for op in transaction.ops:
+                key = op.key
+                place = known.get(key)
+                if place is not None:
+                    places[key] = place
+                elif op.expected is None or not 0 <= op.expected <= last or key in places:
+                    unknown.append(key)
+                else:
+                    hidden = drops.hides(key, written=op.expected, at=last)
+                    places[key] = -op.expected if hidden else op.expected
+                    guessed.add(key)
+            for guard in transaction.guards:
+                place = known.get(guard.key)
+                if place is not None:
+                    places[guard.key] = place
+                else:
+                    unknown.append(guard.key)
+        if unknown:
+            places |= self._look_up(unknown)
+            guessed.difference_update(unknown)
+        return places, guessed
+
+    def _planned(
+        self, transactions: Sequence[Transaction], places: dict[str, int]
+    ) -> tuple[list[Committed | StorageError], list[LogRow], list[str | int | bytes | None]]:
+        """What becomes of the transactions: outcomes, rows for the log, and the values of the statement.
+
+        Brings `places` up to what will be so then.
+        """
         outcomes: list[Committed | StorageError] = []
-        log: list[_LogRow] = []
-        state: dict[str, _StateRow] = {}
+        log: list[LogRow] = []
+        values: list[str | int | bytes | None] = []
         last = self.last
-        with self._transaction():
-            newest = self._newest(transactions)
 
-            def revision_of(key: str) -> int:
-                revision = newest.get(key, ABSENT)
-                return max(revision, ABSENT)
+        def revision_of(key: str) -> int:
+            return max(places[key], ABSENT)
 
-            for transaction in transactions:
-                refused = refusal(transaction, revision_of)
-                if refused is not None:
-                    outcomes.append(refused)
-                    continue
-                first = last + 1
-                for op in transaction.ops:
-                    last += 1
-                    log.append((last, op.key, newest.get(op.key, 0), op.value))
-                    newest[op.key] = last if op.value is not None else -last
-                    state[op.key] = _state_row(op, last)
-                outcomes.append(Committed(range(first, last + 1)))
-            if log:
-                self._insert(log, list(state.values()))
-        self.last = last
-        return outcomes, log
+        for transaction in transactions:
+            refused = refusal(transaction, revision_of)
+            if refused is not None:
+                outcomes.append(refused)
+                continue
+            first = last + 1
+            for op in transaction.ops:
+                last += 1
+                key, value, previous = op.key, op.value, places[op.key]
+                log.append((last, key, previous, value))
+                if value is None:
+                    values += (last, key, previous, None, None)
+                    places[key] = -last
+                else:
+                    values += (last, key, previous, value, op.expires_at)
+                    places[key] = last
+            outcomes.append(Committed(range(first, last + 1)))
+        return outcomes, log, values
 
-    def drop(self, prefix: str, guards: Sequence[Guard]) -> _LogRow | None:
+    def drop(self, prefix: str, guards: Sequence[Guard]) -> LogRow | None:
         with self._transaction():
             guarding = Transaction((), guards)
-            newest = self._newest([guarding])
-            refused = refusal(guarding, lambda key: max(newest.get(key, ABSENT), ABSENT))
+            newest = self._look_up(_keys([guarding]))
+            refused = refusal(guarding, lambda key: max(newest[key], ABSENT))
             if refused is not None:
                 raise refused
             floor = self._drops.floor(prefix, at=self.last)
@@ -532,11 +471,14 @@ class _Writer:
             )
             if all(self._drops.hides(key, written=revision, at=self.last) for key, revision in rows):
                 return None
-            row: _LogRow = (self.last + 1, prefix, 0, None)
+            row: LogRow = (self.last + 1, prefix, 0, None)
             self._db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", row)
             self._db.execute("INSERT INTO drops VALUES (?, ?)", (prefix, row[0]))
         self.last = row[0]
         self._drops.add(prefix, row[0])
+        for key in self._places:
+            if key.startswith(prefix):
+                self._places[key] = -abs(self._places[key])
         return row
 
     def raise_horizon(self, horizon: int) -> bool:
@@ -552,7 +494,7 @@ class _Writer:
         swept_drop: tuple[str, int] | None = None
         with self._transaction():
             horizon = int(self._meta("horizon"))
-            rows = _fetch(
+            rows = fetch(
                 self._db,
                 "SELECT revision, key, previous, value IS NULL FROM log"
                 " WHERE revision >= ? AND revision < ? ORDER BY revision LIMIT ?",
@@ -584,7 +526,7 @@ class _Writer:
 
     def vacuum_some(self) -> bool:
         """Gives a bounded number of free pages back to the file system; whether there is more."""
-        with _translated():
+        with translated():
             [(free,)] = self._db.execute("PRAGMA freelist_count")
             [(pages,)] = self._db.execute("PRAGMA page_count")
             if free < max(VACUUM_FREE_PAGES_MIN, pages // 4) + VACUUM_STEP_PAGES:
@@ -630,20 +572,17 @@ class _Writer:
             with self._unguarded_transaction(own=own):
                 yield
         except Unavailable as error:
-            if isinstance(error.__cause__, apsw.FullError):
-                # What the WAL repeats of the file may be the space that is missing.
-                with contextlib.suppress(apsw.Error):
-                    self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._free_space(error.__cause__)
             raise
 
     @contextmanager
     def _unguarded_transaction(self, *, own: bool) -> Iterator[None]:
-        with _translated():
+        with translated():
             self._db.execute("BEGIN IMMEDIATE")
         try:
-            with _translated():
+            with translated():
                 if own and self._meta("owner") != self._owner:
-                    raise Unavailable(f"{self._path} has been taken over by another server")
+                    raise self._taken_over()
                 yield
         except BaseException:
             self._roll_back()
@@ -667,7 +606,7 @@ class _Writer:
         crash; a later commit in its place settles that, and if there can be none, nobody knows.
         """
         if isinstance(error, apsw.FullError | apsw.BusyError):
-            return _translate(error)
+            return translate(error)
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._set_meta("owner", self._owner)
@@ -675,38 +614,56 @@ class _Writer:
         except apsw.Error:
             self._roll_back()
             return UnknownOutcome(f"the commit failed: {error}")
-        return _translate(error)
+        return translate(error)
 
-    def _newest(self, transactions: Sequence[Transaction]) -> dict[str, int]:
-        """Of every key named: its newest revision, negative where that is no value any more."""
-        keys = [op.key for transaction in transactions for op in transaction.ops]
-        keys += [guard.key for transaction in transactions for guard in transaction.guards]
-        keys = list(dict.fromkeys(keys))  # Many writes share a guard.
-        newest: dict[str, int] = {}
-        for start in range(0, len(keys), 100):
-            part = keys[start : start + 100]
-            for key, revision, live in self._db.execute(
-                f"SELECT key, revision, live FROM state WHERE key IN ({_marks(len(part))})", part
-            ):
-                alive = live and not self._drops.hides(key, written=revision, at=self.last)
-                newest[key] = revision if alive else -revision
-        return newest
+    def _look_up(self, keys: Sequence[str]) -> dict[str, int]:
+        """The keys' places, as the file has them."""
+        places = dict.fromkeys(keys, 0)  # Many writes share a guard.
+        distinct = list(places)
+        with translated():
+            for start in range(0, len(distinct), 100):
+                part = distinct[start : start + 100]
+                for key, revision, live in self._db.execute(
+                    f"SELECT key, revision, live FROM state WHERE key IN ({marks(len(part))})", part
+                ):
+                    alive = live and not self._drops.hides(key, written=revision, at=self.last)
+                    places[key] = revision if alive else -revision
+        return places
 
-    def _insert(self, log: Sequence[_LogRow], state: Sequence[_StateRow]) -> None:
-        for start in range(0, len(log), 100):
-            rows = log[start : start + 100]
-            values = ",".join(["(?,?,?,?)"] * len(rows))
-            self._db.execute(f"INSERT INTO log VALUES {values}", [column for row in rows for column in row])
-        for start in range(0, len(state), 100):
-            places = state[start : start + 100]
-            values = ",".join(["(?,?,?,?)"] * len(places))
-            self._db.execute(
-                f"INSERT OR REPLACE INTO state VALUES {values}", [column for row in places for column in row]
-            )
+    def _remember(self, places: dict[str, int]) -> None:
+        known = self._places
+        known.update(places)
+        if len(known) > 2 * PLACES_MAX:
+            self._places = dict(islice(known.items(), len(known) - PLACES_MAX, None))
+
+    def _insert(self, rows: int, values: Sequence[str | int | bytes | None]) -> bool:
+        """Whether every key was where its row says; if not, or if this raises Unavailable, nothing was written."""
+        try:
+            self._db.execute(_insertion(rows), values)
+        except apsw.ConstraintError as error:
+            if str(error) == _MOVED:
+                return False
+            if str(error) == _NOT_OWNED:
+                raise self._taken_over() from error
+            raise translate(error) from error
+        except apsw.Error as error:
+            failure = self._uncommitted(error)
+            self._free_space(error)
+            raise failure from error
+        return True
+
+    def _taken_over(self) -> Unavailable:
+        return Unavailable(f"{self._path} has been taken over by another server")
+
+    def _free_space(self, error: BaseException | None) -> None:
+        """After a disk was full: what the WAL repeats of the file may be the space that is missing."""
+        if isinstance(error, apsw.FullError):
+            with contextlib.suppress(apsw.Error):
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _sweep_some(self, prefix: str, drop: int) -> bool:
         """Removes some of what a drop has hidden; whether there may be more."""
-        rows = _fetch(
+        rows = fetch(
             self._db,
             "SELECT key, revision FROM state WHERE key > ? AND key < ? AND revision < ? LIMIT ?",
             (prefix, prefix_end(prefix), drop, STEP_ROWS),
@@ -730,18 +687,15 @@ class _Writer:
         self._db.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
 
 
-def _state_row(op: Op, revision: int) -> _StateRow:
-    live = op.value is not None
-    return op.key, revision, int(live), op.expires_at if live else None
+def _keys(transactions: Sequence[Transaction]) -> list[str]:
+    keys = [op.key for transaction in transactions for op in transaction.ops]
+    keys += [guard.key for transaction in transactions for guard in transaction.guards]
+    return keys
 
 
-def _marks(count: int) -> str:
-    return ",".join("?" * count)
-
-
-def _fetch(db: apsw.Connection, sql: str, values: apsw.Bindings) -> list[tuple[Any, ...]]:
-    """All rows; their types are those of STRICT tables, which the caller knows."""
-    return db.execute(sql, values).fetchall()
+@cache
+def _insertion(rows: int) -> str:
+    return "INSERT INTO writes VALUES " + ",".join(["(?,?,?,?,?)"] * rows)
 
 
 def _create(db: apsw.Connection) -> None:
@@ -809,21 +763,6 @@ def _unopenable(path: Path, error: Exception) -> StoreOpenError:
             return StoreOpenError(f"{path} cannot be opened: {error}")
 
 
-def _translate(error: apsw.Error) -> StorageError:
-    if isinstance(error, apsw.FullError):
-        return Unavailable("the disk is full")
-    _log.error("sqlite failed error=%s", error)
-    return Unavailable(f"sqlite: {error}")
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except apsw.Error as error:
-        raise _translate(error) from error
-
-
 async def connect(path: Path, *, bytes_max: int = 0) -> SqliteBackend:
     """Opens or creates the file. Raises StoreOpenError."""
     async with AsyncExitStack() as undo:
@@ -836,7 +775,7 @@ async def connect(path: Path, *, bytes_max: int = 0) -> SqliteBackend:
         reading = _Thread("sqlite reader")
         undo.push_async_callback(reading.stop)
         try:
-            backend = SqliteBackend(lock, writer, writing, _Reader(path), reading, _Reader(path))
+            backend = SqliteBackend(lock, writer, writing, Reader(path), reading, Reader(path))
         except Unavailable as error:
             raise _unopenable(path, error) from error
         undo.pop_all()

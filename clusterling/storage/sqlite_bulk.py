@@ -21,17 +21,16 @@ import apsw
 from clusterling.storage.backend import Drops, prefix_end
 from clusterling.storage.bulk import COPIED_KEY, PAGE_BYTES, PAGE_RECORDS, Figures, Finding, Record
 from clusterling.storage.sqlite import (
-    ANY_REVISION,
     APPLICATION_ID,
-    BUSY_MS,
     VACUUM_STEP_PAGES,
     _check_format,
     _check_ours,
     _create,
     _Lock,
-    _translated,
     _unopenable,
 )
+from clusterling.storage.sqlite_reading import ANY_REVISION, BUSY_MS
+from clusterling.storage.sqlite_reading import translated as _translated
 from clusterling.storage.store import Identity, StorageError, StoreOpenError, Unavailable
 
 T = TypeVar("T")

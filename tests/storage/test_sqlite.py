@@ -22,7 +22,11 @@ from clusterling.storage.store import (
     Batch,
     Compacted,
     Entry,
+    Guard,
+    GuardFailed,
+    KeyExists,
     Op,
+    RevisionConflict,
     Store,
     StoreOpenError,
     Unavailable,
@@ -46,6 +50,7 @@ async def refused(path: Path) -> str:
 
 def rows(path: Path, sql: str) -> list[tuple[object, ...]]:
     db = apsw.Connection(str(path))
+    db.set_busy_timeout(10_000)
     try:
         return list(db.execute(sql).fetchall())
     finally:
@@ -129,18 +134,24 @@ async def test_a_reopened_store_has_its_history_and_identity(tmp_path: Path) -> 
 
 
 async def test_a_lost_tail_of_the_wal_loses_only_the_last_writes(tmp_path: Path) -> None:
-    """A WAL cut anywhere, as by a file system that lied about a sync, leaves a state that once was."""
+    """A WAL cut anywhere, as by a file system that lied about a sync, leaves a state that once was.
+
+    So does one whose space was taken, but what was written there never arrived.
+    """
     live = tmp_path / "live" / "state.db"
     rng = random.Random(8)
     async with sqlite.open(live) as store:
         written = [await put(store, f"apps/things/ns/{n:03}", KILO) for n in range(60)]
-        wal = live.with_name("state.db-wal").read_bytes()
+        whole = live.with_name("state.db-wal").read_bytes()
+        wal = whole.rstrip(b"\0")
+        assert len(wal) < len(whole), "space was taken ahead of need"
         database = live.read_bytes()
     for attempt in range(12):
         copy = tmp_path / f"copy{attempt}" / "state.db"
         copy.parent.mkdir()
         copy.write_bytes(database)
-        copy.with_name("state.db-wal").write_bytes(wal[: rng.randrange(len(wal) // 2, len(wal))])
+        cut = wal[: rng.randrange(len(wal) // 2, len(wal))]
+        copy.with_name("state.db-wal").write_bytes(cut.ljust(len(whole) if attempt % 2 else 0, b"\0"))
         async with sqlite.open(copy) as store:
             entries = (await store.list("apps/things/")).entries
             assert [entry.revision for entry in entries] == written[: len(entries)]
@@ -350,6 +361,99 @@ async def test_who_was_taken_over_writes_nothing_more(tmp_path: Path) -> None:
             await put(store, "apps/things/ns/a", b"lost")
         entry = await store.get("apps/things/ns/a")
         assert entry is not None and entry.value == b"ours"
+
+
+async def test_what_another_program_wrote_is_never_overwritten_unseen(tmp_path: Path) -> None:
+    """The writer remembers where keys are; when the file says otherwise, the file is right."""
+    path = tmp_path / "state.db"
+    moved = "UPDATE state SET revision = revision + 1000 WHERE key = 'apps/things/ns/a'"
+    async with sqlite.open(path) as store:
+        revision = await put(store, "apps/things/ns/a", b"ours")
+        rows(path, "INSERT INTO log SELECT revision + 1000, key, revision, x'7b7d' FROM log")
+        rows(path, moved)
+        with pytest.raises(RevisionConflict):
+            await put(store, "apps/things/ns/a", b"lost", revision)
+        entry = await store.get("apps/things/ns/a")
+        assert entry == Entry("apps/things/ns/a", b"{}", revision + 1000)
+        assert await put(store, "apps/things/ns/a", b"next", revision + 1000) == revision + 1
+
+
+@pytest.mark.parametrize("reopened", [False, True], ids=["remembered", "unknown"])
+async def test_a_refused_expectation_is_not_taken_for_the_truth(tmp_path: Path, reopened: bool) -> None:
+    path = tmp_path / "state.db"
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(sqlite.open(path))
+        first = await put(store, "apps/things/ns/a", b"first")
+        second = await put(store, "apps/things/ns/a", b"second", first)
+        await put(store, "apps/things/ns/b", b"there")
+        if reopened:
+            await stack.aclose()
+            store = await stack.enter_async_context(sqlite.open(path))
+        for wrong in (first, ABSENT, 1, -second, 1 << 62, 1 << 70):
+            # Refused for b, so what is said of a is looked at by nobody.
+            results = await asyncio.gather(
+                store.write([Op("apps/things/ns/a", b"", wrong), Op("apps/things/ns/b", b"", ABSENT)]),
+                put(store, "apps/things/ns/c", b""),
+                return_exceptions=True,
+            )
+            assert isinstance(results[0], KeyExists | RevisionConflict) and isinstance(results[1], int)
+        with pytest.raises(RevisionConflict):
+            await put(store, "apps/things/ns/a", b"", first)
+        with pytest.raises(KeyExists):
+            await put(store, "apps/things/ns/a", b"", ABSENT)
+        assert await put(store, "apps/things/ns/a", b"third", second) == store.head()
+
+
+@pytest.mark.parametrize("wrong", [ABSENT, 2, 3])
+async def test_a_wrong_expectation_does_not_disturb_its_neighbours(tmp_path: Path, wrong: int) -> None:
+    path = tmp_path / "state.db"
+    async with sqlite.open(path) as store:
+        for value in (b"2", b"3", b"4"):
+            await put(store, "apps/things/ns/a", value)
+        await remove(store, "apps/things/ns/a")
+        if wrong == ABSENT:
+            await put(store, "apps/things/ns/a", b"6")
+    async with sqlite.open(path) as store:
+        results = await asyncio.gather(
+            *(put(store, f"apps/things/ns/n{n}", b"", ABSENT) for n in range(3)),
+            put(store, "apps/things/ns/a", b"", wrong),
+            *(put(store, f"apps/things/ns/n{n}", b"", ABSENT) for n in range(3, 6)),
+            return_exceptions=True,
+        )
+        assert isinstance(results.pop(3), KeyExists | RevisionConflict)
+        assert all(isinstance(result, int) for result in results)
+        assert await store.count("") == 6 + (wrong == ABSENT)
+
+
+async def test_what_is_remembered_of_a_dropped_range_is_gone(tmp_path: Path) -> None:
+    async with sqlite.open(tmp_path / "state.db") as store:
+        revision = await put(store, "apps/things/ns/a", b"")
+        await store.drop("apps/things/")
+        for _ in range(2):  # While the drop is in force, and when it has been swept.
+            with pytest.raises(RevisionConflict):
+                await put(store, "apps/things/ns/a", b"", revision)
+            with pytest.raises(GuardFailed):
+                await store.write([Op("apps/others/ns/a", b"")], [Guard("apps/things/ns/a", revision)])
+            await put(store, "apps/others/ns/b", b"")
+            await store.compact(store.head())
+        assert await put(store, "apps/things/ns/a", b"", ABSENT) == store.head()
+
+
+async def test_keys_beyond_those_remembered_are_compared_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "PLACES_MAX", 10)
+    async with sqlite.open(tmp_path / "state.db") as store:
+        written = [await put(store, f"apps/things/ns/{n}", b"", ABSENT) for n in range(50)]
+        for n, revision in enumerate(written):
+            with pytest.raises(KeyExists):
+                await put(store, f"apps/things/ns/{n}", b"", ABSENT)
+            with pytest.raises(RevisionConflict):
+                await put(store, f"apps/things/ns/{n}", b"", revision + 1)
+            await store.write([Op(f"apps/things/ns/{n}", None, revision)])
+            with pytest.raises(RevisionConflict):
+                await remove(store, f"apps/things/ns/{n}")
+        assert await store.count("") == 0
 
 
 async def test_the_files_are_for_their_owner_only(tmp_path: Path) -> None:
