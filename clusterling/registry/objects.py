@@ -884,8 +884,9 @@ def _reread(obj: Object, stored: bytes, served: Served) -> Object:
 
 def _default_again(served: Served, obj: Object) -> None:
     """What a custom resource's strategy took away (status) reads as its schema's default from now on."""
-    if not served.resource.builtin:
-        served.version.schema.default(obj)
+    schema = served.version.schema
+    if not served.resource.builtin and not schema.defaulted <= obj.keys():
+        schema.default(obj)
 
 
 def _keep_system_fields(before: Object, metadata: Object) -> None:

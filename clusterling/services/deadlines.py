@@ -12,41 +12,37 @@ from typing import Any, Final
 
 
 class Deadlines:
-    """`with deadlines.begin(): …` raises TimeoutError where the body takes longer than `allowed_s`."""
+    """The time that is allowed, and who has it running: `with Deadline(deadlines): …`."""
 
     def __init__(self, allowed_s: float) -> None:
         self.allowed_s: Final = allowed_s
-        self._running: dict[_Running, None] = {}  # In the order in which they began.
+        self.running: dict[Deadline, None] = {}  # In the order in which they began.
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # The timer's.
 
-    def begin(self) -> _Running:
-        """What the current task does from here on has the time that is allowed. Use it at once, as a context."""
-        return _Running(self)
-
-    def add(self, running: _Running, loop: asyncio.AbstractEventLoop) -> None:
-        self._running[running] = None
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Has the timer wait for the first of those who run, unless it waits for an earlier one."""
         if self._timer is None or self._loop is not loop:
             self._loop = loop
-            self._timer = loop.call_at(running.until, self._look, loop)
-
-    def remove(self, running: _Running) -> None:
-        self._running.pop(running, None)
+            self._timer = loop.call_at(next(iter(self.running)).until, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ends who is late, and comes back when the next would be."""
         self._timer = None
         now = loop.time()
-        for running in list(self._running):
-            if running.until > now:
-                self._timer = loop.call_at(running.until, self._look, loop)
+        for deadline in list(self.running):
+            if deadline.until > now:
+                self.watch(loop)
                 return
-            del self._running[running]
-            running.end()
+            del self.running[deadline]
+            deadline.end()
 
 
-class _Running:
-    """One body under the deadline. What a cancellation by others means is as in asyncio.timeout."""
+class Deadline:
+    """What the current task does in this context has the time that is allowed, then a TimeoutError.
+
+    What a cancellation by others means is as in asyncio.timeout.
+    """
 
     __slots__ = ("_cancelling", "_deadlines", "_task", "late", "until")
 
@@ -60,15 +56,19 @@ class _Running:
         assert task is not None, "requests are served in tasks"
         self._task: asyncio.Task[Any] = task
         self._cancelling = task.cancelling()
-        self.until = loop.time() + self._deadlines.allowed_s
-        self._deadlines.add(self, loop)
+        deadlines = self._deadlines
+        self.until = loop.time() + deadlines.allowed_s
+        deadlines.running[self] = None
+        deadlines.watch(loop)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._deadlines.remove(self)
-        if self.late and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from error
+        if self.late:
+            if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+                raise TimeoutError from error
+        else:
+            del self._deadlines.running[self]
 
     def end(self) -> None:
         self.late = True

@@ -33,7 +33,7 @@ from clusterling.machinery.meta import Object
 from clusterling.registry.strategy import ANONYMOUS, User
 from clusterling.services.barrier import with_barrier
 from clusterling.services.begun import Begun
-from clusterling.services.deadlines import Deadlines
+from clusterling.services.deadlines import Deadline, Deadlines
 from clusterling.services.negotiation import accept_anyway, wants_pretty
 from clusterling.services.parameters import request_timeout_s
 from clusterling.services.request import NOSNIFF, Header, Request, Response, StreamingResponse
@@ -237,7 +237,7 @@ async def _within(work: Awaitable[Response], deadlines: Deadlines) -> Response:
     except StopIteration as done:
         response: Response = done.value
         return response
-    rest = deadlines.begin()
+    rest = Deadline(deadlines)
     try:
         with rest:
             return await Begun(work, waits_for)

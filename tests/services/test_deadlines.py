@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from clusterling.services.deadlines import Deadlines
+from clusterling.services.deadlines import Deadline, Deadlines
 
 
 async def _late(deadlines: Deadlines, after_s: float = 0.0) -> str:
     await asyncio.sleep(after_s)
     try:
-        with deadlines.begin():
+        with Deadline(deadlines):
             await asyncio.sleep(60)
     except TimeoutError:
         return "late"
@@ -30,7 +30,7 @@ async def test_everybody_has_the_same_time_whenever_he_began() -> None:
 
 async def test_who_is_done_in_time_is_left_alone_afterwards() -> None:
     deadlines = Deadlines(0.02)
-    with deadlines.begin():
+    with Deadline(deadlines):
         await asyncio.sleep(0)
     await asyncio.sleep(0.04)
 
@@ -49,7 +49,7 @@ async def test_who_is_cancelled_by_others_when_he_is_late_too_is_cancelled() -> 
     reached = asyncio.Event()
 
     async def stubborn() -> None:
-        with deadlines.begin():
+        with Deadline(deadlines):
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
@@ -64,7 +64,7 @@ async def test_who_is_cancelled_by_others_when_he_is_late_too_is_cancelled() -> 
 
 
 async def test_an_error_of_the_body_is_not_mistaken_for_lateness() -> None:
-    late = Deadlines(60).begin()
+    late = Deadline(Deadlines(60))
     with pytest.raises(TimeoutError, match="mine"), late:
         raise TimeoutError("mine")
     assert not late.late
@@ -74,7 +74,7 @@ def test_deadlines_hold_in_a_second_loop_too() -> None:
     deadlines = Deadlines(0.01)
 
     async def short() -> None:
-        with deadlines.begin():
+        with Deadline(deadlines):
             await asyncio.sleep(0)
 
     asyncio.run(short())

@@ -70,6 +70,11 @@ class Schema:
         return compile_default(self.node, skip=frozenset({"metadata"}))
 
     @cached_property
+    def defaulted(self) -> frozenset[str]:
+        """The object's own fields that are filled in where they are missing."""
+        return frozenset(name for name, child in self.node.properties.items() if child.default is not None)
+
+    @cached_property
     def _prune(self) -> Prune | None:
         return compile_prune(self.node.rooted())
 
