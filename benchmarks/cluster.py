@@ -1,4 +1,5 @@
-"""Our server as a benchmark runs it: a process of its own on SQLite with `synchronous=FULL`, TLS, tokens.
+"""Our server as a benchmark runs it: a process of its own with TLS and tokens, on SQLite with `synchronous=FULL`, or
+several over one store.
 
 Also what both servers are to the load generator: a `Target`.
 """
@@ -7,11 +8,12 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,18 +70,66 @@ def _target(kubeconfig: dict[str, Any], ca: Path, pid: int) -> Target:
     return Target(cluster["server"], kubeconfig["users"][0]["user"]["token"], ca, {"server": pid})
 
 
-@contextmanager
-def clusterling(data: Path) -> Iterator[Server]:
-    """A server on a new data directory with one logical cluster, stopped at the end."""
-    port = free_port()
-    log = data.parent / f"{data.name}.log"
-    started = time.monotonic()
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A store that replicas share: what `--store` is told, and whose work counts as the store's."""
+
+    url: str
+    pid: int
+
+
+def _serve(data: Path, port: int, log: Path, *flags: str) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*CLUSTERLING, "serve", "--data-dir", str(data), "--listen", f"127.0.0.1:{port}"],
+        return subprocess.Popen(
+            [*CLUSTERLING, "serve", "--data-dir", str(data), "--listen", f"127.0.0.1:{port}", *flags],
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+
+
+@contextmanager
+def clusterling(data: Path) -> Iterator[Server]:
+    """A server on a new data directory with one logical cluster, stopped at the end."""
+    with _first(data, ()) as server:
+        yield server
+
+
+@contextmanager
+def replicas(data: Path, store: Shared, count: int) -> Iterator[tuple[Server, list[Target]]]:
+    """So many servers over one store, with one certificate: the service that they are together, and each alone.
+
+    The first is as `clusterling` gives it; the service's base is all of theirs, for the load generator.
+    """
+    flags = ("--store", store.url, "--shutdown-delay", "0", "--shutdown-spread", "0")
+    with ExitStack() as stack:
+        first = stack.enter_context(_first(data, flags))
+        each = [first.bench]
+        for number in range(1, count):
+            own = data.parent / f"{data.name}-{number}"
+            shutil.copytree(data, own)
+            port, log = free_port(), data.parent / f"{own.name}.log"
+            process = _serve(own, port, log, *flags)
+            stack.callback(stop, process)
+            wait_ready(f"https://127.0.0.1:{port}", "", process, log)
+            base = f"https://127.0.0.1:{port}/clusters/{CLUSTER}"
+            each.append(Target(base, first.bench.token, first.bench.ca, {"server": process.pid}))
+        pids = {f"server{number}": target.pids["server"] for number, target in enumerate(each)}
+        together = Target(
+            ",".join(target.base for target in each),
+            first.bench.token,
+            first.bench.ca,
+            pids | {"store": store.pid},
+        )
+        yield Server(first.root, together, first.start_s, first.rest_mb), each
+
+
+@contextmanager
+def _first(data: Path, flags: Sequence[str]) -> Iterator[Server]:
+    """A server on a new data directory, with the cluster made, stopped at the end."""
+    port = free_port()
+    log = data.parent / f"{data.name}.log"
+    started = time.monotonic()
+    process = _serve(data, port, log, *flags)
     try:
         wait_ready(f"https://127.0.0.1:{port}", "", process, log)
         start_s = time.monotonic() - started

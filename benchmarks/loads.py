@@ -20,6 +20,9 @@ from benchmarks.cluster import Target
 IN_FLIGHT = (16, 64)
 WATCHERS = 1000
 WATCH_RATE = 4.0
+ACROSS_WATCHERS = 8
+ACROSS_RATE = 50.0
+ACROSS_WRITES = 500
 
 
 class LoadError(Exception):
@@ -28,12 +31,16 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measure of one server. CPU is that of the server with its store, for one operation or one delivery."""
+    """One measure of one service. CPU is that of all its servers with their store, for one operation or one delivery.
+
+    `store_us` is the store's part of it, where that is a process of its own.
+    """
 
     cpu_us: float
     rate: float
     p50_ms: float
     p99_ms: float
+    store_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ def _figure(runs: list[dict[str, Any]]) -> Figure:
         rate=median("ops_s"),
         p50_ms=median("p50_ms"),
         p99_ms=median("p99_ms"),
+        store_us=median("cpu_ms_op_store") * 1000 if "cpu_ms_op_store" in runs[0] else 0.0,
     )
 
 
@@ -154,6 +162,23 @@ def watches(generator: Generator, target: Target) -> dict[str, Figure]:
         )
         generator.ask(target, "deletecollection", ns="benchwatch", n=1)
     return found
+
+
+def across(generator: Generator, target: Target, writer: Target, reader: Target) -> dict[str, Any]:
+    """What the generator saw of writes to one replica, at a pace, whose events a few watchers of another one get."""
+    generator.ask(target, "setup", ns="benchacross")
+    _progress("watches of another replica than is written to")
+    flags: dict[str, object] = {"watch_base": reader.base, "ns": "benchacross", "c": 8}
+    at_writer = Target(writer.base, target.token, target.ca, target.pids)
+    generator.ask(at_writer, "watch", n=20, watchers=ACROSS_WATCHERS, rate=ACROSS_RATE, **flags)
+    return generator.ask(
+        at_writer,
+        "watch",
+        n=generator.count(ACROSS_WRITES),
+        watchers=ACROSS_WATCHERS,
+        rate=ACROSS_RATE,
+        **flags,
+    )
 
 
 def definitions(generator: Generator, target: Target, count: int) -> float:

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,13 +73,13 @@ def _signing_key(directory: Path) -> Path:
     return path
 
 
-def _start_etcd(directory: Path) -> tuple[subprocess.Popen[bytes], int]:
+def _start_etcd(binary: Path, directory: Path) -> tuple[subprocess.Popen[bytes], int]:
     port, peer_port = free_port(), free_port()
     client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
     with (directory / "etcd.log").open("wb") as log:
         process = subprocess.Popen(
             [
-                str(ETCD),
+                str(binary),
                 f"--data-dir={directory / 'etcd'}",
                 f"--listen-client-urls={client}",
                 f"--advertise-client-urls={client}",
@@ -164,22 +164,37 @@ def _bind_bench(url: str) -> None:
         return
 
 
+@dataclass(frozen=True, slots=True)
+class Etcd:
+    """A running etcd of one member."""
+
+    port: int
+    pid: int
+
+
 @contextmanager
-def kube_apiserver(directory: Path) -> Iterator[Peer]:
-    """A real server with its data in `directory`, stopped at the end."""
+def etcd(directory: Path, binary: Path = ETCD) -> Iterator[Etcd]:
+    """An etcd with its data in `directory`, stopped at the end."""
+    directory.mkdir(parents=True, exist_ok=True)
+    process, port = _start_etcd(binary, directory)
+    try:
+        yield Etcd(port, process.pid)
+    finally:
+        stop(process)
+
+
+@contextmanager
+def kube_apiserver(directory: Path, over: Etcd | None = None) -> Iterator[Peer]:
+    """A real server, its keys below /registry of the etcd `over`, or of one of its own; stopped at the end."""
     directory.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    etcd, etcd_port = _start_etcd(directory)
-    try:
-        apiserver, port = _start_apiserver(directory, etcd_port)
-        try:
-            url = f"https://127.0.0.1:{port}"
-            wait_ready(url, ADMIN_TOKEN, apiserver, directory / "apiserver.log")
-            start_s = time.monotonic() - started
-            _bind_bench(url)
-            pids = {"apiserver": apiserver.pid, "etcd": etcd.pid}
-            yield Peer(url, directory / "apiserver.crt", start_s, pids)
-        finally:
-            stop(apiserver)
-    finally:
-        stop(etcd)
+    with ExitStack() as stack:
+        store = over or stack.enter_context(etcd(directory))
+        apiserver, port = _start_apiserver(directory, store.port)
+        stack.callback(stop, apiserver)
+        url = f"https://127.0.0.1:{port}"
+        wait_ready(url, ADMIN_TOKEN, apiserver, directory / "apiserver.log")
+        start_s = time.monotonic() - started
+        _bind_bench(url)
+        pids = {"apiserver": apiserver.pid, "store": store.pid}
+        yield Peer(url, directory / "apiserver.crt", start_s, pids)

@@ -59,15 +59,15 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
-def _mark(*, met: bool | None) -> str:
+def mark(*, met: bool | None) -> str:
     return {None: "", True: "met", False: "MISSED"}[met]
 
 
-def _ratio(peer: float | None, ours: float) -> str:
+def ratio(peer: float | None, ours: float) -> str:
     return f"{number(peer / ours)}×" if peer is not None and ours > 0 else "–"
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
@@ -107,17 +107,17 @@ def operations(ours: Mapping[str, Figure], peer: Mapping[str, Figure], floor: Ma
                     in_flight,
                     number(figure.cpu_us),
                     f"≤ {number(target)}",
-                    _mark(met=figure.cpu_us <= target),
+                    mark(met=figure.cpu_us <= target),
                     number(figure.rate),
                     number(figure.p50_ms),
                     number(figure.p99_ms),
                     number(bare.cpu_us if bare else None),
                     number(other.cpu_us if other else None),
                     number(other.rate if other else None),
-                    _ratio(other.cpu_us if other else None, figure.cpu_us),
+                    ratio(other.cpu_us if other else None, figure.cpu_us),
                 ]
             )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def scalars(found: list[Scalar]) -> str:
@@ -130,9 +130,9 @@ def scalars(found: list[Scalar]) -> str:
                 scalar.unit,
                 number(scalar.ours),
                 f"{sign} {number(scalar.target)}" if scalar.target is not None else "",
-                _mark(met=scalar.met),
+                mark(met=scalar.met),
                 number(scalar.peer),
-                _ratio(scalar.peer, scalar.ours),
+                ratio(scalar.peer, scalar.ours),
             ]
         )
-    return _aligned(rows)
+    return aligned(rows)
