@@ -266,7 +266,8 @@ def encode_stored(obj: Object) -> bytes:
     """
     metadata = obj.get("metadata") or {}
     if "resourceVersion" in metadata:
-        metadata = {key: value for key, value in metadata.items() if key != "resourceVersion"}
+        metadata = dict(metadata)
+        del metadata["resourceVersion"]
     # Keys keep the place where they are first named.
     ordered: Object = {"apiVersion": "", "kind": "", "metadata": {}, **obj}
     ordered["metadata"] = metadata
