@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from clusterling.storage.backend import Backend
 from clusterling.storage.batcher import Batcher
@@ -35,8 +36,8 @@ class BackedStore:
         self._check_open()
         return await self._backend.count(prefix)
 
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
-        return await self._batcher.write(ops, guards)
+    def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Coroutine[Any, Any, Sequence[int]]:
+        return self._batcher.write(ops, guards)
 
     def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
         return self._feed.watch(prefix, after=after)

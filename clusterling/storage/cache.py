@@ -18,9 +18,9 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from clusterling.storage.backend import prefix_end, prefixes
 from clusterling.storage.feed import Stream, StreamWatch, later, weight
@@ -407,8 +407,8 @@ class CachedStore:
         low, high = unit.span(prefix)
         return high - low
 
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
-        return await self._below.write(ops, guards)
+    def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Coroutine[Any, Any, Sequence[int]]:
+        return self._below.write(ops, guards)
 
     def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
         if unit_of(prefix):
@@ -418,8 +418,8 @@ class CachedStore:
     def head(self) -> int:
         return self._below.head()
 
-    async def fresh(self) -> int:
-        return await self._below.fresh()
+    def fresh(self) -> Coroutine[Any, Any, int]:
+        return self._below.fresh()
 
     async def compact(self, horizon: int) -> None:
         await self._below.compact(horizon)

@@ -8,9 +8,9 @@ never reaches the store, so no joining of strings further up can leave the range
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import Any, Final
 
 from clusterling.storage.store import (
     Batch,
@@ -59,8 +59,9 @@ class Keyspace:
         return await self._store.count(self._range(prefix))
 
     async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
-        inside = [Op(self._key(op.key), op.value, op.expected, op.expires_at) for op in ops]
-        holding = [Guard(self._key(guard.key), guard.revision) for guard in guards]
+        key = self._key
+        inside = [Op(key(op.key), op.value, op.expected, op.expires_at) for op in ops]
+        holding = [Guard(key(guard.key), guard.revision) for guard in guards] if guards else ()
         try:
             return await self._store.write(inside, holding)
         except _NAMING_A_KEY as error:
@@ -72,8 +73,8 @@ class Keyspace:
     def head(self) -> int:
         return self._store.head()
 
-    async def fresh(self) -> int:
-        return await self._store.fresh()
+    def fresh(self) -> Coroutine[Any, Any, int]:
+        return self._store.fresh()
 
     async def compact(self, horizon: int) -> None:
         """History is the whole store's: this forgets it for every cluster."""

@@ -106,7 +106,6 @@ class Overlay:
             after, revision = page.entries[-1].key, page.revision
 
     async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
-        named = {op.key for op in ops} | {guard.key for guard in guards}
         for attempt in range(1, ATTEMPTS_MAX + 1):
             # The first look takes for granted what is nearly always so: nothing hides where nothing is below.
             careful = attempt > 1
@@ -122,6 +121,7 @@ class Overlay:
             except _REFUSED as error:
                 # A key has changed since it was looked at: if the write depends on that, the next look refuses it.
                 # A key that is not of this write is some wrapper's below, and its refusal is final.
+                named = {op.key for op in ops} | {guard.key for guard in guards}
                 if attempt == ATTEMPTS_MAX or error.args[0] not in named:
                     raise
         raise AssertionError("the last attempt returns or raises")
