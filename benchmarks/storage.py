@@ -2,7 +2,9 @@
 
     python -m benchmarks.storage [--directory DIR] [--seconds S] [--postgres]
 
-Values are 1 KB, as in the other benchmarks. `get` and `list 500` are of keys in memory or in SQLite's page cache; a
+Values are 1 KB, as in the other benchmarks. A second table has what a batch of writes costs: so many writers write
+once, all at the same time, and the figure is of each write; the loop's thread and those of the store are told apart.
+Its last column is of writers whose loop has something else to do between their writes, as a server's has. `get` and `list 500` are of keys in memory or in SQLite's page cache; a
 delivery is one event taken by one of 1,000 watches of the same prefix.
 """
 
@@ -30,6 +32,7 @@ VALUE = b'{"apiVersion":"v1","kind":"ConfigMap","data":{"k":"' + b"x" * 960 + b'
 LISTED = 500
 WATCHES = 1000
 CLUSTER = "c" * 12
+BETWEEN_WRITES = 0.0002  # Seconds.
 
 Make = Callable[[AsyncExitStack, Path], Awaitable[Store]]
 
@@ -126,6 +129,45 @@ async def write(store: Store, seconds: float, in_flight: int) -> float:
         return rounds * in_flight
 
     return await measured(seconds, batch)
+
+
+def _occupied(seconds: float) -> None:
+    """Keeps the interpreter busy for so long, as reading and answering a request does."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
+
+
+async def batches(store: Store, seconds: float, in_flight: int, occupied: float = 0.0) -> tuple[float, float]:
+    """CPU of a create in a batch of so many, in microseconds: of the loop's thread, and of all others."""
+    own = spent = 0.0
+    rounds = 8 if occupied else 1
+
+    async def writer() -> None:
+        nonlocal spent
+        for _ in range(rounds):
+            if occupied:
+                before = time.thread_time()
+                _occupied(occupied)
+                spent += time.thread_time() - before
+                await asyncio.sleep(0)
+            await store.write([Op(f"core/configmaps/batches/{next(_numbers):07}", VALUE, ABSENT)])
+
+    async def batch() -> int:
+        nonlocal own
+        before = time.thread_time()
+        await asyncio.gather(*(writer() for _ in range(in_flight)))
+        own += time.thread_time() - before
+        return in_flight * rounds
+
+    await batch()
+    own = spent = 0.0
+    operations = 0
+    wall, cpu = time.perf_counter(), time.process_time()
+    while time.perf_counter() - wall < seconds:
+        operations += await batch()
+    others = time.process_time() - cpu - own
+    return (own - spent) / operations * 1e6, max(0.0, others) / operations * 1e6
 
 
 async def get(store: Store, seconds: float) -> float:
@@ -243,8 +285,25 @@ def main() -> None:
             shared[f"postgres {server.version}"] = _of_url(server.url)
             stores |= shared | {"cache(keyspace(postgres))": _cached(_keyspace(_of_url(server.url)))}
         print_costs(stores, options.seconds, options.directory)
+        plain = {"memory": _memory, "sqlite": _sqlite, **shared}
+        print_batches(plain, options.seconds, options.directory)
         if shared:
             print_rates({"sqlite": _sqlite, **shared}, options.seconds, options.directory)
+
+
+def print_batches(stores: Mapping[str, Make], seconds: float, place: Path | None) -> None:
+    async def figures(make: Make, directory: Path) -> list[tuple[float, float]]:
+        async with AsyncExitStack() as stack:
+            store = await make(stack, directory)
+            return [await batches(store, seconds, count) for count in (1, 4, 16, 64)] + [
+                await batches(store, seconds, 16, BETWEEN_WRITES)
+            ]
+
+    print(f"\na create, loop + others{'batch of 1':>15}{'4':>14}{'16':>14}{'64':>14}{'16, busy':>14}")
+    for name, make in stores.items():
+        with tempfile.TemporaryDirectory(dir=place) as directory:
+            found = asyncio.run(figures(make, Path(directory)))
+        print(f"{name:24}" + "".join(f"{own:8.1f} +{others:4.0f}" for own, others in found))
 
 
 def print_rates(stores: Mapping[str, Make], seconds: float, directory: Path | None) -> None:
