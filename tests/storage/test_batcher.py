@@ -10,9 +10,10 @@ from typing import TypeVar
 import pytest
 from typing_extensions import override
 
+from clusterling.storage import batcher
 from clusterling.storage.backed import BackedStore, serve
 from clusterling.storage.backend import Committed, Transaction
-from clusterling.storage.batcher import BATCH_BYTES_MAX, BATCH_OPS_MAX
+from clusterling.storage.batcher import BATCH_BYTES_MAX, BATCH_OPS_MAX, GATHER_TURNS_MAX
 from clusterling.storage.memory import MemoryBackend
 from clusterling.storage.store import (
     ABSENT,
@@ -201,3 +202,54 @@ async def test_each_writer_gets_an_error_of_its_own() -> None:
         )
         assert all(isinstance(result, KeyExists) for result in results)
         assert len({id(result) for result in results}) == 3
+
+
+# Company.
+
+
+async def one_each_turn(store: BackedStore, count: int) -> list[asyncio.Task[int]]:
+    """So many writers, who come one in each turn of the loop, after two who came together."""
+    await asyncio.gather(put(store, "a/b/x", b""), put(store, "a/b/y", b""))
+    tasks: list[asyncio.Task[int]] = []
+    for n in range(count):
+        tasks.append(asyncio.create_task(put(store, f"a/b/{n:03}", b"")))
+        await asyncio.sleep(0)
+    return tasks
+
+
+async def test_writers_who_come_one_after_the_other_share_a_commit_once_they_have_come_in_numbers() -> None:
+    async with slow() as (backend, store):
+        backend.go.set()
+        await asyncio.gather(*await one_each_turn(store, 8))
+        assert backend.together() == [["a/b/x", "a/b/y"], [f"a/b/{n:03}" for n in range(8)]]
+
+
+async def test_a_stream_of_writers_without_end_keeps_nobody_waiting() -> None:
+    async with slow() as (backend, store):
+        backend.go.set()
+        await asyncio.gather(*await one_each_turn(store, 5 * GATHER_TURNS_MAX))
+        sizes = [len(batch) for batch in backend.batches]
+        assert max(sizes) <= GATHER_TURNS_MAX + 2 and len(sizes) >= 5
+
+
+async def test_a_batch_stays_open_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "GATHER_SECONDS_MAX", -1.0)
+    async with slow() as (backend, store):
+        backend.go.set()
+        await asyncio.gather(*await one_each_turn(store, 8))
+        assert len(backend.batches) > 3
+
+
+async def test_a_lone_writer_waits_for_nobody() -> None:
+    async with slow() as (backend, store):
+        backend.go.set()
+        for n in range(3):
+            await put(store, f"a/b/{n}", b"")
+        backend.go.clear()
+        task = asyncio.create_task(put(store, "a/b/lone", b""))
+        await asyncio.sleep(0)  # It asks,
+        await asyncio.sleep(0)  # the batcher wakes,
+        await asyncio.sleep(0)
+        assert backend.together()[-1] == ["a/b/lone"]
+        backend.go.set()
+        await task
