@@ -15,6 +15,7 @@ import orjson
 from clusterling.machinery.errors import expired
 from clusterling.registry.resource import Served
 from clusterling.registry.views import Selection, at_revision, document
+from clusterling.storage.feed import StreamWatch
 from clusterling.storage.store import Batch, Compacted, Entry, Event, Unavailable, Watch
 
 # What a take sends of the initial state, so that a big one can drain between: entries, or bytes, whatever is first.
@@ -130,6 +131,39 @@ class ObjectWatch:
         except Unavailable as error:
             raise WatchEnded from error
         return None
+
+    @property
+    def course(self) -> Hashable | None:
+        """What it follows: equal for watches that take the same frames once they are level. None: it goes alone."""
+        if self._initial is not None or self._codec.following is not self._codec:
+            return None
+        if not isinstance(self._watch, StreamWatch):
+            return None
+        return self._watch.stream, self._key
+
+    def level_with(self, other: ObjectWatch) -> bool:
+        """Whether it has taken all there is, and this one of the same course stands where the other does."""
+        mine, theirs = self._watch, other._watch
+        assert isinstance(mine, StreamWatch), "it has a course"
+        assert isinstance(theirs, StreamWatch), "so has the other"
+        return mine.level_with(theirs)
+
+    def rest(self) -> None:
+        """Another of the same course takes for it; it is not woken until it goes on with `follow`."""
+        assert isinstance(self._watch, StreamWatch), "it has a course"
+        self._watch.rest()
+
+    def heard(self, other: ObjectWatch) -> None:
+        """Its client was given all that the other took."""
+        self._moved = other._moved
+
+    def follow(self, other: ObjectWatch) -> None:
+        """Takes for itself again, from where the other of the same course stands."""
+        mine, theirs = self._watch, other._watch
+        assert isinstance(mine, StreamWatch), "it has a course"
+        assert isinstance(theirs, StreamWatch), "so has the other"
+        self.heard(other)
+        mine.follow(theirs)
 
     def bookmark(self) -> bytes | None:
         """A bookmark at the collection's last change, or None where the client takes none or nothing moved since."""

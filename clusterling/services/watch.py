@@ -3,10 +3,17 @@
 Theory of operation
 -------------------
 A watch has no task of its own work and no queue. A commit calls each watch's callback, which only puts the stream
-on the list of those with something to take. One callback of the loop walks that list: it takes what each has, already
-framed and shared between equal watchers, and hands it to the transport in one write. A stream whose peer does
-not read is left out of the list until its transport has drained; what it misses meanwhile stays in the store's window,
-and if it falls out of that, the next take says 410 and the client lists again.
+on the list of those with something to take. One callback of the loop walks that list, a slice of time at a turn.
+
+Equal watches that have taken all there is make a *cohort*: one of them, the leader, takes for all, and a round writes
+the same bytes to each; the others rest, so a commit costs what the writes to their sockets cost. Who is not level yet
+(it is given its initial state, or history) and who has fallen behind (its peer does not read) goes alone, on its own
+position, and joins when it is level. What the slow miss stays in the store's window; if one falls out of
+that, its next take says 410 and the client lists again.
+
+A round over a thousand sockets takes long enough for more to be written meanwhile. So after a long one the cohort
+lets about as long pass, `PAUSE_S_MAX` at most, before it begins the next: under load a write to a socket then holds
+many events, which costs hardly more than one; a lone event never waits.
 
 The coroutine that answers the request sleeps on one future until the watch is over.
 
@@ -20,7 +27,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AsyncExitStack
 from typing import Final, TypeVar
 
@@ -45,8 +52,12 @@ WATCH_MIN_S: Final = 1800.0
 WATCH_MAX_S: Final = 7 * 86_400.0  # However long a client asks for.
 
 BUFFERED_BYTES_MAX: Final = 1024 * 1024  # Unread bytes of one peer, above which its watch takes no more.
+LOOK_BYTES: Final = 64 * 1024  # A cohort looks at its members' buffers once in about so many bytes to each.
 WRITE_BYTES: Final = 256 * 1024  # About how much one stream writes before others have their turn.
 SLICE_S: Final = 0.001
+PAUSE_S_MAX: Final = (
+    0.010  # Between the end of a cohort's round and its next, and so what an event waits for it.
+)
 BOOKMARK_TICK_S: Final = 1.0
 BOOKMARK_TICKS: Final = 60  # A watch gets a bookmark on one tick in so many.
 
@@ -57,10 +68,9 @@ class Streams:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
         self._open: set[WatchStream] = set()
-        self._ready: deque[WatchStream] = deque()
+        self._ready: deque[WatchStream | _Cohort] = deque()
+        self._cohorts: dict[Hashable, _Cohort] = {}
         self._ticking = False
-        self._parts: list[bytes] = []
-        self._joined = b""
         self._stopping = False
         self._bookmarked: list[set[WatchStream]] = [set() for _ in range(BOOKMARK_TICKS)]
         self._bookmark_tick = 0
@@ -83,24 +93,31 @@ class Streams:
     def discard(self, stream: WatchStream) -> None:
         """Forgets the stream. Safe to repeat."""
         self._open.discard(stream)
+        if stream.cohort is not None:
+            stream.cohort.leave(stream)
+        if stream.waiting is not None:
+            stream.waiting.forget(stream)
         if stream.bucket is not None:
             stream.bucket.discard(stream)
 
-    def wake(self, stream: WatchStream) -> None:
-        """Has the stream's `step` called soon. The stream sees to it that it is listed once."""
-        self._ready.append(stream)
+    def join(self, stream: WatchStream, course: Hashable) -> None:
+        """Has a stream that has taken all there is served with its equals, if it is level with them."""
+        cohort = self._cohorts.get(course)
+        if cohort is None:
+            cohort = self._cohorts[course] = _Cohort(self, course)
+        cohort.admit(stream)
+
+    def dissolve(self, course: Hashable) -> None:
+        """Forgets the cohort, which has no members any more."""
+        del self._cohorts[course]
+
+    def wake(self, one: WatchStream | _Cohort) -> None:
+        """Has its `step` called soon. It sees to it that it is listed once."""
+        self._ready.append(one)
         if not self._ticking:
             self._ticking = True
             loop = asyncio.get_running_loop()
             loop.call_soon(self._tick, loop)
-
-    def joined(self, parts: list[bytes]) -> bytes:
-        """The parts as one. Equal watches that are served one after the other have the same parts, and share the copy."""
-        if len(parts) == 1:
-            return parts[0]
-        if parts != self._parts:
-            self._parts, self._joined = parts, b"".join(parts)
-        return self._joined
 
     async def stop(self, within_s: float = 0.0) -> None:
         """Ends all watches cleanly, and each that begins from now on; over `within_s`, so that not all come back at once."""
@@ -115,14 +132,13 @@ class Streams:
         ready, clock = self._ready, self.clock
         until = clock() + SLICE_S
         while ready:
-            ready.popleft().step()
+            ready.popleft().step(until)
             if clock() >= until:
                 break
         if ready:
             loop.call_soon(self._tick, loop)
         else:
             self._ticking = False
-            self._parts, self._joined = [], b""
 
     def _later(self, loop: asyncio.AbstractEventLoop) -> None:
         self._bookmark_timer = loop.call_later(BOOKMARK_TICK_S, self._send_bookmarks, loop)
@@ -147,8 +163,171 @@ async def stop_spread(streams: list[_S], within_s: float) -> None:
             await asyncio.sleep(within_s / steps)
 
 
+class _Cohort:
+    """Equal watches at one place: what comes is taken and framed once, and written to each in a round.
+
+    A member has been written all that the leader has taken, but for what the round that is under way has to write.
+    """
+
+    def __init__(self, streams: Streams, course: Hashable) -> None:
+        self._streams = streams
+        self._course = course
+        self._members: dict[WatchStream, None] = {}
+        self._leader: WatchStream | None = None
+        self._waiting: set[WatchStream] = set()  # For the leader to come to where they are.
+        self._left: list[WatchStream] = []  # To be written to in this round.
+        self._data = b""
+        self._unlooked = (
+            LOOK_BYTES  # That each member was written since its buffer was looked at; the first round looks.
+        )
+        self._looks = False
+        self._afterwards: list[Callable[[], None]] = []
+        self._error: Exception | None = None
+        self._more = False
+        self._listed = False
+        self._began = 0.0
+        self._not_before = 0.0
+
+    def admit(self, stream: WatchStream) -> None:
+        """Makes the stream a member if it is level with the others; else it is asked again when they have moved."""
+        leader = self._leader
+        if leader is None:
+            self._leader = stream
+        elif stream.watch.level_with(leader.watch):
+            stream.watch.rest()
+        else:
+            self._waiting.add(stream)
+            stream.waiting = self
+            return
+        self._waiting.discard(stream)
+        stream.waiting = None
+        self._members[stream] = None
+        stream.cohort = self
+
+    def forget(self, stream: WatchStream) -> None:
+        """The stream waits no longer."""
+        self._waiting.discard(stream)
+        stream.waiting = None
+
+    def leave(self, stream: WatchStream) -> None:
+        """The stream goes alone from here on, from where its writes have come."""
+        del self._members[stream]
+        stream.cohort = None
+        leader = self._leader
+        assert leader is not None, "a cohort with members has a leader"
+        if stream is not leader:
+            stream.watch.follow(leader.watch)
+        elif self._members:
+            self._leader = next(iter(self._members))
+            self._leader.watch.follow(leader.watch)
+        else:
+            self._leader = None
+            for waiting in tuple(self._waiting):
+                self.forget(waiting)
+            self._streams.dissolve(self._course)
+
+    def wake(self) -> None:
+        """There may be something to take."""
+        if self._left:
+            self._more = True
+        elif not self._listed:
+            self._list()
+
+    def _list(self) -> None:
+        self._listed = True
+        pause = self._not_before - self._streams.clock()
+        if pause > 0:
+            asyncio.get_running_loop().call_later(pause, self._streams.wake, self)
+        else:
+            self._streams.wake(self)
+
+    def inform(self, stream: WatchStream) -> None:
+        """Lets a member know how far it has come. Only between rounds."""
+        assert self._leader is not None, "a cohort with members has a leader"
+        stream.watch.heard(self._leader.watch)
+
+    def after_round(self, callback: Callable[[], None]) -> bool:
+        """Has it called when every member has been written what was taken. False: that is so now."""
+        if self._left:
+            self._afterwards.append(callback)
+            return True
+        return False
+
+    def step(self, until: float) -> None:
+        """Writes what the leader took to members until that time; takes first, where no round is under way."""
+        clock, left = self._streams.clock, self._left
+        if not left and not self._begin(clock()):
+            return
+        data, left, looks = self._data, self._left, self._looks
+        while left:
+            stream = left.pop()
+            if stream.cohort is self and not stream.stopped:
+                stream.write(data)
+                if looks:
+                    stream.look()
+            if clock() >= until:
+                break
+        if left:
+            self._streams.wake(self)
+        else:
+            self._end(clock())
+
+    def _begin(self, now: float) -> bool:
+        """Takes what there is. False: nothing to write."""
+        self._listed = False
+        leader = self._leader
+        if leader is None:
+            return False
+        parts, self._more, self._error = leader.collect()
+        # Who joins now is level with the leader, and not in this round.
+        self._left = list(self._members) if parts else []
+        self._data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._began = now
+        self._unlooked += len(self._data)
+        self._looks = self._unlooked >= LOOK_BYTES
+        if self._looks:
+            self._unlooked = 0
+        for stream in tuple(self._waiting):
+            self.admit(stream)
+        if not parts:
+            self._end(now)
+        return bool(parts)
+
+    def _end(self, now: float) -> None:
+        took = now - self._began
+        self._not_before = now + min(took, PAUSE_S_MAX) if took > SLICE_S else 0.0
+        self._data = b""
+        error, self._error = self._error, None
+        if error is not None:
+            for stream in tuple(self._members):
+                stream.fail(error)
+        elif self._more and self._members:
+            self._list()
+        afterwards, self._afterwards = self._afterwards, []
+        for callback in afterwards:
+            callback()
+
+
 class WatchStream(Stream):
     """One client's watch. Made by `open_watch`."""
+
+    __slots__ = (
+        "_bookmarks",
+        "_codec",
+        "_full",
+        "_listed",
+        "_over",
+        "_resources",
+        "_sink",
+        "_streams",
+        "_timeout_s",
+        "bucket",
+        "cohort",
+        "stopped",
+        "waiting",
+        "watch",
+        "write",
+    )
 
     def __init__(
         self,
@@ -161,28 +340,31 @@ class WatchStream(Stream):
         bookmarks: bool,
     ) -> None:
         self._streams = streams
-        self._watch = watch
+        self.watch = watch
         self._codec = codec
         self._resources = resources
         self._timeout_s = timeout_s
         self._bookmarks = bookmarks
         self._sink: Sink | None = None
         self._over: asyncio.Future[None] | None = None
-        self._stopped = False
+        self.stopped = False
         self._listed = False
         self._full = False
         self.bucket: set[WatchStream] | None = None
+        self.cohort: _Cohort | None = None  # Which serves it.
+        self.waiting: _Cohort | None = None  # Which it is to join.
 
     @override
     async def run(self, sink: Sink) -> None:
-        if self._stopped:
+        if self.stopped:
             return
         loop = asyncio.get_running_loop()
         self._sink = sink
+        self.write = sink.write
         self._over = loop.create_future()
         timer = loop.call_later(self._timeout_s, self._expire)
         sink.on_drain(self._drained)
-        self._watch.notify(self.wake)
+        self.watch.notify(self.wake)
         self._streams.add(self, bookmarks=self._bookmarks)
         self.wake()
         try:
@@ -193,7 +375,7 @@ class WatchStream(Stream):
 
     @override
     def stop(self) -> None:
-        self._stopped = True
+        self.stopped = True
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
@@ -204,57 +386,76 @@ class WatchStream(Stream):
 
     def wake(self) -> None:
         """There may be something to take."""
-        if not (self._listed or self._full or self._stopped):
+        if self.cohort is not None:
+            self.cohort.wake()
+        elif not (self._listed or self._full or self.stopped):
             self._listed = True
             self._streams.wake(self)
 
-    def step(self) -> None:
+    def step(self, until: float) -> None:
         """Takes and writes what there is, up to `WRITE_BYTES`; comes again where there may be more."""
         self._listed = False
-        if self._stopped or self._full:
+        if self.stopped or self._full or self.cohort is not None:
             return
-        assert self._sink is not None, "woken only while it runs"
+        parts, more, error = self.collect()
+        if parts:
+            self.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        room = self.look()
+        if error is not None:
+            self.fail(error)
+        elif more:
+            self.wake()
+        elif room and self.waiting is None and (course := self.watch.course) is not None:
+            self._streams.join(self, course)
+
+    def collect(self) -> tuple[list[bytes], bool, Exception | None]:
+        """Frames to write; whether there may be more to take at once; the error that the watch is to end with."""
         parts: list[bytes] = []
-        size, more, clock = 0, False, self._streams.clock
+        size, clock, take = 0, self._streams.clock, self.watch.take
         until = clock() + SLICE_S
         try:
-            while not more and (data := self._watch.take()) is not None:
+            while (data := take()) is not None:
                 if data:
                     parts.append(data)
                     size += len(data)
-                more = size >= WRITE_BYTES or clock() >= until or not data
-        except (WatchEnded, StorageError):
-            # The kind, the cluster or the store is no longer what it was: clients watch again and are told then.
-            self._write(parts)
-            self.stop()
+                if size >= WRITE_BYTES or clock() >= until or not data:
+                    return parts, True, None
+        except Exception as error:  # noqa: BLE001 - nobody stands above a callback of the loop
+            if not isinstance(error, (WatchEnded, StorageError, ApiError)):
+                _log.exception("watch failed")
+            return parts, False, error
+        return parts, False, None
+
+    def look(self) -> bool:
+        """Looks at what the peer has not read. False: too much, so the stream goes alone, and takes no more until it has."""
+        assert self._sink is not None, "writes only while it runs"
+        if self._sink.buffered > BUFFERED_BYTES_MAX:
+            self._full = True
+            if self.cohort is not None:
+                self.cohort.leave(self)
+        return not self._full
+
+    def fail(self, error: Exception) -> None:
+        """Ends the stream with what its client is to be told of the error."""
+        if self.stopped:
             return
-        except ApiError as error:
-            self._write([*parts, error_frame(self._codec, error)])
-            self.stop()
-            return
-        except Exception:  # noqa: BLE001 - nobody stands above a callback of the loop
-            _log.exception("watch failed")
-            self._write([*parts, error_frame(self._codec, internal_error("the watch could not go on"))])
-            self.stop()
-            return
-        if parts:
-            self._write(parts)
-            self._full = self._sink.buffered > BUFFERED_BYTES_MAX
-        if more:
-            self.wake()
+        if not isinstance(error, (WatchEnded, StorageError)):
+            # Those say that the kind, the cluster or the store is no longer what it was: clients watch again, and are told then.
+            told = error if isinstance(error, ApiError) else internal_error("the watch could not go on")
+            self.write(error_frame(self._codec, told))
+        self.stop()
 
     def send_bookmark(self) -> None:
         """Tells the client how far the watch has come, if it may be told and has not heard."""
-        if self._stopped or self._full or self._listed or self._sink is None:
+        if self.stopped or self._full or self._listed or self._sink is None:
             return
-        data = self._watch.bookmark()
+        if self.cohort is not None:
+            if self.cohort.after_round(self.send_bookmark):
+                return
+            self.cohort.inform(self)
+        data = self.watch.bookmark()
         if data is not None:
-            self._sink.write(data)
-
-    def _write(self, parts: list[bytes]) -> None:
-        assert self._sink is not None, "writes only while it runs"
-        if parts:
-            self._sink.write(self._streams.joined(parts))
+            self.write(data)
 
     def _drained(self) -> None:
         if self._full:
@@ -263,6 +464,8 @@ class WatchStream(Stream):
 
     def _expire(self) -> None:
         """The time is over. A last bookmark lets the client go on where it stands."""
+        if self.cohort is not None and self.cohort.after_round(self._expire):
+            return
         self.send_bookmark()
         self.stop()
 

@@ -230,6 +230,26 @@ class StreamWatch:
         self._replay = list(reversed(replay))
         self._revision = after
 
+    def level_with(self, other: StreamWatch) -> bool:
+        """Whether it has taken all there is, and stands where the other does: from here on both take the same."""
+        if self._error is not None or self._replay or other.stream is not self.stream:
+            return False
+        if self.position != other.position or self._revision > self.stream.reached():
+            return False
+        return not self._pending()
+
+    def rest(self) -> None:
+        """Is not woken, and holds nothing in the window, until it goes on with `follow`."""
+        self.stream.watches.discard(self)
+
+    def follow(self, other: StreamWatch) -> None:
+        """Goes on from where the other watch of the same stream stands."""
+        assert other.stream is self.stream, "positions compare within one stream"
+        self.position = other.position
+        self._revision = other._revision
+        if self._error is None:
+            self.stream.watches.add(self)
+
     def close(self) -> None:
         """Gives up the position; who still waits gets Unavailable."""
         self._callback = None

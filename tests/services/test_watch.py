@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 from collections.abc import AsyncIterator, Callable
 
 import orjson
@@ -340,3 +342,174 @@ async def test_a_thousand_watches_see_each_change_once(world: Serving) -> None:
         await response.close()
     names = [[event["object"]["metadata"]["name"] for event in sink.events()] for sink in sinks]
     assert all(one == [f"c{number}" for number in range(5)] for one in names)
+
+
+class Watcher:
+    """One client of a story: its sink, and what it has to have seen."""
+
+    def __init__(self, response: StreamingResponse, seen: int) -> None:
+        self.response = response
+        self.sink = Recorder()
+        self.first = seen
+        self.task = asyncio.create_task(response.stream.run(self.sink))
+
+    def names(self) -> list[str]:
+        return [
+            event["object"]["metadata"]["name"] for event in self.sink.events() if event["type"] != "BOOKMARK"
+        ]
+
+    def revisions(self) -> list[int]:
+        return [int(event["object"]["metadata"]["resourceVersion"]) for event in self.sink.events()]
+
+    def drain(self) -> None:
+        self.sink.full = 0
+        if self.sink.drain is not None:
+            self.sink.drain()
+
+    async def end(self) -> None:
+        self.response.stream.stop()
+        await self.task
+        await self.response.close()
+
+
+class Story:
+    """Watchers that come and go while a collection is written to, over a clock that lets each turn serve a few."""
+
+    def __init__(self, world: Serving, few: int = 1) -> None:
+        self.world = world
+        self.client = world.client()
+        self.watchers: list[Watcher] = []
+        self.written = 0
+        self.revision = ""
+        ticks = itertools.count()
+        world.app.streams.clock = lambda: next(ticks) * watching.SLICE_S / few
+
+    async def write(self) -> None:
+        made = await self.client.post(CONFIGMAPS, configmap(f"c{self.written}"))
+        self.revision = made["metadata"]["resourceVersion"]
+        self.written += 1
+
+    async def open(self) -> Watcher:
+        if not self.revision:
+            await self.write()
+        seen = self.written
+        query = f"timeoutSeconds=60&allowWatchBookmarks=true&resourceVersion={self.revision}"
+        watcher = Watcher(await opened(self.world, query), seen)
+        self.watchers.append(watcher)
+        return watcher
+
+    async def told(self, watchers: list[Watcher]) -> None:
+        """Waits until they have been written all there is, and holds that to be each change once, in order."""
+        async with asyncio.timeout(10):
+            while any(len(one.names()) < self.written - one.first for one in watchers):
+                await asyncio.sleep(0.001)
+        for one in watchers:
+            assert one.names() == [f"c{number}" for number in range(one.first, self.written)]
+            assert one.revisions() == sorted(one.revisions())
+
+    async def end(self) -> None:
+        for one in self.watchers:
+            await one.end()
+
+
+async def test_the_slow_among_equals_holds_nobody_up_and_misses_nothing(
+    world: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "LOOK_BYTES", 1)
+    story = Story(world)
+    slow, *others = [await story.open() for _ in range(4)]
+    await settle()
+    slow.sink.full = watching.BUFFERED_BYTES_MAX + 1
+    for _ in range(5):
+        await story.write()
+        await story.told(others)
+    assert len(slow.names()) == 1
+    slow.drain()
+    await story.told([slow, *others])
+    await story.write()
+    await story.told([slow, *others])
+    await story.end()
+
+
+async def test_equals_are_looked_at_again_before_much_is_left_unread(world: Serving) -> None:
+    story = Story(world)
+    slow, other = await story.open(), await story.open()
+    await story.write()
+    await story.told([slow, other])
+    slow.sink.full = watching.BUFFERED_BYTES_MAX + 1
+    big = configmap("", text="x" * 20_000)
+    for number in range(10):
+        big["metadata"]["name"] = f"big{number}"
+        await story.client.post(CONFIGMAPS, big)
+        async with asyncio.timeout(10):
+            while f"big{number}" not in other.names():
+                await asyncio.sleep(0.001)
+    assert sum(map(len, slow.sink.writes)) < watching.LOOK_BYTES + 50_000
+    slow.drain()
+    await settle()
+    assert slow.names() == other.names()
+    await story.end()
+
+
+async def test_whoever_leaves_the_others_go_on(world: Serving) -> None:
+    story = Story(world)
+    watchers = [await story.open() for _ in range(5)]
+    while watchers:
+        await story.write()
+        await story.told(watchers)
+        await story.write()  # They leave before it has reached them all.
+        gone = watchers.pop(0)
+        gone.response.stream.stop()
+        written = len(gone.sink.writes)
+        await story.told(watchers)
+        assert len(gone.sink.writes) == written
+    await story.end()
+    assert len(world.app.streams) == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_watchers_that_come_stall_and_go_see_each_change_once_and_in_order(
+    world: Serving, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(watching, "LOOK_BYTES", 1)
+    monkeypatch.setattr(watching, "BOOKMARK_TICK_S", 0.0)
+    monkeypatch.setattr(watching, "PAUSE_S_MAX", 0.001)
+    chance = random.Random(seed)
+    story = Story(world, few=1 + seed % 5)
+    there: list[Watcher] = []
+    for _ in range(60):
+        match chance.choice(("write", "write", "write", "open", "open", "stall", "drain", "leave", "wait")):
+            case "write":
+                await story.write()
+            case "open":
+                there.append(await story.open())
+            case "stall" if there:
+                chance.choice(there).sink.full = watching.BUFFERED_BYTES_MAX + 1
+            case "drain" if there:
+                chance.choice(there).drain()
+            case "leave" if there:
+                await there.pop(chance.randrange(len(there))).end()
+            case _:
+                await asyncio.sleep(chance.random() * 0.002)
+        for _ in range(chance.randrange(4)):
+            await asyncio.sleep(0)
+    for one in there:
+        one.drain()
+    await story.told(there)
+    await story.write()
+    await story.told(there)
+    await story.end()
+    assert len(world.app.streams) == 0
+
+
+async def test_when_the_collection_is_dropped_all_equals_end(world: Serving) -> None:
+    story = Story(world)
+    watchers = [await story.open() for _ in range(3)]
+    await story.write()
+    await story.told(watchers)
+    (entry,) = (await world.store.list("", limit=1)).entries
+    await world.store.drop(entry.key.partition("/")[0] + "/")
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(one.task for one in watchers))
+    assert [len(one.names()) for one in watchers] == [1, 1, 1]
+    await story.end()

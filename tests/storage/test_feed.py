@@ -99,3 +99,43 @@ async def test_a_gap_ends_every_watch_and_new_ones_go_on_above_it() -> None:
     async with feed.watch("a/", after=500) as after:
         feed.publish([Event(501, "a/b/c", Entry("a/b/c", b"v", 501))], 501)
         assert [event.revision for event in await take(after, 1)] == [501]
+
+
+async def test_a_watch_that_rests_goes_on_from_where_an_equal_one_stands() -> None:
+    stream = Stream("a/", lambda: 9, keep=False)
+    stream.append(batch(1, 2))
+    leading, resting = stream.subscribe(0), stream.subscribe(0)
+    woken: list[str] = []
+    assert [one.take() for one in (leading, resting)] == [stream.at(0)] * 2
+    assert resting.level_with(leading)
+    leading.notify(lambda: woken.append("leading"))
+    resting.notify(lambda: woken.append("resting"))
+    resting.rest()
+    stream.append(batch(3))
+    stream.wake()
+    assert woken == ["leading"]
+    assert not resting.level_with(leading)
+    assert leading.take() is not None
+    stream.append(batch(4))
+    resting.follow(leading)
+    stream.wake()
+    assert sorted(woken[1:]) == ["leading", "resting"]
+    for one in (leading, resting):
+        taken = one.take()
+        assert taken is not None
+        assert [event.revision for event in taken.events] == [4]
+        assert one.take() is None
+    assert resting.level_with(leading)
+    resting.close()
+    resting.follow(leading)
+    assert resting not in stream.watches
+
+
+async def test_watches_of_different_streams_or_places_are_not_level() -> None:
+    one, other = Stream("a/", lambda: 1, keep=True), Stream("a/", lambda: 1, keep=True)
+    first, elsewhere, ahead = one.subscribe(0), other.subscribe(0), one.subscribe(5)
+    assert first.level_with(first)
+    assert not first.level_with(elsewhere)
+    assert not ahead.level_with(first), "it leaves out what the other takes"
+    one.append(batch(1))
+    assert not first.level_with(first), "there is something to take"
