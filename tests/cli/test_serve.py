@@ -14,7 +14,7 @@ import yaml
 
 from clusterling.cli.target import read_kubeconfig
 from clusterling.tenancy import pki
-from tests.cli.processes import PATIENCE_S, clusterling, serving
+from tests.cli.processes import PATIENCE_S, clusterling, eventually, serving
 from tests.storage import postgres_server
 
 
@@ -184,6 +184,17 @@ def test_a_stop_ends_watches_cleanly(tmp_path: Path) -> None:
             rest = [json.loads(line)["type"] for line in response.read().splitlines()]
             assert set(rest) == {"ADDED"}
         assert server.process.wait(PATIENCE_S) == 0
+
+
+def test_before_it_stops_a_server_is_unready_and_serves_on_until_a_second_signal(tmp_path: Path) -> None:
+    with serving(tmp_path, "--shutdown-delay", "3600") as server:
+        token, ca = read_kubeconfig(tmp_path / "admin.kubeconfig").token, tmp_path / "pki" / "ca.crt"
+        assert _get(f"{server.url}/readyz", ca, token) == 200
+        server.process.terminate()
+        assert eventually(lambda: _get(f"{server.url}/readyz", ca, token) == 500)
+        assert _get(f"{server.url}/livez", ca, token) == 200
+        assert _get(f"{server.url}/clusters/root/api/v1/namespaces", ca, token) == 200
+        assert server.stop() == -signal.SIGTERM
 
 
 def test_a_directory_of_a_newer_release_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
