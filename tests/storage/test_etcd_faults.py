@@ -22,6 +22,7 @@ pytest.importorskip("etcd3aio")
 from etcd3aio import Etcd3Client, PermissionType
 
 from clusterling.storage import etcd
+from clusterling.storage.backend import Transaction
 from clusterling.storage.store import (
     ABSENT,
     Compacted,
@@ -200,6 +201,20 @@ async def test_a_replica_that_history_has_left_behind_says_so_to_its_watches(
     async with store.watch("apps/", after=revision) as again:
         later = await put(direct, KEY, b"later")
         assert [event.revision for event in await take(again, 1)] == [later]
+
+
+async def test_a_watch_that_is_given_up_at_any_point_of_its_making_is_made_anew(
+    server: Etcd, stack: AsyncExitStack
+) -> None:
+    backend = await etcd.connect(etcd.Address.parsed(server.url(f"fault-{next(_roots)}")))
+    stack.push_async_callback(backend.close)
+    loop = asyncio.get_running_loop()
+    for number in range(5):
+        until = loop.time() + 0.1
+        while loop.time() < until:
+            backend._sever()
+            await asyncio.sleep(0)
+        await patiently(backend.commit([Transaction([Op(KEY, b"%d" % number)])]))
 
 
 async def test_a_store_restored_from_a_backup_goes_on_above_every_revision_given_out(

@@ -84,7 +84,7 @@ class EtcdBackend:
         self._lost: Lost = lambda _revision: None
         self._recent: OrderedDict[int, frozenset[int]] = OrderedDict()  # Revisions told, by etcd's.
         self._waiting: dict[asyncio.Future[None], int] = {}
-        self._stream: Any = None
+        self._listening: asyncio.Task[None] | None = None
         self._sweeping = asyncio.Lock()
         self._dropped = asyncio.Event()
         if answer.state.drops:
@@ -472,44 +472,49 @@ class EtcdBackend:
     # Following.
 
     async def _follow(self) -> None:
+        """Keeps watching until cancelled. Each watch is a task of its own: cancelling that is what always ends it.
+
+        (A gRPC stream that is cancelled before it has been sent leaves whoever waits for it waiting.)
+        """
         pause = 0.0
         while True:
             before = self._known.seen
+            listening = self._listening = asyncio.get_running_loop().create_task(
+                self._listen(), name="etcd stream"
+            )
             try:
-                await self._listen()
-            except (StorageError, Unsure) as error:
-                logger.warning("etcd-watch-later error=%s", error)
-            except grpc.aio.AioRpcError as error:
-                logger.warning("etcd-watch-broken error=%s", told(error))
-            except asyncio.InvalidStateError as error:
-                logger.warning("etcd-watch-broken error=%s", error)
-            except asyncio.CancelledError:
-                # A stream that was cancelled (`_sever`) says so in the same words as a task that is.
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
+                await asyncio.wait({listening})
             finally:
-                if self._stream is not None:
-                    self._stream.cancel()
-                    self._wire.broken(self._stream)
-                    self._stream = None
+                listening.cancel()
+                await asyncio.wait({listening})
+            error = None if listening.cancelled() else listening.exception()
+            if isinstance(error, grpc.aio.AioRpcError):
+                logger.warning("etcd-watch-broken error=%s", told(error))
+            elif isinstance(error, StorageError | Unsure):
+                logger.warning("etcd-watch-later error=%s", error)
+            elif error is not None:
+                logger.warning("etcd-watch-broken error=%r", error)
             pause = 0.0 if self._known.seen > before else min(max(pause * 2, 0.05), PAUSE_MAX_S)
             await asyncio.sleep(pause)
 
     async def _listen(self) -> None:
         """Watches from where the last watch ended until something breaks."""
         await self._compare()
-        stream = self._stream = self._wire.watch()
-        decoder = Decoder(self._layout, self._known.state)
-        await stream.write(watch_request(self._layout, self._known.seen + 1))
-        while (response := await stream.read()) is not grpc.aio.EOF:
-            if response.compact_revision:
-                await self._leap()
-                return
-            if response.canceled:
-                logger.warning("etcd-watch-cancelled reason=%s", response.cancel_reason)
-                return
-            self._take([*decoder.feed(response)])
+        stream = self._wire.watch()
+        try:
+            decoder = Decoder(self._layout, self._known.state)
+            await stream.write(watch_request(self._layout, self._known.seen + 1))
+            while (response := await stream.read()) is not grpc.aio.EOF:
+                if response.compact_revision:
+                    await self._leap()
+                    return
+                if response.canceled:
+                    logger.warning("etcd-watch-cancelled reason=%s", response.cancel_reason)
+                    return
+                self._take([*decoder.feed(response)])
+        finally:
+            stream.cancel()
+            self._wire.broken(stream)
 
     def _take(self, steps: Sequence[Step]) -> None:
         """Tells what happened."""
@@ -587,20 +592,20 @@ class EtcdBackend:
         raise Unavailable(f"the etcd store has gone back from revision {self._known.seen} to {revision}")
 
     def _sever(self) -> None:
-        if self._stream is not None:
-            self._stream.cancel()
+        if self._listening is not None:
+            self._listening.cancel()
 
     async def _net(self) -> None:
         """Makes the watch anew where it has gone silent although there is something to tell."""
         while True:
             await asyncio.sleep(NET_S)
-            stream = self._stream
+            listening = self._listening
             try:
                 answer = await self._reads.latest()
             except StorageError:
                 continue
             await asyncio.sleep(NET_S)
-            if stream is not None and stream is self._stream and self._known.seen < answer.batch_mod:
+            if listening is self._listening and self._known.seen < answer.batch_mod:
                 logger.warning("etcd-watch-silent seen=%d head=%d", self._known.seen, answer.batch_mod)
                 self._sever()
 
