@@ -15,7 +15,7 @@ import os
 import secrets
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -154,6 +154,17 @@ class Clusters:
         return await self._root.post(f"{LOGICAL_CLUSTERS}/{name}/kubeconfig", {})
 
 
+async def _patiently(work: Callable[[], Awaitable[None]]) -> None:
+    """Does what is safe to repeat, however long the store is away and other replicas are at the same."""
+    backoff = Backoff()
+    while True:
+        try:
+            return await work()
+        except (Unavailable, UnknownOutcome, RevisionConflict) as error:
+            logger.warning("put-off error=%r", error)
+        await backoff.wait()
+
+
 def _logical_cluster(obj: Object) -> LogicalCluster:
     status = obj.get("status", {})
     return LogicalCluster(
@@ -252,7 +263,7 @@ class ApiServer:
     async def run(self) -> None:
         """Serves until cancelled: to be awaited in the embedder's own TaskGroup. Raises what made it fail."""
         try:
-            await self._prepare()
+            await _patiently(self._prepare)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._directory.run(), name="directory")
                 group.create_task(self._tokens.run(), name="tokens")
@@ -313,12 +324,12 @@ class ApiServer:
         url = f"{'https' if ssl_context else 'http'}://{shown}:{listener.port}"
         if not self._endpoint.base_url:
             self._endpoint.base_url = url
-        await refresh_urls(self._root_keys, self._endpoint.url)
+        await _patiently(lambda: refresh_urls(self._root_keys, self._endpoint.url))
         return url
 
     async def keep_token(self, token: str, user: User = ADMIN) -> None:
-        """Makes a token good at every replica of this store, for good: only its hash is kept. Raises StorageError."""
-        await self._tokens.keep(token, user)
+        """Makes a token good at every replica of this store, for good: only its hash is kept."""
+        await _patiently(lambda: self._tokens.keep(token, user))
 
     async def stop_listening(self, spread_s: float = 1.0) -> None:
         """Takes no more connections; requests in flight end, watches close cleanly, one after the other over `spread_s`."""
@@ -341,15 +352,8 @@ class ApiServer:
 
     async def _prepare(self) -> None:
         """Brings the store to what this server needs of it. Safe to repeat, and by several replicas at once."""
-        backoff = Backoff()
-        while True:
-            try:
-                await underlay.install(self._underlay, underlay.rows(self._packs, self._base))
-                await ensure_root(self._root_keys, self._clock, self._endpoint.url(str(ROOT)))
-                return
-            except (Unavailable, UnknownOutcome, RevisionConflict) as error:
-                logger.warning("start-put-off error=%r", error)
-            await backoff.wait()
+        await underlay.install(self._underlay, underlay.rows(self._packs, self._base))
+        await ensure_root(self._root_keys, self._clock, self._endpoint.url(str(ROOT)))
 
     async def _stop(self) -> None:
         self._ready.clear()

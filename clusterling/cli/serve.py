@@ -56,10 +56,9 @@ class Config:
     shutdown_delay_s: float | None = None
     shutdown_spread_s: float | None = None
 
-    @property
-    def leave_s(self) -> tuple[float, float]:
+    def leave_s(self, *, shared: bool) -> tuple[float, float]:
         """For how long to serve on unready, and then to end watches: what was said, or what suits the store."""
-        delay_s, spread_s = LEAVE_REPLICA_S if self.store else LEAVE_ALONE_S
+        delay_s, spread_s = LEAVE_REPLICA_S if shared else LEAVE_ALONE_S
         return (
             delay_s if self.shutdown_delay_s is None else self.shutdown_delay_s,
             spread_s if self.shutdown_spread_s is None else self.shutdown_spread_s,
@@ -381,13 +380,14 @@ def chosen_packs(text: str) -> Sequence[Pack]:
 
 async def _tls(config: Config, directory: DataDirectory, store: Store) -> tuple[ssl.SSLContext | None, bytes]:
     """The listener's context and the CA for kubeconfigs. Raises CliError."""
+    from clusterling.storage.store import is_shared
     from clusterling.tenancy import pki
 
     if config.insecure_http:
         return None, b""
     if config.tls_cert is None or config.tls_key is None:
         try:
-            if config.store:
+            if is_shared(store):
                 from clusterling.tenancy import sharing
 
                 made = await sharing.credentials(
@@ -418,7 +418,7 @@ async def _tls(config: Config, directory: DataDirectory, store: Store) -> tuple[
 async def _serve(config: Config, directory: DataDirectory) -> None:
     import asyncio
 
-    from clusterling.storage.store import StorageError
+    from clusterling.storage.store import StorageError, is_shared
     from clusterling.tenancy.authentication.tokens import new_token
     from clusterling.tenancy.authorization import ADMIN
 
@@ -430,6 +430,7 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
     try:
         async with _opened(config, directory) as store:
             directory.write_format()
+            shared = is_shared(store)
             context, ca_pem = await _tls(config, directory, store)
             token = directory.admin_token() or new_token()
             server = ApiServer(
@@ -441,7 +442,7 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
                 default_cluster=config.default_cluster,
             )
             async with server.running():
-                if config.store:
+                if shared:
                     await server.keep_token(token)
                 url = await _listen(server, config, context)
                 await _settle(server, config)
@@ -451,7 +452,7 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
                 await _until(stop, server)
                 say("stopping")
                 if server.failed is None:
-                    await server.drain(*config.leave_s)
+                    await server.drain(*config.leave_s(shared=shared))
     except StorageError as error:
         raise CliError(str(error)) from error
     except ExceptionGroup as error:

@@ -147,7 +147,7 @@ class Election:
                     await asyncio.sleep(self._retry_s)
 
     async def _step(self) -> None:
-        """One renewal of a leader, or one look of a candidate."""
+        """One renewal of a leader, or one look of a candidate: who finds its own lease there need not wait for its end."""
         if self._term is None:
             await self._look()
             return
@@ -186,7 +186,7 @@ class Election:
             before = seen
         if seen is None:
             await self._take_over(None)
-        elif not seen.holder or now - self._since >= max(seen.length_s, self._lease_s):
+        elif seen.holder in ("", self.holder) or now - self._since >= max(seen.length_s, self._lease_s):
             await self._take_over(seen)
 
     async def _take_over(self, seen: _Lease | None) -> None:

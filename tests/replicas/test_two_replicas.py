@@ -74,14 +74,12 @@ def database() -> Iterator[postgres_server.PostgresServer]:
 async def replicas(
     database: postgres_server.PostgresServer, request: pytest.FixtureRequest
 ) -> AsyncIterator[tuple[ApiServer, ApiServer]]:
-    """Two servers; the first does what controllers do."""
+    """Two servers that start at the same time; one of them does what controllers do."""
     url = f"{database.url}&schema=t{abs(hash(request.node.name)) % 10**9}"
     async with AsyncExitStack() as stack:
-        servers = []
-        for controllers in (True, False):
-            store = await stack.enter_async_context(postgres.open(url))
-            server = ApiServer(store, run_controllers=controllers)
-            servers.append(await stack.enter_async_context(server.running()))
+        stores = [await stack.enter_async_context(postgres.open(url)) for _ in range(2)]
+        servers = [ApiServer(store) for store in stores]
+        await asyncio.gather(*(stack.enter_async_context(server.running()) for server in servers))
         yield servers[0], servers[1]
 
 

@@ -112,6 +112,22 @@ async def test_when_the_leader_dies_another_follows_after_its_lease(store: Store
             assert first.term is None
 
 
+async def test_a_leader_whose_store_comes_back_before_another_followed_leads_again_at_once(
+    store: Store,
+) -> None:
+    clock = TurnedClock()
+    way = Severed(store)
+    first = candidate(way, clock, "first")
+    async with running(first):
+        term = await elected(first)
+        way.cut = True
+        clock.turn(LEASE_S * 2 / 3)
+        await asyncio.wait_for(first.over(term), PATIENCE_S)
+        way.cut = False
+        again = await elected(first)
+        assert again.number == term.number + 1 and again.guard != term.guard
+
+
 async def test_a_leader_that_stops_is_followed_at_once(store: Store) -> None:
     clock = TurnedClock()
     first, second = candidate(store, clock, "first"), candidate(store, clock, "second")
