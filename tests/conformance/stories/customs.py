@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.conformance.exchange import Story
+from tests.conformance.exchange import NO_CONTROLLERS, Story
 from tests.conformance.stories.telling import (
     APPLY,
     CM,
@@ -12,7 +12,6 @@ from tests.conformance.stories.telling import (
     JSON_PATCH,
     MERGE,
     NO_APPLY,
-    NO_CONTROLLERS,
     STRATEGIC,
     TABLE,
     WIDGETS,

@@ -6,9 +6,6 @@ from typing import Any, Final
 
 from tests.conformance.exchange import Json, Step
 
-NO_CONTROLLERS: Final = (
-    "no controller manager ran beside the recorded server; here controllers finish what was begun"
-)
 NO_APPLY: Final = "server-side apply is not served yet, and is not named among the patches"
 
 NS: Final = "/api/v1/namespaces/${ns}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.conformance.exchange import Story
+from tests.conformance.exchange import NO_CONTROLLERS, Story
 from tests.conformance.stories.telling import (
     ACCOUNTS,
     APPLY,
@@ -13,7 +13,6 @@ from tests.conformance.stories.telling import (
     JSON_PATCH,
     LEASES,
     MERGE,
-    NO_CONTROLLERS,
     NS,
     SECRETS,
     STRATEGIC,
