@@ -451,6 +451,18 @@ async def test_equals_are_looked_at_again_before_much_is_left_unread(world: Serv
     await story.end()
 
 
+async def test_what_is_written_during_a_round_follows_it(world: Serving) -> None:
+    story = Story(world, few=3)
+    watchers = [await story.open() for _ in range(300)]
+    for turns in range(0, 80, 20):
+        await story.write()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await story.write()
+        await story.told(watchers)
+    await story.end()
+
+
 async def test_whoever_leaves_the_others_go_on(world: Serving) -> None:
     story = Story(world)
     watchers = [await story.open() for _ in range(5)]
@@ -473,7 +485,6 @@ async def test_watchers_that_come_stall_and_go_see_each_change_once_and_in_order
 ) -> None:
     monkeypatch.setattr(watching, "LOOK_BYTES", 1)
     monkeypatch.setattr(watching, "BOOKMARK_TICK_S", 0.0)
-    monkeypatch.setattr(watching, "PAUSE_S_MAX", 0.001)
     chance = random.Random(seed)
     story = Story(world, few=1 + seed % 5)
     there: list[Watcher] = []
