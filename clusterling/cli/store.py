@@ -498,9 +498,7 @@ async def _copy(
         if await snapshot.served():
             say(f"note: a server is at work on {snapshot.address}: what it writes from now on is not copied")
         try:
-            done = await copying.copy(
-                snapshot, vessel, bar, at=datetime.now(UTC).isoformat(timespec="seconds")
-            )
+            done = await copying.copy(snapshot, vessel, bar, now=datetime.now(UTC))
         finally:
             bar.close()
     document = {

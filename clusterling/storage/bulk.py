@@ -33,6 +33,9 @@ COPIED_KEY: Final = "~store/copied/-/main"
 # A copy begins so far above what it was made of: nobody has been given a revision beyond, though the source was
 # served for a while longer.
 HEAD_JUMP: Final = 1 << 30
+# And so many revisions are set aside for each second since 1970, more than any store can give out in one: two copies
+# of one backup, made at different times, have none in common. Clients that count in doubles have room until 2240.
+SECOND_BITS: Final = 20
 
 _LENGTH: Final = struct.Struct("<I")
 

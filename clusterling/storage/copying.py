@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import orjson
 
-from clusterling.storage.bulk import COPIED_KEY, HEAD_JUMP, Digest, Record, Snapshot, Vessel
+from clusterling.storage.bulk import COPIED_KEY, HEAD_JUMP, SECOND_BITS, Digest, Record, Snapshot, Vessel
 from clusterling.storage.store import Identity, StorageError
 
 # Told what is being done, how many records of it are done, and of how many.
@@ -41,23 +42,28 @@ class Copied:
     identity: Identity
 
 
-async def copy(source: Snapshot, target: Vessel, progress: Progress, *, at: str) -> Copied:
-    """Copies everything. `at` is the time, for the note that the copy leaves in its target. Raises StorageError."""
+async def copy(source: Snapshot, target: Vessel, progress: Progress, *, now: datetime) -> Copied:
+    """Copies everything. Raises StorageError.
+
+    The target goes on above whatever the source can have given out, and above what another copy of the same source,
+    made and used before `now`, can have: a backup may be restored twice.
+    """
     sent = Digest(with_revisions=target.keeps_revisions)
     total = await source.count()
+    floor = max(source.head + HEAD_JUMP, int(now.timestamp()) << SECOND_BITS)
     progress(COPYING, 0, total)
     begun = False
     async for page in source.by_revision():
         if not begun:
             # Not before: the first page may take long, and the target holds a transaction open.
-            await target.begin(source.head + HEAD_JUMP)
+            await target.begin(floor)
             begun = True
         records = _without_note(page)
         await target.put(records)
         sent.add(records)
         progress(COPYING, sent.records, total)
     if not begun:
-        await target.begin(source.head + HEAD_JUMP)
+        await target.begin(floor)
     await _verify(target, sent, progress)
     identity = Identity(source.identity.id, source.identity.epoch + 1)
     note = {
@@ -66,7 +72,7 @@ async def copy(source: Snapshot, target: Vessel, progress: Progress, *, at: str)
         "revision": source.head,
         "objects": sent.records,
         "digest": sent.hex,
-        "at": at,
+        "at": now.isoformat(timespec="seconds"),
     }
     head = await target.finish(identity, orjson.dumps(note))
     return Copied(sent.records, sent.bytes, sent.hex, source.head, head, identity)

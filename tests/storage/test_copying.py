@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from tests.storage import etcd_server, postgres_server
 from tests.storage.conftest import new_url
 
 KINDS = ("sqlite", "postgres", "etcd")
-AT = "2026-11-22T19:00:00Z"
+AT = datetime(2026, 11, 22, 19, 0, tzinfo=UTC)
 _roots = itertools.count()
 
 
@@ -67,7 +68,7 @@ def silent(_phase: str, _done: int, _total: int) -> None:
 
 async def copied(source: str, target: str, progress: copying.Progress = silent) -> copying.Copied:
     async with bulk.snapshot(source) as snapshot, bulk.vessel(target) as vessel:
-        return await copying.copy(snapshot, vessel, progress, at=AT)
+        return await copying.copy(snapshot, vessel, progress, now=AT)
 
 
 async def contents(store: Store) -> list[tuple[str, bytes]]:
@@ -130,7 +131,7 @@ async def test_a_copy_has_everything_and_goes_on_above_the_source(
             "revision": head,
             "objects": len(wanted),
             "digest": done.digest,
-            "at": AT,
+            "at": AT.isoformat(),
         }
 
 
@@ -297,7 +298,7 @@ async def test_of_two_copies_into_one_etcd_one_is_given_up(place: Place) -> None
         async with bulk.vessel(there) as late, bulk.vessel(there) as early:
             await early.begin(1)
             await early.put([Record("apps/things/ns/early", 2, None, b"early")])
-            await copying.copy(second, late, silent, at=AT)
+            await copying.copy(second, late, silent, now=AT)
             with pytest.raises(Unavailable, match="somebody else"):
                 await early.put([Record("apps/things/ns/early2", 3, None, b"early")])
         assert first.head
@@ -346,7 +347,7 @@ async def test_what_arrives_otherwise_than_it_was_sent_becomes_no_store(
     async with bulk.snapshot(here) as snapshot:
         with pytest.raises(copying.CopyFailed):
             async with bulk.vessel(there) as vessel:
-                await copying.copy(snapshot, Leaky(vessel, alter), silent, at=AT)
+                await copying.copy(snapshot, Leaky(vessel, alter), silent, now=AT)
     if target == "postgres":
         async with bulk.snapshot(there) as found:
             assert (await found.count(), found.head) == (0, 1)
@@ -371,6 +372,20 @@ async def test_round_and_round_revisions_only_rise(place: Place) -> None:
             last = revision
             assert await store.count("") == 2
             assert (await store.identity()).epoch == identity.epoch + number
+
+
+@pytest.mark.parametrize("target", KINDS)
+async def test_of_a_backup_restored_twice_no_revision_means_two_things(target: str, place: Place) -> None:
+    backup, first, second = place("sqlite"), place(target), place(target)
+    async with open_store(backup) as store:
+        await put(store, "apps/things/ns/a", b"0")
+    seen = []
+    for url, now in ((first, AT), (second, AT + timedelta(seconds=1))):
+        async with bulk.snapshot(backup) as snapshot, bulk.vessel(url) as vessel:
+            await copying.copy(snapshot, vessel, silent, now=now)
+        async with open_store(url) as store:
+            seen.append([await put(store, "apps/things/ns/a", b"%d" % n) for n in range(300)])
+    assert seen[0][-1] < seen[1][0]
 
 
 def test_sorting_takes_more_than_memory_holds() -> None:
