@@ -1,6 +1,7 @@
 """Guarded: a Store whose every write depends on one key besides: how a deleted cluster's late writers are stopped.
 
-The key's revision is learnt at the first write and holds for good: a fence that was rewritten is another fence.
+The key's revision is learnt at the first write and holds for good: a fence that was rewritten is another fence. Only
+where the store begins a new epoch, after it was put back to a backup, may the same fence have another revision.
 """
 
 from __future__ import annotations
@@ -65,12 +66,35 @@ class Guarded(Guarding):
         super().__init__(store)
         self._fence = fence
         self._added: tuple[Guard, ...] = ()
+        self._epoch = 0
+
+    @override
+    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+        try:
+            return await super().write(ops, guards)
+        except GuardFailed as error:
+            await self._doubt(error)
+            raise
+
+    @override
+    async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
+        try:
+            await super().drop(prefix, guards)
+        except GuardFailed as error:
+            await self._doubt(error)
+            raise
+
+    async def _doubt(self, error: GuardFailed) -> None:
+        """What failed has failed; but the next write learns the fence anew where its revision is of another epoch."""
+        if error.args[0] == self._fence and (await self._store.identity()).epoch != self._epoch:
+            self._added = ()
 
     @override
     async def added(self) -> Sequence[Guard]:
         if not self._added:
+            epoch = (await self._store.identity()).epoch
             entry = await self._store.get(self._fence)
             if entry is None:
                 raise GuardFailed(self._fence)
-            self._added = (Guard(self._fence, entry.revision),)
+            self._added, self._epoch = (Guard(self._fence, entry.revision),), epoch
         return self._added

@@ -23,9 +23,11 @@ from etcd3aio import Etcd3Client, PermissionType
 
 from clusterling.storage import etcd
 from clusterling.storage.backend import Transaction
+from clusterling.storage.guarded import Guarded
 from clusterling.storage.store import (
     ABSENT,
     Compacted,
+    GuardFailed,
     KeyExists,
     Op,
     RevisionConflict,
@@ -225,6 +227,10 @@ async def test_a_store_restored_from_a_backup_goes_on_above_every_revision_given
         store = await stack.enter_async_context(etcd.open(server.url("restored")))
         other = await stack.enter_async_context(etcd.open(server.url("restored")))
         kept = await put(store, KEY, b"kept")
+        await put(store, "root/fence", b"")
+        fenced = [Guarded(one, "root/fence") for one in (store, other)]
+        for guarded in fenced:
+            await put(guarded, f"{KEY}-fenced", b"")
         identity = await store.identity()
         await asyncio.to_thread(member.kill)
         shutil.copytree(member.directory / "data", tmp_path / "backup")
@@ -254,6 +260,11 @@ async def test_a_store_restored_from_a_backup_goes_on_above_every_revision_given
         entry = await store.get(KEY)
         assert entry is not None
         assert await put(store, KEY, b"new", entry.revision) > lost
+        for guarded in fenced:
+            # The fence stands where it stood, only its revision is another: who asks again may write.
+            with pytest.raises(GuardFailed):
+                await put(guarded, f"{KEY}-fenced", b"")
+            assert await put(guarded, f"{KEY}-fenced", b"") > lost
         await stack.aclose()
 
 
