@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -18,12 +19,15 @@ from tests.storage.postgres_server import NoPostgres
 async def run(store: str, rounds: int, seed: int, directory: Path) -> int:
     """How many rounds failed. Round n has the seed `seed + n`, so that a failed one can be had alone."""
     failed = 0
+    task = asyncio.current_task()
+    assert task is not None, "this runs in a task"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # So that servers are ended.
     with STORES[store]() as server:
         print(f"{server.version()}, {rounds} rounds from SEED={seed}, logs in {directory}", flush=True)
         async with serving(server, directory) as service:
             for number in range(rounds):
                 result = await service.round(seed + number)
-                faults = ", ".join(map(str, result.faults))
+                faults = ", ".join(result.faults)
                 fate = f"{len(result.violations)} FAULTS" if result.violations else "ok"
                 print(
                     f"{store} {number + 1}/{rounds} SEED={result.seed} {fate}: {result.line} [{faults}]",

@@ -43,7 +43,7 @@ class Replica:
         self._up = False  # Whether it is meant to run.
         self._answered = False  # Whether it has since it was started.
         self._supervisor: asyncio.Task[None] | None = None
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         (directory / "admin.kubeconfig").write_text(as_yaml(kubeconfig(self.url, ROOT, token, b"")))
         self._clock = directory / "clock"
         self.lock = asyncio.Lock()  # One fault at a time.

@@ -19,8 +19,10 @@ from clusterling.storage.store import Store
 from clusterling.tenancy.authentication.tokens import new_token
 from tests.faults.checker import Violation, check
 from tests.faults.history import History, Key, Outcome, Write
-from tests.faults.plan import FAULTS_S, Doing, Fault, drawn
+from tests.faults.leaders import Leaders
+from tests.faults.plan import Doing, Fault, drawn
 from tests.faults.replicas import START_S, Replica
+from tests.faults.restoring import Restoring
 from tests.faults.stores import Server
 from tests.faults.workload import (
     PREFIX,
@@ -40,6 +42,7 @@ REPLICAS: Final = 3
 WRITERS: Final = 4  # For each collection.
 READERS: Final = 3
 WATCHERS: Final = 3  # For each collection; one of them lags.
+RESTORES: Final = 0.1  # So many of the rounds put the store back to a backup, instead of other faults.
 LAG_S: Final = 1.5
 LOAD_AFTER_S: Final = 0.7
 READY_S: Final = 15.0  # After the last fault is undone, every replica is ready within so long, by itself.
@@ -54,7 +57,7 @@ class Result:
     line: str
     violations: Sequence[Violation]
     history: History
-    faults: Sequence[Fault]
+    faults: Sequence[str]
 
 
 class Service:
@@ -65,12 +68,14 @@ class Service:
         self.replicas = replicas
         self.direct = direct
         self.token = token
+        self.leaders = Leaders(direct)
         self._rounds = 0
 
     async def round(self, seed: int) -> Result:
         self._rounds += 1
         chance = random.Random(seed)
-        faults = drawn(chance, sorted(self.server.harms()), len(self.replicas))
+        restores = chance.random() < RESTORES
+        faults = [] if restores else drawn(chance, sorted(self.server.harms()), len(self.replicas))
         history = History()
         began = monotonic()
         # A connection that was made while a replica stood still must not hold up the rounds after it.
@@ -78,17 +83,38 @@ class Service:
             # An attempt is one request: aiohttp would send some of them again where a connection broke.
             session._retry_connection = False
             clients = Clients(session, self.replicas, self.token, history, chance)
-            run = _Round(self, clients, chance, f"n{self._rounds}-{seed}")
-            await run.run(faults)
-        violations = await asyncio.to_thread(check, history)
+            name = f"n{self._rounds}-{seed}"
+            violations: list[Violation] = []
+            if restores:
+                restoring = Restoring(self, clients, chance, name)
+                run: Restoring | _Round = restoring
+                await restoring.run()
+                violations = await asyncio.to_thread(check, history)
+                history = clients.history
+            else:
+                run = working = _Round(self, clients, chance, name)
+                await working.run(faults)
+            self._note_deaths(clients)
+        violations += await asyncio.to_thread(check, history)
         writes = history.writes
         unknown = sum(write.outcome is Outcome.UNKNOWN for write in writes)
         line = (
             f"{len(writes)} writes ({unknown} unknown), {len(history.reads)} reads, {len(history.lists)} lists,"
             f" {sum(len(stream.events) for stream in history.streams)} events, {run.relists} relists,"
-            f" ready after {run.ready_s:.1f} s, {monotonic() - began:.1f} s in all"
+            f" {self.leaders.terms} terms, ready after {run.ready_s:.1f} s, {monotonic() - began:.1f} s in all"
         )
-        return Result(seed, line, violations, history, faults)
+        what = ["restore"] if restores else [str(fault) for fault in faults]
+        return Result(seed, line, violations, history, what)
+
+    def _note_deaths(self, clients: Clients) -> None:
+        """What is not a client's to see."""
+        for replica in self.replicas:
+            for death in replica.deaths:
+                clients.complain(f"a replica died by itself: {death}")
+            replica.deaths.clear()
+        for complaint in self.leaders.complaints:
+            clients.complain(complaint)
+        self.leaders.complaints.clear()
 
 
 class _Round:
@@ -136,10 +162,6 @@ class _Round:
             for ended in await asyncio.gather(*watching, return_exceptions=True):
                 if isinstance(ended, Exception):
                     clients.complain(f"a watcher failed: {ended!r}")
-        for replica in service.replicas:
-            for death in replica.deaths:
-                clients.complain(f"a replica died by itself: {death}")
-            replica.deaths.clear()
 
     async def _collections(self) -> list[Collection]:
         clusters = [f"{self._name}-a", f"{self._name}-b"]
@@ -236,7 +258,12 @@ async def serving(server: Server, directory: Path) -> AsyncIterator[Service]:
                 while not await replica.is_ready(session):
                     assert monotonic() < deadline, f"{replica.name} does not start: {replica.log}"
                     await asyncio.sleep(0.1)
-            yield Service(server, replicas, direct, token)
+            service = Service(server, replicas, direct, token)
+            following = asyncio.create_task(service.leaders.run())
+            try:
+                yield service
+            finally:
+                following.cancel()
     finally:
         for replica in replicas:
             await asyncio.to_thread(replica.stop)
@@ -265,6 +292,3 @@ def report(result: Result, keys_max: int = 3) -> str:
     for key in keys[:keys_max]:
         lines += [f"  --- {key.collection} {key.name}", *(f"    {line}" for line in result.history.of(key))]
     return "\n".join(lines)
-
-
-__all__ = ["FAULTS_S", "Result", "Service", "keep", "report", "serving"]

@@ -39,7 +39,9 @@ class Answer:
 
     @property
     def reason(self) -> str:
-        return str(self.body.get("reason", "")) if isinstance(self.body, dict) else str(self.body)
+        if not isinstance(self.body, dict):
+            return str(self.body)
+        return f"{self.body.get('reason', '')}: {self.body.get('message', '')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,9 @@ class Clients:
         return answer
 
     def _settle(self, write: Write, answer: Answer) -> None:
-        write.code, write.reason = answer.status, answer.reason
+        write.code = answer.status
+        if answer.status not in (200, 201):
+            write.reason = answer.reason
         if answer.status in (200, 201):
             write.outcome, write.end = Outcome.DONE, self.now()
             if write.verb == "delete":

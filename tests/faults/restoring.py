@@ -1,0 +1,215 @@
+"""A store that is put back to an older backup under replicas that run on.
+
+What was acknowledged after the backup is gone, which nobody can help. But nobody may go on as if nothing had
+happened: a client that comes with a revision from the time that is no more is told 410, or of a conflict; revisions go
+on above all that were ever given; and all replicas agree on what there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from tests.faults.history import History, Key, Outcome, State, Write
+from tests.faults.replicas import Replica
+from tests.faults.workload import PREFIX, Clients, Watcher, config_maps, make_cluster
+
+if TYPE_CHECKING:
+    from tests.faults.rounds import Service
+
+KEPT: Final = 20
+LOST: Final = 20
+WATCHERS: Final = 4
+PATIENCE_S: Final = 15.0
+ATTEMPTS_MAX: Final = 20
+
+
+class Restoring:
+    """One round of it. `before` is the history up to the restore; what came after is in the clients' history."""
+
+    def __init__(self, service: Service, clients: Clients, chance: random.Random, name: str) -> None:
+        self._service = service
+        self._clients = clients
+        self._chance = chance
+        self._collection = config_maps(f"{name}-z")
+        self._watchers: list[Watcher] = []
+        self._newest = 0
+        self.before = clients.history
+        self.relists = 0
+        self.ready_s = 0.0
+
+    async def run(self) -> None:
+        service, clients, collection = self._service, self._clients, self._collection
+        await make_cluster(clients, collection.cluster)
+        kept = {f"{PREFIX}{n}": await self._write("create", f"{PREFIX}{n}") for n in range(KEPT)}
+        watching = self._watch()
+        try:
+            await asyncio.to_thread(service.server.save)
+            await self._ready()
+            lost = [await self._lose(number, kept) for number in range(LOST)]
+            await self._caught_up(lambda watcher: watcher.reached >= self._newest)
+            clients.history = History()
+            service.leaders.forget()
+            bystander = self._chance.choice(service.replicas)
+            fate = self._chance.choice(("runs", "is paused", "is killed"))
+            if fate == "is paused":
+                bystander.pause()
+            elif fate == "is killed":
+                bystander.kill()
+            await asyncio.to_thread(service.server.restore)
+            service.leaders.forget()
+            if fate == "is paused":
+                bystander.resume()
+            elif fate == "is killed":
+                bystander.revive()
+            await self._ready()
+            await self._compare(kept, [write for write in lost if write is not None])
+            await self._caught_up(lambda watcher: watcher.relists > 0 and watcher.reached >= self._newest)
+        except TimeoutError as error:
+            clients.complain(str(error))
+        finally:
+            self.relists = sum(watcher.relists for watcher in self._watchers)
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+
+    def _watch(self) -> list[asyncio.Task[None]]:
+        self._watchers = [
+            Watcher(f"w{n}", self._clients, self._collection, random.Random(self._chance.random()), 0.0)
+            for n in range(WATCHERS)
+        ]
+        return [asyncio.create_task(watcher.run()) for watcher in self._watchers]
+
+    async def _write(self, verb: str, name: str, expected: int = 0) -> Write:
+        """Until it is done. Raises TimeoutError where no replica does it."""
+        clients, collection = self._clients, self._collection
+        deadline = clients.now() + PATIENCE_S
+        while clients.now() < deadline:
+            value = clients.value("z")
+            replica = self._chance.choice(clients.replicas)
+            write = Write(Key(collection.name, name), verb, replica.incarnation, 0.0, value, expected)
+            body = collection.object(name, value, expected)
+            await clients.write(replica, collection, write, body)
+            if write.outcome is Outcome.DONE:
+                self._newest = max(self._newest, write.revision)
+                return write
+            if write.code == 409 and verb == "create":
+                found = await clients.get(replica, collection, name, "z", weak=False)
+                if found is not None and found.revision:
+                    write.revision, write.uid, write.value = found.revision, found.uid, found.value
+                    return write
+            await asyncio.sleep(0.1)
+        raise TimeoutError(f"nobody writes {name}: {write.code} {write.reason}")
+
+    async def _lose(self, number: int, kept: dict[str, Write]) -> Write | None:
+        name = f"{PREFIX}{number}"
+        match number % 3:
+            case 0:
+                return await self._write("create", f"{PREFIX}{number + KEPT}")
+            case 1:
+                return await self._write("update", name)
+        await self._delete(name, kept[name])
+        return None
+
+    async def _delete(self, name: str, kept: Write) -> None:
+        clients, collection = self._clients, self._collection
+        for _ in range(ATTEMPTS_MAX):
+            replica = self._chance.choice(clients.replicas)
+            write = Write(Key(collection.name, name), "delete", replica.incarnation, 0.0)
+            await clients.write(replica, collection, write, None)
+            if write.outcome is Outcome.DONE or write.code == 404:
+                return
+            await asyncio.sleep(0.1)
+
+    async def _ready(self) -> None:
+        began = self._clients.now()
+        deadline = began + PATIENCE_S
+        for replica in self._service.replicas:
+            while not await replica.is_ready(self._clients.session):
+                if self._clients.now() > deadline:
+                    self._clients.complain(f"{replica.name} is not ready {PATIENCE_S:.0f} s after a restore")
+                    return
+                await asyncio.sleep(0.05)
+        self.ready_s = self._clients.now() - began
+
+    async def _compare(self, kept: dict[str, Write], lost: list[Write]) -> None:
+        """What every replica says now."""
+        clients, collection = self._clients, self._collection
+        expected = {name: (write.value, write.uid) for name, write in kept.items()}
+        first: dict[str, State] | None = None
+        for replica in self._service.replicas:
+            await self._refuses(replica, lost)
+            listing = await clients.list(replica, collection, weak=False)
+            if listing is None:
+                clients.complain(f"{replica.name} does not list after a restore")
+                continue
+            found = {name: (state.value, state.uid) for name, state in listing.items.items()}
+            if found != expected:
+                clients.complain(f"{replica.name} has {found} after a restore of {expected}")
+            if first is None:
+                first = dict(listing.items)
+                self._say_written(first)
+            elif first != listing.items:
+                clients.complain(f"{replica.name} has {listing.items}, another has {first}")
+        newest = self._newest
+        for number in range(3):
+            write = await self._write("create", f"{PREFIX}-after-{number}")
+            if write.revision <= newest:
+                clients.complain(f"after a restore {write.revision} was given, and {newest} had been")
+
+    def _say_written(self, items: dict[str, State]) -> None:
+        """In the new history, what was restored was written before it began."""
+        for name, state in items.items():
+            self._clients.history.writes.append(
+                Write(
+                    Key(self._collection.name, name),
+                    "create",
+                    "",
+                    0.0,
+                    state.value,
+                    end=0.0,
+                    outcome=Outcome.DONE,
+                    revision=state.revision,
+                    uid=state.uid,
+                )
+            )
+
+    async def _refuses(self, replica: Replica, lost: list[Write]) -> None:
+        """A revision from the time that is no more is good for nothing."""
+        clients, collection = self._clients, self._collection
+        for write in self._chance.sample(lost, 3):
+            revision = str(write.revision)
+            watch = {"watch": "true", "resourceVersion": revision, "timeoutSeconds": "1"}
+            answer = await clients.ask(replica, "GET", collection.url, query=watch)
+            code = answer.status
+            if code == 200 and isinstance(answer.body, dict):
+                code = answer.body["object"].get("code", 200)
+            if code != 410:
+                clients.complain(
+                    f"{replica.name} goes on with a watch from {revision}, which is no more: {answer}"
+                )
+            exact = {"resourceVersion": revision, "resourceVersionMatch": "Exact"}
+            answer = await clients.ask(replica, "GET", collection.url, query=exact)
+            if answer.status != 410:
+                clients.complain(f"{replica.name} lists at {revision}, which is no more: {answer.status}")
+            body = collection.object(write.key.name, "never", write.revision)
+            answer = await clients.ask(replica, "PUT", f"{collection.url}/{write.key.name}", body)
+            if answer.status not in (404, 409):
+                clients.complain(
+                    f"{replica.name} takes a write on {revision}, which is no more: {answer.status}"
+                )
+
+    async def _caught_up(self, done: Callable[[Watcher], bool]) -> None:
+        deadline = self._clients.now() + PATIENCE_S
+        while not all(done(watcher) for watcher in self._watchers):
+            if self._clients.now() > deadline:
+                for watcher in self._watchers:
+                    if not done(watcher):
+                        self._clients.complain(
+                            f"{watcher.name} has come to {watcher.reached} of {self._newest},"
+                            f" after {watcher.relists} relists"
+                        )
+                return
+            await asyncio.sleep(0.05)
