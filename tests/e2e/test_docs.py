@@ -131,7 +131,13 @@ def test_the_reference_names_each_verb_and_flag(verb: str) -> None:
     common += next(section for section in sections if section.startswith("Finding the server"))
     section = next((section for section in sections if section.startswith(f"{verb}\n")), None)
     assert section is not None
-    flags = [flag for parameter in _command(verb).params for flag in parameter.opts if flag.startswith("--")]
+    command = _command(verb)
+    commands = [command]
+    if isinstance(command, click.Group):
+        commands += command.commands.values()
+        assert [name for name in command.commands if f"### {verb} {name}\n" not in section] == []
+    parameters = [parameter for one in commands for parameter in one.params]
+    flags = [flag for parameter in parameters for flag in parameter.opts if flag.startswith("--")]
     missing = [flag for flag in flags if flag != "--help" and flag not in section + common]
     assert missing == []
 
