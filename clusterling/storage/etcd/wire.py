@@ -167,6 +167,10 @@ class Wire:
         """A transaction that only reads, answered by a quorum. Raises Compacted, Future, Unavailable."""
         return await self._repeated("txn", request)
 
+    async def range(self, request: Any) -> Any:
+        """A range, read alone, answered by a quorum. Raises as `read`."""
+        return await self._repeated("range", request)
+
     async def status(self) -> Any:
         return await self._repeated("status", rpc.StatusRequest())
 
@@ -307,6 +311,7 @@ class _Channel:
             )
 
         self.txn = unary("KV/Txn", rpc.TxnRequest, rpc.TxnResponse)
+        self.range = unary("KV/Range", rpc.RangeRequest, rpc.RangeResponse)
         self.compact = unary("KV/Compact", rpc.CompactionRequest, rpc.CompactionResponse)
         self.authenticate = unary("Auth/Authenticate", rpc.AuthenticateRequest, rpc.AuthenticateResponse)
         self.status = unary("Maintenance/Status", rpc.StatusRequest, rpc.StatusResponse)
