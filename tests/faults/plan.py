@@ -14,12 +14,14 @@ from typing_extensions import override
 from clusterling.storage.store import StorageError, Store
 from tests.faults.replicas import Replica
 from tests.faults.stores import Server
+from tests.faults.workload import Clients
 
 FAULTS_S: Final = 5.0  # Within which faults begin and end.
 FAULTS_MIN: Final = 2
 FAULTS_MAX: Final = 4
 LONGEST_S: Final = 3.0
 DAY_S: Final = 86_400.0
+GRACE_S: Final = 0.05  # What was on its way when a way was closed has arrived.
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,19 @@ ON_REPLICAS: Final = (
 )
 ON_LEADER: Final = ("kill leader", "pause leader")
 ON_HISTORY: Final = ("compact",)
-_WEIGHTS: Final[Mapping[str, int]] = {"kill": 3, "pause": 3, "cut": 2, "kill leader": 2, "pause leader": 2}
+_WEIGHTS: Final[Mapping[str, int]] = {
+    "kill": 3,
+    "pause": 3,
+    "cut": 2,
+    "kill leader": 2,
+    "pause leader": 2,
+    "compact": 2,
+}
 _STORE_SHARE: Final = 0.35  # Of the faults that are the store's own.
 
 
-def drawn(chance: random.Random, harms: Sequence[str], replicas: int) -> list[Fault]:
-    """Some faults, in the order of their beginnings."""
+def drawn(chance: random.Random, harms: Sequence[str], replicas: int, only: str = "") -> list[Fault]:
+    """Some faults, in the order of their beginnings. `only`: all of them that one."""
     others = [*ON_REPLICAS, *ON_LEADER, *ON_HISTORY]
     weights = [_WEIGHTS.get(what, 1) for what in others]
     faults = []
@@ -63,7 +72,7 @@ def drawn(chance: random.Random, harms: Sequence[str], replicas: int) -> list[Fa
         start = chance.uniform(0.3, FAULTS_S - 0.5)
         length = min(chance.uniform(0.1, LONGEST_S), FAULTS_S - start)
         own = chance.random() < _STORE_SHARE
-        what = chance.choice(harms) if own else chance.choices(others, weights)[0]
+        what = only or (chance.choice(harms) if own else chance.choices(others, weights)[0])
         amount = chance.uniform(0.02, 0.3) if what == "slow" else chance.uniform(-DAY_S, DAY_S)
         faults.append(Fault(start, length, what, chance.randrange(replicas), amount))
     return sorted(faults, key=lambda fault: fault.start)
@@ -76,6 +85,7 @@ class Doing:
     replicas: Sequence[Replica]
     server: Server
     direct: Store
+    clients: Clients
     store_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def all(self, faults: Sequence[Fault]) -> None:
@@ -129,7 +139,16 @@ class Doing:
         }
         for way in replica.ways:
             way.harm(kinds[fault.what], fault.amount)
-        await asyncio.sleep(fault.length)
+        healing = asyncio.create_task(asyncio.sleep(fault.length))
+        if fault.what != "slow":
+            await asyncio.sleep(GRACE_S)
+            ready = asyncio.create_task(replica.is_ready(self.clients.session))
+            await asyncio.wait({ready, healing}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done() and not healing.done() and ready.result():
+                self.clients.complain(
+                    f"{replica.name} cannot reach the store ({fault.what}), and says it is ready"
+                )
+        await healing
         for way in replica.ways:
             way.heal()
 

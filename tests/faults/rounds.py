@@ -33,6 +33,7 @@ from tests.faults.workload import (
     Writer,
     come_and_go,
     config_maps,
+    delete_namespace,
     make_cluster,
     make_widgets,
     widgets,
@@ -43,6 +44,8 @@ WRITERS: Final = 4  # For each collection.
 READERS: Final = 3
 WATCHERS: Final = 3  # For each collection; one of them lags.
 RESTORES: Final = 0.1  # So many of the rounds put the store back to a backup, instead of other faults.
+FAIL_OVER_S: Final = 15.0
+ROUNDS_TO_DELETE: Final = 3  # Faults may take the leader again and again, but not for ever.
 LAG_S: Final = 1.5
 LOAD_AFTER_S: Final = 0.7
 READY_S: Final = 15.0  # After the last fault is undone, every replica is ready within so long, by itself.
@@ -69,13 +72,15 @@ class Service:
         self.direct = direct
         self.token = token
         self.leaders = Leaders(direct)
-        self._rounds = 0
+        self.rounds = 0
+        self.deleting: list[tuple[int, str]] = []  # Since which round which namespace is being deleted.
 
-    async def round(self, seed: int) -> Result:
-        self._rounds += 1
+    async def round(self, seed: int, only: str = "") -> Result:
+        """One round; `only`: with that fault alone."""
+        self.rounds += 1
         chance = random.Random(seed)
-        restores = chance.random() < RESTORES
-        faults = [] if restores else drawn(chance, sorted(self.server.harms()), len(self.replicas))
+        restores = only == "restore" if only else chance.random() < RESTORES
+        faults = [] if restores else drawn(chance, sorted(self.server.harms()), len(self.replicas), only)
         history = History()
         began = monotonic()
         # A connection that was made while a replica stood still must not hold up the rounds after it.
@@ -83,9 +88,10 @@ class Service:
             # An attempt is one request: aiohttp would send some of them again where a connection broke.
             session._retry_connection = False
             clients = Clients(session, self.replicas, self.token, history, chance)
-            name = f"n{self._rounds}-{seed}"
+            name = f"n{self.rounds}-{seed}"
             violations: list[Violation] = []
             if restores:
+                self.deleting.clear()
                 restoring = Restoring(self, clients, chance, name)
                 run: Restoring | _Round = restoring
                 await restoring.run()
@@ -95,16 +101,45 @@ class Service:
                 run = working = _Round(self, clients, chance, name)
                 await working.run(faults)
             self._note_deaths(clients)
+            await self._see_deleted(clients, self.rounds - ROUNDS_TO_DELETE)
         violations += await asyncio.to_thread(check, history)
         writes = history.writes
         unknown = sum(write.outcome is Outcome.UNKNOWN for write in writes)
+        away = sum(write.code == 503 for write in writes)
         line = (
-            f"{len(writes)} writes ({unknown} unknown), {len(history.reads)} reads, {len(history.lists)} lists,"
+            f"{len(writes)} writes ({unknown} unknown, {away} told 503), {len(history.reads)} reads, {len(history.lists)} lists,"
             f" {sum(len(stream.events) for stream in history.streams)} events, {run.relists} relists,"
             f" {self.leaders.terms} terms, ready after {run.ready_s:.1f} s, {monotonic() - began:.1f} s in all"
         )
         what = ["restore"] if restores else [str(fault) for fault in faults]
         return Result(seed, line, violations, history, what)
+
+    async def finish(self) -> Sequence[str]:
+        """When all rounds are over: what a leader has not seen through within the time of a fail-over."""
+        history = History()
+        async with aiohttp.ClientSession() as session:
+            clients = Clients(session, self.replicas, self.token, history, random.Random(0))
+            deadline = monotonic() + FAIL_OVER_S
+            while self.deleting and monotonic() < deadline:
+                await self._see_deleted(clients, -1)
+                await asyncio.sleep(0.2)
+            await self._see_deleted(clients, self.rounds)
+        return history.complaints
+
+    async def _see_deleted(self, clients: Clients, before: int) -> None:
+        """Forgets the namespaces that are gone; those of rounds up to `before` must be."""
+        left = []
+        for since, path in self.deleting:
+            answer = await clients.ask(clients.chance.choice(self.replicas), "GET", path)
+            if answer.status == 404:
+                continue
+            if since <= before and answer.status == 200:
+                clients.complain(
+                    f"{path} is there, which was deleted {self.rounds - since} rounds ago: {answer.body}"
+                )
+            else:
+                left.append((since, path))
+        self.deleting = left
 
     def _note_deaths(self, clients: Clients) -> None:
         """What is not a client's to see."""
@@ -148,7 +183,7 @@ class _Round:
         watching = [asyncio.create_task(watcher.run()) for watcher in self._watchers]
         try:
             load = asyncio.gather(*self._load(collections))
-            await Doing(service.replicas, service.server, service.direct).all(faults)
+            await Doing(service.replicas, service.server, service.direct, clients).all(faults)
             await self._until_ready()
             await asyncio.sleep(LOAD_AFTER_S)
             self._going = False
@@ -181,7 +216,16 @@ class _Round:
             Reader(f"r{number}", self._clients, collections, self._derived()).run(going)
             for number in range(READERS)
         ]
-        return [*writers, *readers, come_and_go(self._clients, f"{self._name}-c", going)]
+        return [
+            *writers,
+            *readers,
+            come_and_go(self._clients, f"{self._name}-c", going),
+            self._have_deleted(collections[0].cluster),
+        ]
+
+    async def _have_deleted(self, cluster: str) -> None:
+        path = await delete_namespace(self._clients, cluster)
+        self._service.deleting.append((self._service.rounds, path))
 
     async def _until_ready(self) -> None:
         began = monotonic()

@@ -231,6 +231,39 @@ class Clients:
         self.history.lists.append(listing)
         return listing
 
+    async def pages(self, collection: Collection, size: int) -> Listing | None:
+        """A LIST in pages, each from whichever replica; all are of the moment at which the first was answered."""
+        start, end, revision, token = self.now(), 0.0, 0, ""
+        items: dict[str, State] = {}
+        while True:
+            replica = self.chance.choice(self.replicas)
+            query = {"limit": str(size)} | ({"continue": token} if token else {})
+            answer = await self.ask(replica, "GET", collection.url, query=query)
+            if answer.status == 410 and token:
+                return None  # So much was compacted meanwhile; a client begins again.
+            if answer.status != 200:
+                self._unexpected(answer, f"a page of {collection.name} via {replica.name}")
+                return None
+            at = int(answer.body["metadata"]["resourceVersion"])
+            if not token:
+                end, revision = self.now(), at
+            elif at != revision:
+                self.complain(
+                    f"pages of {collection.name} are at {revision} and, via {replica.name}, at {at}"
+                )
+            for item in answer.body["items"]:
+                name = item["metadata"]["name"]
+                if name in items:
+                    self.complain(f"pages of {collection.name} at {revision} have {name} twice")
+                if name.startswith(PREFIX):
+                    items[name] = state_of(item)
+            token = answer.body["metadata"].get("continue", "")
+            if not token:
+                break
+        listing = Listing(collection.name, "pages", start, end, revision, items)
+        self.history.lists.append(listing)
+        return listing
+
     def _unexpected(self, answer: Answer, what: str) -> None:
         if 400 <= answer.status < 500 and answer.status != 429:
             self.complain(f"{what} was told {answer.status} {answer.body}")
@@ -313,7 +346,10 @@ class Reader:
         while going():
             collection, replica = chance.choice(self._collections), chance.choice(clients.replicas)
             weak = chance.random() < 0.25
-            if chance.random() < 0.25:
+            kind = chance.random()
+            if kind < 0.05:
+                answered = await clients.pages(collection, chance.randint(3, 20)) is not None
+            elif kind < 0.25:
                 answered = await clients.list(replica, collection, weak=weak) is not None
             else:
                 name = f"{PREFIX}h{chance.randrange(HOT_KEYS)}"
@@ -449,6 +485,17 @@ async def make_widgets(clients: Clients, cluster: str) -> None:
         CRD,
         (201, 409),
     )
+
+
+async def delete_namespace(clients: Clients, cluster: str) -> str:
+    """Has a namespace with something in it deleted, which a leader must see through. Its path."""
+    namespaces = f"/clusters/{cluster}/api/v1/namespaces"
+    made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gone"}}
+    await settle(clients, "POST", namespaces, made, (201, 409))
+    inside = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "inside"}}
+    await settle(clients, "POST", f"{namespaces}/gone/configmaps", inside, (201, 409))
+    await settle(clients, "DELETE", f"{namespaces}/gone", None, (200, 202, 404, 409))
+    return f"{namespaces}/gone"
 
 
 async def come_and_go(clients: Clients, name: str, going: Callable[[], bool]) -> int:
