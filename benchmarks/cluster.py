@@ -57,6 +57,14 @@ def resident_mb(pids: dict[str, int]) -> float:
     return total_kb / 1024
 
 
+def wait_written(file: Path, process: subprocess.Popen[bytes]) -> None:
+    """Returns when the server has written the file, which it does last. Raises RuntimeError if it ends before."""
+    while not file.is_file():
+        if process.poll() is not None:
+            raise RuntimeError(f"ended before it wrote {file}")
+        time.sleep(0.01)
+
+
 def _cli(data: Path, *arguments: str) -> str:
     env = os.environ | {"CLUSTERLING_DATA_DIR": str(data)}
     return subprocess.run(
@@ -90,28 +98,31 @@ def _serve(data: Path, port: int, log: Path, *flags: str) -> subprocess.Popen[by
 @contextmanager
 def clusterling(data: Path) -> Iterator[Server]:
     """A server on a new data directory with one logical cluster, stopped at the end."""
-    with _first(data, ()) as server:
+    with _first(data, free_port(), ()) as server:
         yield server
 
 
 @contextmanager
-def replicas(data: Path, store: Shared, count: int) -> Iterator[tuple[Server, list[Target]]]:
+def replicas(data: Path, store: Shared, count: int, port: int = 0) -> Iterator[tuple[Server, list[Target]]]:
     """So many servers over one store, with one certificate: the service that they are together, and each alone.
 
-    The first is as `clusterling` gives it; the service's base is all of theirs, for the load generator.
+    The first is as `clusterling` gives it, on `port`, and its address is what all of them tell clients; the service's base
+    is all of theirs, for the load generator.
     """
-    flags = ("--store", store.url, "--shutdown-delay", "0", "--shutdown-spread", "0")
+    flags = ["--store", store.url, "--shutdown-delay", "0", "--shutdown-spread", "0"]
+    port = port or free_port()
+    flags += ["--external-url", f"https://127.0.0.1:{port}"]
     with ExitStack() as stack:
-        first = stack.enter_context(_first(data, flags))
+        first = stack.enter_context(_first(data, port, flags))
         each = [first.bench]
         for number in range(1, count):
             own = data.parent / f"{data.name}-{number}"
             shutil.copytree(data, own)
-            port, log = free_port(), data.parent / f"{own.name}.log"
-            process = _serve(own, port, log, *flags)
+            at, log = free_port(), data.parent / f"{own.name}.log"
+            process = _serve(own, at, log, *flags)
             stack.callback(stop, process)
-            wait_ready(f"https://127.0.0.1:{port}", "", process, log)
-            base = f"https://127.0.0.1:{port}/clusters/{CLUSTER}"
+            wait_ready(f"https://127.0.0.1:{at}", "", process, log)
+            base = f"https://127.0.0.1:{at}/clusters/{CLUSTER}"
             each.append(Target(base, first.bench.token, first.bench.ca, {"server": process.pid}))
         pids = {f"server{number}": target.pids["server"] for number, target in enumerate(each)}
         together = Target(
@@ -124,9 +135,8 @@ def replicas(data: Path, store: Shared, count: int) -> Iterator[tuple[Server, li
 
 
 @contextmanager
-def _first(data: Path, flags: Sequence[str]) -> Iterator[Server]:
+def _first(data: Path, port: int, flags: Sequence[str]) -> Iterator[Server]:
     """A server on a new data directory, with the cluster made, stopped at the end."""
-    port = free_port()
     log = data.parent / f"{data.name}.log"
     started = time.monotonic()
     process = _serve(data, port, log, *flags)
@@ -135,7 +145,8 @@ def _first(data: Path, flags: Sequence[str]) -> Iterator[Server]:
         start_s = time.monotonic() - started
         time.sleep(SETTLE_S)
         rest_mb = resident_mb({"server": process.pid})
-        _cli(data, "create", CLUSTER, "--quiet")
+        wait_written(data / "admin.kubeconfig", process)
+        _cli(data, "create", CLUSTER, "--if-not-exists", "--quiet")
         root = yaml.safe_load((data / "admin.kubeconfig").read_text())
         bench = yaml.safe_load(_cli(data, "kubeconfig", CLUSTER))
         ca = data / "bench-ca.crt"
