@@ -485,6 +485,7 @@ async def test_watchers_that_come_stall_and_go_see_each_change_once_and_in_order
 ) -> None:
     monkeypatch.setattr(watching, "LOOK_BYTES", 1)
     monkeypatch.setattr(watching, "BOOKMARK_TICK_S", 0.0)
+    monkeypatch.setattr(watching, "PAUSE_S_MAX", 0.001)
     chance = random.Random(seed)
     story = Story(world, few=1 + seed % 5)
     there: list[Watcher] = []
