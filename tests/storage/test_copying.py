@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
@@ -28,6 +29,7 @@ from clusterling.storage.store import (
 from clusterling.testing.store_contract import put, remove, take
 from tests.storage import etcd_server, postgres_server
 from tests.storage.conftest import new_url
+from tests.storage.proxy import proxied
 
 KINDS = ("sqlite", "postgres", "etcd")
 AT = datetime(2026, 11, 22, 19, 0, tzinfo=UTC)
@@ -304,6 +306,61 @@ async def test_of_two_copies_into_one_etcd_one_is_given_up(place: Place) -> None
         assert first.head
     async with open_store(there) as store:
         assert {value for _, value in await contents(store)} == {two.encode()}
+
+
+async def test_answers_that_are_lost_on_the_way_to_etcd_lose_and_repeat_nothing(
+    etcd: etcd_server.Etcd, place: Place
+) -> None:
+    here = place("sqlite")
+    async with open_store(here) as store:
+        for number in range(1500):
+            await put(store, f"apps/things/ns/{number * 7 % 1500:04}", b"%d" % number)
+        order = sorted((await store.list("")).entries, key=lambda entry: entry.revision)
+    root = f"copy-{next(_roots)}"
+    async with proxied(etcd.members[0].endpoint) as proxy:
+
+        async def disturb() -> None:
+            for _ in range(4):
+                proxy.answering = False
+                await asyncio.sleep(0.02)
+                proxy.cut()
+                proxy.answering = True
+                await asyncio.sleep(0.1)
+
+        there = f"etcd://127.0.0.1:{proxy.port}/{root}"
+        async with bulk.snapshot(here) as snapshot, bulk.vessel(there) as vessel:
+            task = asyncio.create_task(disturb())
+            try:
+                await copying.copy(snapshot, vessel, silent, now=AT)
+            finally:
+                task.cancel()
+    async with open_store(etcd.url(root)) as store:
+        entries = [entry for entry in (await store.list("")).entries if entry.key != COPIED_KEY]
+        entries.sort(key=lambda entry: entry.revision)
+        assert [entry.key for entry in entries] == [entry.key for entry in order]
+        assert {entry.value for entry in entries} == {entry.value for entry in order}
+
+
+async def test_a_database_that_goes_away_ends_the_copy_and_nothing_is_there(
+    postgres: postgres_server.PostgresServer, place: Place
+) -> None:
+    here, there = place("sqlite"), place("postgres")
+    async with open_store(here) as store:
+        await put(store, "apps/things/ns/a", b"1")
+    parts = urlsplit(there)
+    async with proxied(f"127.0.0.1:{postgres.port}") as proxy:
+        through = urlunsplit(parts._replace(netloc=f"{postgres_server.USER}@127.0.0.1:{proxy.port}"))
+
+        def cut(_phase: str, done: int, _total: int) -> None:
+            if done:
+                proxy.open = False
+                proxy.cut()
+
+        with pytest.raises(Unavailable, match="gone away"):
+            await copied(here, through, cut)
+    await copied(here, there)
+    async with open_store(there) as store:
+        assert await contents(store) == [("apps/things/ns/a", b"1")]
 
 
 class Leaky:

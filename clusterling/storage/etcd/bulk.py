@@ -294,10 +294,8 @@ class EtcdVessel:
             compare=[writing.mod_is(layout.state, 0), writing.mod_is(layout.batch, 0)],
             success=[writing.put(layout.copying, self._mark())],
         )
-        try:
-            response = await self._wire.write(request)
-        except Unsure as error:
-            raise Unavailable(f"{self.address} did not answer: make the copy again") from error
+        # Where an answer was lost this is done again; what then comes late ends this copy, as another's would.
+        response = await self._answer(request)
         if not response.succeeded:
             raise StoreOpenError(f"{self.address} is not empty: choose another root, as in …/another")
         self._mod, self._cluster = response.header.revision, response.header.cluster_id
@@ -322,26 +320,29 @@ class EtcdVessel:
             success=[own, *operations],
             failure=[writing.get(layout.copying), writing.get(layout.state)],
         )
+        response = await self._answer(request)
+        if response.succeeded:
+            self._mod = int(response.header.revision)
+            return self._mod
+        found, state = (answer.response_range.kvs for answer in response.responses)
+        if found and found[0].value == mark:  # It had happened, and its answer was lost.
+            self._mod = int(found[0].mod_revision)
+            return self._mod
+        if last and not found and state and state[0].value == operations[0].request_put.value:
+            return int(state[0].mod_revision)
+        raise Unavailable(f"{self.address} is being filled by somebody else: this copy is given up")
+
+    async def _answer(self, request: Any) -> Any:
+        """Sends until there is an answer: the request must be one that may arrive more than once."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SETTLE_S
         while True:
             try:
-                response = await self._wire.write(request)
+                return await self._wire.write(request)
             except (Unsure, NotSent) as error:
                 if loop.time() > deadline:
                     raise Unavailable(f"{self.address} does not answer: make the copy again") from error
                 await asyncio.sleep(0.1)
-                continue
-            if response.succeeded:
-                self._mod = int(response.header.revision)
-                return self._mod
-            found, state = (answer.response_range.kvs for answer in response.responses)
-            if found and found[0].value == mark:
-                self._mod = int(found[0].mod_revision)
-                return self._mod
-            if last and not found and state and state[0].value == operations[0].request_put.value:
-                return int(state[0].mod_revision)  # It had happened, and its answer was lost.
-            raise Unavailable(f"{self.address} is being filled by somebody else: this copy is given up")
 
     def _mark(self) -> bytes:
         return f"{self._token} {self._step}".encode()
