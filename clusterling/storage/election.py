@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 LEASE_S: Final = 8.0  # A dead leader is followed after this and a retry or two, which is below 15 s.
 RETRY_S: Final = 2.0  # How often a leader renews, and a candidate looks.
+LOOK_PAUSE_S: Final = 0.05
 RELEASE_S: Final = 1.0  # How long a leader that stops may take to say so.
 
 LEASES: Final = "~controllers/lease/-/"
@@ -143,6 +144,8 @@ class Election:
                 try:
                     async with self._store.watch(LEASES, after=lease.revision) as watch:
                         await anext(watch)
+                    # However often it changes, looking at it must not be all that is done here.
+                    await asyncio.sleep(min(self._retry_s, LOOK_PAUSE_S))
                 except StorageError:
                     await asyncio.sleep(self._retry_s)
 
