@@ -455,7 +455,6 @@ class _Connection(asyncio.Protocol):
                     incoming.headers,
                     _no_body if body is None else body.read,
                     peer=self._peer,
-                    arrived_s=time.monotonic(),
                     chunked=not incoming.old,
                 )
                 response = await self._app(request)

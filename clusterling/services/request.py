@@ -86,7 +86,7 @@ IN_PROCESS: Final = Peer("")
 class Request:
     """One request. `path` and `query` are the raw target, still escaped, split at its first `?`.
 
-    `arrived_s` is monotonic seconds. `id` is what `Audit-Id` answers. `chunked`: a stream's body is written in
+    `id` is what `Audit-Id` answers. `chunked`: a stream's body is written in
     HTTP's chunked coding (False in process and for HTTP/1.0). `info`, `cluster` and `user` are filled in
     by the filters of those names; who reads them stands behind those filters. `served` is the resource that the
     path named, once dispatch has found it. `authenticated_as` is given
@@ -96,7 +96,6 @@ class Request:
     __slots__ = (
         "_body",
         "_read",
-        "arrived_s",
         "authenticated_as",
         "chunked",
         "cluster",
@@ -121,7 +120,6 @@ class Request:
         read: Callable[[int], Awaitable[bytes]],
         *,
         peer: Peer = IN_PROCESS,
-        arrived_s: float = 0.0,
         chunked: bool = False,
         authenticated_as: User | None = None,
     ) -> None:
@@ -132,7 +130,6 @@ class Request:
         self._read = read
         self._body: bytes | None = None
         self.peer = peer
-        self.arrived_s = arrived_s
         self.chunked = chunked
         self.authenticated_as = authenticated_as
         self.id = ""
