@@ -27,6 +27,7 @@ from clusterling.machinery.errors import (
     go_quote,
     internal_error,
     service_unavailable,
+    timeout,
     unauthorized,
 )
 from clusterling.machinery.meta import Object
@@ -38,7 +39,7 @@ from clusterling.services.negotiation import accept_anyway, wants_pretty
 from clusterling.services.parameters import request_timeout_s
 from clusterling.services.request import NOSNIFF, Header, Request, Response, StreamingResponse
 from clusterling.services.requestinfo import RequestInfo, parse
-from clusterling.storage.store import StorageError
+from clusterling.storage.store import StorageError, UnknownOutcome
 
 if TYPE_CHECKING:
     from clusterling.services.app import App, Handler
@@ -68,9 +69,11 @@ def with_errors(app: App, handle: Handler) -> Handler:
             response = status_response(request, error)
         except StorageError as error:
             _log.warning("storage failed id=%s path=%s error=%r", request.id, request.path, error)
-            response = status_response(
-                request, service_unavailable("the store cannot serve this now; try again later")
-            )
+            if isinstance(error, UnknownOutcome):
+                answer = timeout("the store did not say whether the write was kept")
+            else:
+                answer = service_unavailable("the store cannot serve this now; try again later")
+            response = status_response(request, answer)
         except Exception:  # noqa: BLE001 - the one place that turns the unforeseen into an answer
             app.counters.errors += 1
             _log.exception("request failed id=%s method=%s path=%s", request.id, request.method, request.path)

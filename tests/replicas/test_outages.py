@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import orjson
 import pytest
+from typing_extensions import override
 
 from clusterling.controllers.runtime import Runtime
 from clusterling.machinery.errors import ApiError
@@ -15,7 +16,7 @@ from clusterling.machinery.names import ClusterName
 from clusterling.server import ApiServer, SystemClock
 from clusterling.storage import backed, backoff, memory
 from clusterling.storage.keyspace import Keyspace
-from clusterling.storage.store import Compacted, Op, StorageError, Store, Unavailable, UnknownOutcome
+from clusterling.storage.store import Compacted, Guard, Op, StorageError, Store, Unavailable, UnknownOutcome
 from clusterling.tenancy.authentication.tokens import IssuedTokens
 from clusterling.tenancy.directory import Directory, key_of
 from clusterling.tenancy.names import ROOT_ID
@@ -192,3 +193,30 @@ async def test_a_server_starts_late_where_the_store_is_away_and_serves_when_it_i
             await server.client("team").post(MAPS, config_map("a"))
             assert not running.done()
             running.cancel()
+
+
+class Unsure(Troubled):
+    """Never says what became of a write."""
+
+    unsure = False
+
+    @override
+    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+        revisions = await super().write(ops, guards)
+        if self.unsure:
+            raise UnknownOutcome("away")
+        return revisions
+
+
+async def test_nobody_is_told_that_a_write_did_not_happen_of_which_that_is_not_known(store: Store) -> None:
+    way = Unsure(store)
+    async with ApiServer(way, run_controllers=False, external_url="https://a").running() as server:
+        await server.clusters.create("team")
+        way.unsure = True
+        for asked in (
+            server.clusters.kubeconfig("team"),
+            server.client("team").post(MAPS, config_map("a")),
+        ):
+            with pytest.raises(ApiError) as caught:
+                await asked
+            assert (caught.value.code, caught.value.reason) == (504, "Timeout")
