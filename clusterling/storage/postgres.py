@@ -19,7 +19,8 @@ import contextlib
 import logging
 import secrets
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
@@ -75,6 +76,7 @@ STEP_ROWS: Final = 500  # Compaction gives way to writers after so many.
 STEP_PAUSE_S: Final = 0.002
 VACUUM_ROWS_MIN: Final = 20_000
 MIGRATION_WAIT_S: Final = 60
+REMEMBERED_EVENTS: Final = 32  # The last ones told, by which another history is known.
 JUMP: Final = 1 << 20  # How far beyond what was seen a new epoch begins: further than replicas are apart.
 # Classes of this program's advisory locks ("Clst" and on), whose second part is the schema's.
 LOCK_MIGRATE: Final = 0x436C7374
@@ -82,7 +84,9 @@ LOCK_COMPACT: Final = 0x436C7375
 LOCK_PRESENT: Final = 0x436C7376
 JOINED: Final = "joined"  # What a replica says first; all else is a revision.
 
-GREET: Final = "SELECT c.id, c.epoch, c.head, (SELECT max(m.number) FROM migrations m) AS format FROM clock c"
+GREET: Final = (
+    "SELECT c.id, c.epoch, c.head, c.horizon, (SELECT max(m.number) FROM migrations m) AS format FROM clock c"
+)
 PUT: Final = "SELECT * FROM put_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 # A batch of guards alone locks the counter before it looks at them; the drop is made under the same lock.
 DROP: Final = """
@@ -90,6 +94,10 @@ SELECT b.refused, CASE WHEN b.refused IS NULL THEN drop_range($9, $10) END
 FROM put_batch('', 1, $1, $2, $3, $4, $5, $6, $7, $8) b
 """
 SETTLE: Final = "SELECT * FROM settle_batch($1, $2)"
+TOLD: Final = """
+SELECT c.horizon, l.revision, l.key, l.value
+FROM clock c LEFT JOIN log l ON l.revision = ANY ($1::bigint[])
+"""
 BEFORE: Final = "SELECT l.revision, l.value FROM log l WHERE l.revision = ANY ($1::bigint[])"
 
 # How many replicas there are: each holds this lock, shared, over the connection that follows.
@@ -262,6 +270,7 @@ class PostgresBackend:
         self._asked: list[tuple[float, asyncio.Future[None]]] = []
         self._recent: dict[int, bytes] = {}  # Values by revision, the oldest first.
         self._recent_bytes = 0
+        self._last: deque[tuple[int, tuple[str, int]]] = deque(maxlen=REMEMBERED_EVENTS)
         self._present = 1  # Replicas, with this one.
         self._recount = False
         self._quiet = False  # Nobody had written when the follower looked last.
@@ -543,6 +552,9 @@ class PostgresBackend:
         for event in events:
             if event.entry is not None:
                 self._remember(event.entry)
+        for event in events[-REMEMBERED_EVENTS:]:
+            value = None if event.entry is None else event.entry.value
+            self._last.append((event.revision, _mark(event.key, value)))
         self._head = revision
         self._sink(events, revision)
 
@@ -557,6 +569,7 @@ class PostgresBackend:
         if head > self._head:
             _log.warning("postgres-history-lost seen=%d head=%d", self._head, head)
             self._head = head
+            self._last.clear()
             self._lost(head)
 
     def _begin_anew(self, epoch: int, head: int) -> None:
@@ -567,12 +580,13 @@ class PostgresBackend:
         self._identity = Identity(self._identity.id, epoch)
         self._recent.clear()
         self._recent_bytes = 0
+        self._last.clear()
         self._written = self._told = self._head = max(self._head, head)
         self._lost(self._head)
 
     async def _greet(self, db: Connection[Record]) -> None:
-        """Looks whether a new connection leads to the same store, no older than it was seen. Raises Unavailable."""
-        seen = self._head
+        """Looks whether a new connection leads to the same store, with what was seen of it. Raises Unavailable."""
+        seen, last = self._head, dict(self._last)
         row = await db.fetchrow(GREET, timeout=QUERY_S)
         assert row is not None, "the table has a row, always"
         if row["id"] != self._identity.id:
@@ -586,13 +600,24 @@ class PostgresBackend:
                 f"{self._address.shown} was taken over by a newer version: this one must be replaced"
             )
         epoch, head = row["epoch"], row["head"]
-        if epoch == self._identity.epoch and head < seen:
-            await db.execute("SELECT raise_epoch($1, $2)", epoch, seen + JUMP, timeout=QUERY_S)
+        if epoch == self._identity.epoch and not (head >= seen and await self._has(db, last)):
+            beyond = max(seen, head) + JUMP
+            await db.execute("SELECT raise_epoch($1, $2)", epoch, beyond, timeout=QUERY_S)
             row = await db.fetchrow(GREET, timeout=QUERY_S)
             assert row is not None, "the table has a row, always"
             epoch, head = row["epoch"], row["head"]
         if epoch != self._identity.epoch:
             self._begin_anew(epoch, head)
+
+    async def _has(self, db: Connection[Record], last: Mapping[int, tuple[str, int]]) -> bool:
+        """Whether the log has these events. If not, it was put back, and others have written past what was seen since."""
+        rows = await db.fetch(TOLD, list(last), timeout=QUERY_S)
+        horizon = rows[0]["horizon"]  # Compaction may have taken what is not above.
+        found = {row[1]: _mark(row[2], row[3]) for row in rows if row[1] is not None}
+        return all(
+            found[revision] == mark if revision in found else revision <= horizon
+            for revision, mark in last.items()
+        )
 
     def _unfit(self, why: str) -> Unavailable:
         if self._complaint != why:
@@ -722,6 +747,11 @@ class PostgresBackend:
 
 def _lock_of(address: Address) -> int:
     return zlib.crc32(address.schema.encode()) & 0x7FFFFFFF
+
+
+def _mark(key: str, value: bytes | None) -> tuple[str, int]:
+    """By which an event is known again."""
+    return key, -1 if value is None else zlib.crc32(value)
 
 
 def _key(entry: Entry) -> str:

@@ -40,6 +40,7 @@ from clusterling.testing.store_contract import PATIENCE_S, StoreContract, put, r
 from tests.storage import postgres_server
 from tests.storage.conftest import new_url
 from tests.storage.postgres_server import USER, PostgresServer
+from tests.storage.proxy import proxied
 from tests.storage.test_model import EXAMPLES, Make, StoreMachine, finish
 
 T = TypeVar("T")
@@ -551,6 +552,39 @@ async def test_a_database_put_back_ends_watches_and_takes_up_beyond_what_was_see
             revision = await put(one, "id/apps/things/new", b"")
             assert [event.revision for event in await take(watch, 1)] == [revision]
         assert revision > lost
+
+
+async def test_a_database_put_back_is_noticed_also_when_another_has_written_past_what_was_seen(
+    own_server: PostgresServer, tmp_path: Path
+) -> None:
+    async with (
+        proxied(f"127.0.0.1:{own_server.port}") as proxy,
+        open_postgres(own_server.url.replace(f":{own_server.port}/", f":{proxy.port}/")) as store,
+    ):
+        await put(store, "apps/things/kept", b"kept")
+        own_server.stop()
+        own_server.copy_data(tmp_path / "backup")
+        await asyncio.to_thread(own_server.start)
+        await eventually(store.fresh)
+        lost = await eventually(lambda: put(store, "apps/things/lost", b"lost"))
+        async with store.watch("", after=lost) as watch:
+            proxy.open = False
+            proxy.cut()
+            own_server.stop()
+            own_server.restore_data(tmp_path / "backup")
+            await asyncio.to_thread(own_server.start)
+            async with open_postgres(own_server.url) as unknowing:
+                other = [await put(unknowing, f"apps/things/{n}", b"other") for n in range(5)]
+            assert other[0] == lost < other[-1], "the same revision was given twice"
+            proxy.open = True
+            await eventually(store.fresh)
+            with pytest.raises(Compacted):
+                async with asyncio.timeout(PATIENCE_S):
+                    await anext(watch)
+        assert store.head() > other[-1]
+        assert (await store.identity()).epoch == 2
+        assert await store.get("apps/things/lost") is None
+        assert await put(store, "apps/things/new", b"new") > other[-1]
 
 
 # Space.
