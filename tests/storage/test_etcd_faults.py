@@ -268,6 +268,31 @@ async def test_a_store_restored_from_a_backup_goes_on_above_every_revision_given
         await stack.aclose()
 
 
+async def test_a_step_back_is_one_epoch_however_many_see_it(tmp_path: Path, stack: AsyncExitStack) -> None:
+    with had(tmp_path / "etcd") as server:
+        [member] = server.members
+        stores = [await stack.enter_async_context(etcd.open(server.url("busy"))) for _ in range(3)]
+        await put(stores[0], KEY, b"kept")
+        before = await stores[0].identity()
+        await asyncio.to_thread(member.kill)
+        shutil.copytree(member.directory / "data", tmp_path / "backup")
+        await asyncio.to_thread(member.restart)
+        for number in range(20):
+            await put_patiently(stores[0], KEY, b"lost %d" % number)
+        for store in stores:
+            await fresh_patiently(store)
+        await asyncio.to_thread(member.kill)
+        shutil.rmtree(member.directory / "data")
+        shutil.copytree(tmp_path / "backup", member.directory / "data")
+        askers = [asyncio.create_task(fresh_patiently(store)) for store in stores for _ in range(20)]
+        await asyncio.to_thread(member.restart)
+        await asyncio.gather(*askers)
+        await asyncio.gather(*(fresh_patiently(store) for store in stores for _ in range(5)))
+        for store in stores:
+            assert (await store.identity()).epoch == before.epoch + 1
+        await stack.aclose()
+
+
 async def test_a_full_etcd_refuses_writes_and_goes_on_reading(tmp_path: Path, stack: AsyncExitStack) -> None:
     with had(tmp_path / "etcd", 1, f"--quota-backend-bytes={16 << 20}") as server:
         store = await stack.enter_async_context(etcd.open(server.url("full")))

@@ -85,6 +85,7 @@ class EtcdBackend:
         self._recent: OrderedDict[int, frozenset[int]] = OrderedDict()  # Revisions told, by etcd's.
         self._waiting: dict[asyncio.Future[None], int] = {}
         self._listening: asyncio.Task[None] | None = None
+        self._streaming = False
         self._sweeping = asyncio.Lock()
         self._dropped = asyncio.Event()
         if answer.state.drops:
@@ -162,6 +163,7 @@ class EtcdBackend:
             if any(answer.succeeded for answer in nested) or len(part) > 1:
                 self._writer_mod = mod_revision
                 await self._arrived(mod_revision)
+                self._same_epoch(footing)
             outcomes: list[Committed | StorageError] = []
             for transaction, answer, start, asked in zip(
                 part, nested, batch.starts, batch.questions, strict=True
@@ -199,9 +201,15 @@ class EtcdBackend:
             if response is None or response.succeeded:
                 self._writer_mod = mod_revision
                 await self._arrived(mod_revision)
+                self._same_epoch(footing)
                 return _committed(transaction, footing.state, mod_revision, 0)
             await self._regain(footing, response)
         raise Unavailable("the etcd store changes too fast for a large write")
+
+    def _same_epoch(self, footing: Footing) -> None:
+        """Raises UnknownOutcome where a new epoch has begun since: what was written has another revision there."""
+        if self._known.state.epoch != footing.state.epoch:
+            raise UnknownOutcome("written while the etcd store was found to have gone back")
 
     async def _footing(self) -> Footing:
         if self._unsettled is not None:
@@ -501,6 +509,7 @@ class EtcdBackend:
         """Watches from where the last watch ended until something breaks."""
         await self._compare()
         stream = self._wire.watch()
+        self._streaming = True
         try:
             decoder = Decoder(self._layout, self._known.state)
             await stream.write(watch_request(self._layout, self._known.seen + 1))
@@ -513,6 +522,7 @@ class EtcdBackend:
                     return
                 self._take([*decoder.feed(response)])
         finally:
+            self._streaming = False
             stream.cancel()
             self._wire.broken(stream)
 
@@ -592,7 +602,8 @@ class EtcdBackend:
         raise Unavailable(f"the etcd store has gone back from revision {self._known.seen} to {revision}")
 
     def _sever(self) -> None:
-        if self._listening is not None:
+        """Ends the watch, but not what comes before it: a comparison that is under way is what is wanted."""
+        if self._listening is not None and self._streaming:
             self._listening.cancel()
 
     async def _net(self) -> None:
