@@ -127,7 +127,8 @@ class Doing:
                 for way in replica.ways:
                     way.cut()
             case _:
-                await self._harm_ways(replica, fault)
+                async with replica.ways_lock:
+                    await self._harm_ways(replica, fault)
 
     async def _harm_ways(self, replica: Replica, fault: Fault) -> None:
         kinds = {

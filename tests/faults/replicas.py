@@ -46,7 +46,8 @@ class Replica:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "admin.kubeconfig").write_text(as_yaml(kubeconfig(self.url, ROOT, token, b"")))
         self._clock = directory / "clock"
-        self.lock = asyncio.Lock()  # One fault at a time.
+        self.lock = asyncio.Lock()  # One fault at a time,
+        self.ways_lock = asyncio.Lock()  # and one of its ways.
 
     @property
     def incarnation(self) -> str:

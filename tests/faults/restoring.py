@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from tests.faults.history import History, Key, Outcome, State, Write
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KEPT: Final = 20
 LOST: Final = 20
+UNNOTICED: Final = 60  # More than were lost: who looks only at how far the store has come sees nothing.
 WATCHERS: Final = 4
 PATIENCE_S: Final = 15.0
 ATTEMPTS_MAX: Final = 20
@@ -52,19 +53,7 @@ class Restoring:
             await self._caught_up(lambda watcher: watcher.reached >= self._newest)
             clients.history = History()
             service.leaders.forget()
-            bystander = self._chance.choice(service.replicas)
-            fate = self._chance.choice(("runs", "is paused", "is killed"))
-            if fate == "is paused":
-                bystander.pause()
-            elif fate == "is killed":
-                bystander.kill()
-            await asyncio.to_thread(service.server.restore)
-            service.leaders.forget()
-            if fate == "is paused":
-                bystander.resume()
-            elif fate == "is killed":
-                bystander.revive()
-            await self._ready()
+            kept |= await self._put_back()
             await self._compare(kept, [write for write in lost if write is not None])
             await self._caught_up(lambda watcher: watcher.relists > 0 and watcher.reached >= self._newest)
         except TimeoutError as error:
@@ -75,6 +64,41 @@ class Restoring:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
 
+    async def _put_back(self) -> dict[str, Write]:
+        """The restore, and what was written before anybody noticed it."""
+        service, clients = self._service, self._clients
+        one, *others = self._chance.sample(list(service.replicas), len(service.replicas))
+        fate = self._chance.choice(("runs", "stands still", "is new", "is new and alone"))
+        unnoticed: dict[str, Write] = {}
+        if fate == "stands still":
+            one.pause()
+        elif fate.startswith("is new"):
+            one.kill()
+        if fate == "is new and alone":
+            clients.replicas = others  # For watchers: who knows nothing cannot know that they know too much.
+            for other in others:
+                other.pause()
+            for way in service.direct_ways:
+                way.harm("closed")
+        await asyncio.to_thread(service.server.restore)
+        service.leaders.forget()
+        if fate == "stands still":
+            one.resume()
+        elif fate.startswith("is new"):
+            one.revive()
+        if fate == "is new and alone":
+            await self._ready([one])
+            for number in range(UNNOTICED):
+                name = f"{PREFIX}-unnoticed-{number}"
+                unnoticed[name] = await self._write("create", name, via=[one])
+            for other in others:
+                other.resume()
+            for way in service.direct_ways:
+                way.heal()
+        await self._ready()
+        clients.replicas = service.replicas
+        return unnoticed
+
     def _watch(self) -> list[asyncio.Task[None]]:
         self._watchers = [
             Watcher(f"w{n}", self._clients, self._collection, random.Random(self._chance.random()), 0.0)
@@ -82,13 +106,13 @@ class Restoring:
         ]
         return [asyncio.create_task(watcher.run()) for watcher in self._watchers]
 
-    async def _write(self, verb: str, name: str, expected: int = 0) -> Write:
+    async def _write(self, verb: str, name: str, expected: int = 0, via: Sequence[Replica] = ()) -> Write:
         """Until it is done. Raises TimeoutError where no replica does it."""
         clients, collection = self._clients, self._collection
         deadline = clients.now() + PATIENCE_S
         while clients.now() < deadline:
             value = clients.value("z")
-            replica = self._chance.choice(clients.replicas)
+            replica = self._chance.choice(via or clients.replicas)
             write = Write(Key(collection.name, name), verb, replica.incarnation, 0.0, value, expected)
             body = collection.object(name, value, expected)
             await clients.write(replica, collection, write, body)
@@ -123,10 +147,10 @@ class Restoring:
                 return
             await asyncio.sleep(0.1)
 
-    async def _ready(self) -> None:
+    async def _ready(self, replicas: Sequence[Replica] = ()) -> None:
         began = self._clients.now()
         deadline = began + PATIENCE_S
-        for replica in self._service.replicas:
+        for replica in replicas or self._service.replicas:
             while not await replica.is_ready(self._clients.session):
                 if self._clients.now() > deadline:
                     self._clients.complain(f"{replica.name} is not ready {PATIENCE_S:.0f} s after a restore")
@@ -160,7 +184,8 @@ class Restoring:
                 clients.complain(f"after a restore {write.revision} was given, and {newest} had been")
 
     def _say_written(self, items: dict[str, State]) -> None:
-        """In the new history, what was restored was written before it began."""
+        """In the new history, what is there was written before it began."""
+        self._clients.history.writes.clear()
         for name, state in items.items():
             self._clients.history.writes.append(
                 Write(

@@ -20,6 +20,7 @@ from clusterling.tenancy.authentication.tokens import new_token
 from tests.faults.checker import Violation, check
 from tests.faults.history import History, Key, Outcome, Write
 from tests.faults.leaders import Leaders
+from tests.faults.network import Way
 from tests.faults.plan import Doing, Fault, drawn
 from tests.faults.replicas import START_S, Replica
 from tests.faults.restoring import Restoring
@@ -66,7 +67,16 @@ class Result:
 class Service:
     """Three replicas over one store, for many rounds."""
 
-    def __init__(self, server: Server, replicas: Sequence[Replica], direct: Store, token: str) -> None:
+    def __init__(
+        self,
+        server: Server,
+        replicas: Sequence[Replica],
+        direct: Store,
+        token: str,
+        direct_ways: Sequence[Way],
+    ) -> None:
+        """`direct` is the harness's own look at the store, by ways that have no faults of their own."""
+        self.direct_ways = direct_ways
         self.server = server
         self.replicas = replicas
         self.direct = direct
@@ -285,7 +295,7 @@ async def serving(server: Server, directory: Path) -> AsyncIterator[Service]:
     """Three replicas over the store, ready. What they log is kept in the directory."""
     token = new_token()
     replicas: list[Replica] = []
-    ways = []
+    ways: list[Way] = []
     try:
         for number in range(REPLICAS):
             own = server.ways()
@@ -294,7 +304,11 @@ async def serving(server: Server, directory: Path) -> AsyncIterator[Service]:
                 ways.append(way)
             replica = Replica(f"r{number}", directory / f"r{number}", token, server.url_by(own), own)
             replicas.append(replica)
-        async with open_store(server.url()) as direct, aiohttp.ClientSession() as session:
+        direct_ways = server.ways()
+        for way in direct_ways:
+            await way.open()
+            ways.append(way)
+        async with open_store(server.url_by(direct_ways)) as direct, aiohttp.ClientSession() as session:
             for replica in replicas:
                 replica.start()
             deadline = monotonic() + START_S
@@ -302,7 +316,7 @@ async def serving(server: Server, directory: Path) -> AsyncIterator[Service]:
                 while not await replica.is_ready(session):
                     assert monotonic() < deadline, f"{replica.name} does not start: {replica.log}"
                     await asyncio.sleep(0.1)
-            service = Service(server, replicas, direct, token)
+            service = Service(server, replicas, direct, token, direct_ways)
             following = asyncio.create_task(service.leaders.run())
             try:
                 yield service
