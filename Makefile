@@ -34,7 +34,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test check format bench clients etcd env dev-env data explain-data lock clean
+.PHONY: help run test faults check format bench clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -116,6 +116,14 @@ run: $(VENV)/.run ## A server on 127.0.0.1:6443 with a demo cluster, in the fore
 
 test: $(VENV)/.dev clients etcd ## All tests (ARGS= goes to pytest)
 	@CLUSTERLING_ETCD=$(CURDIR)/$(ETCD_BIN) $(PYTEST) $(ARGS)
+
+ROUNDS ?= 100
+STORE ?= both
+SEED ?=
+
+faults: $(VENV)/.dev etcd ## Three replicas over real stores under faults (ROUNDS=, STORE=postgres|etcd|both, SEED=)
+	@CLUSTERLING_ETCD=$(CURDIR)/$(ETCD_BIN) $(BIN)/python -m tests.faults --rounds $(ROUNDS) --store $(STORE) \
+		$(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format, types, layers, dependencies
 	@$(BIN)/ruff check .
