@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.storage.standing import stand_still
+
 START_S: Final = 60.0
 STOP_S: Final = 10.0
 REPOSITORY: Final = Path(__file__).parents[2]
@@ -103,7 +105,8 @@ class Member:
             self._process = None
 
     def pause(self) -> None:
-        self._signal(signal.SIGSTOP)
+        assert self._process is not None, "it runs"
+        stand_still([self._process.pid])
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.storage.standing import stand_still
+
 USER: Final = "clusterling"
 START_S: Final = 60.0
 STOP_S: Final = 30.0
@@ -100,8 +102,7 @@ class PostgresServer:
 
     def pause(self) -> None:
         """Stands still, all of it, as if the machine did."""
-        for pid in self._family():
-            os.kill(pid, signal.SIGSTOP)
+        stand_still(self._family())
 
     def resume(self) -> None:
         for pid in self._family():
