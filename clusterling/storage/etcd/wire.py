@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -21,6 +22,7 @@ import grpc
 import grpc.aio
 from etcd3aio import _protobuf
 
+from clusterling.storage.etcd.asking import Asker
 from clusterling.storage.store import Compacted, StorageError, StoreOpenError, TooLarge, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ rpc: Final[Any] = _protobuf.rpc_pb2  # type: ignore[attr-defined]
 CALL_S: Final = 3.0  # One attempt.
 READ_S: Final = 8.0  # All attempts of a read.
 PORT: Final = 2379
+RANGE: Final = "/etcdserverpb.KV/Range"
 DEFAULT_ROOT: Final = "/clusterling/"
 
 _OPTIONS: Final = (
@@ -160,6 +163,8 @@ class Wire:
         self._channels: list[_Channel | None] = [None] * len(address.endpoints)
         self._current = 0
         self._token = ""
+        self._asker: Asker | None = None
+        self._tls_context = _tls_context(address)
         self._signing_in = asyncio.Lock()
         self._closed = False
 
@@ -168,8 +173,21 @@ class Wire:
         return await self._repeated("txn", request)
 
     async def range(self, request: Any) -> Any:
-        """A range, read alone, answered by a quorum. Raises as `read`."""
+        """A range, read alone, answered by a quorum. Raises as `read`. Calls must not overlap."""
+        if not self.address.user or self._token:
+            channel = self._channel()
+            if self._asker is None or self._asker.endpoint != channel.endpoint:
+                self._forget_asker()
+                self._asker = Asker(channel.endpoint, RANGE, self._tls_context, self.address.server_name)
+            answer = await self._asker.ask(request.SerializeToString(), self._token)
+            if answer is not None:
+                return rpc.RangeResponse.FromString(answer)
         return await self._repeated("range", request)
+
+    def _forget_asker(self) -> None:
+        if self._asker is not None:
+            self._asker.close()
+            self._asker = None
 
     async def status(self) -> Any:
         return await self._repeated("status", rpc.StatusRequest())
@@ -230,6 +248,7 @@ class Wire:
 
     async def close(self) -> None:
         self._closed = True
+        self._forget_asker()
         for channel in self._channels:
             if channel is not None:
                 await channel.close()
@@ -339,6 +358,20 @@ def _credentials(address: Address) -> Any:
     if (cert is None) != (key is None):
         raise StoreOpenError("the etcd URL needs both cert and key, or neither")
     return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+def _tls_context(address: Address) -> ssl.SSLContext | None:
+    """What `_credentials` says, for a connection of our own."""
+    if not address.tls:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=address.ca)
+        if address.cert is not None and address.key is not None:
+            context.load_cert_chain(address.cert, address.key)
+    except ssl.SSLError as error:
+        raise StoreOpenError(f"a TLS file of the etcd store cannot be used: {error}") from error
+    context.set_alpn_protocols(["h2"])
+    return context
 
 
 def told(error: grpc.aio.AioRpcError) -> str:
