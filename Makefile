@@ -22,6 +22,8 @@ HELM := $(shell sed -n 's/^\thelm.sh\/helm\/v4 v//p' tests/clients/go.mod)
 KUBECTL_BIN := $(CACHE)/clients/kubectl-$(KUBERNETES)/kubectl
 HELM_BIN := $(CACHE)/clients/helm-$(HELM)/helm
 LOADGEN_BIN := $(CACHE)/loadgen/loadgen
+KINE_BIN := $(CACHE)/kine/kine
+KINE_LOAD_BIN := $(CACHE)/kine/load
 # Which etcd the tests run on: 3.6 or 3.5.
 ETCD ?= 3.6
 ETCD_MODULE := tests/etcd/$(if $(filter 3.5,$(ETCD)),v3.5/)
@@ -34,7 +36,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test faults check format bench clients etcd env dev-env data explain-data lock clean
+.PHONY: help run test faults check format bench bench-stores bench-million clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -142,11 +144,28 @@ $(LOADGEN_BIN): $(wildcard benchmarks/loadgen/*.go) benchmarks/loadgen/go.mod
 	@cd benchmarks/loadgen && $(GO) build -o $(CURDIR)/$@ .
 	@touch $@
 
+$(KINE_BIN): benchmarks/kine/go.mod benchmarks/kine/go.sum
+	@echo "building kine (minutes the first time)"
+	@mkdir -p $(@D)
+	@cd benchmarks/kine && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(CURDIR)/$@ github.com/k3s-io/kine
+	@touch $@
+
+$(KINE_LOAD_BIN): benchmarks/kine/main.go benchmarks/kine/go.mod benchmarks/kine/go.sum
+	@mkdir -p $(@D)
+	@cd benchmarks/kine && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(CURDIR)/$@ .
+	@touch $@
+
 ifdef GO
 bench: $(VENV)/.run $(LOADGEN_BIN) ## Speed and size beside the targets, and beside kube-apiserver where it is built (SCALE=)
 	@$(BIN)/python -m benchmarks --loadgen $(LOADGEN_BIN) --scale $(SCALE) $(ARGS)
+
+bench-stores: $(VENV)/.dev $(LOADGEN_BIN) $(KINE_BIN) $(KINE_LOAD_BIN) etcd ## The service on Postgres and etcd, one replica and three, beside kube-apiserver and kine
+	@$(BIN)/python -m benchmarks.stores --loadgen $(LOADGEN_BIN) --kine $(KINE_BIN) --kine-load $(KINE_LOAD_BIN) --scale $(SCALE) $(ARGS)
+
+bench-million: $(VENV)/.dev $(LOADGEN_BIN) ## A million objects in 10,000 clusters on Postgres: the start and the size of a replica
+	@$(BIN)/python -m benchmarks.million --loadgen $(LOADGEN_BIN) --scale $(SCALE) $(ARGS)
 else
-bench:
+bench bench-stores bench-million:
 	@echo "make: the load generator is written in Go, and Go is not installed" >&2; exit 1
 endif
 
