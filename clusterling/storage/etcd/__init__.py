@@ -1,8 +1,8 @@
 """etcd (3.5.13 and later, 3.6) as the store of any number of replicas.
 
-`layout.py` says what lies where and how revisions are counted, `wire.py` how etcd is called (`asking.py`: one
-question, in the shortest way), `writing.py` how batches
-become transactions, `following.py` how its watch becomes events, and `backend.py` puts them together.
+`layout.py` says what lies where and how revisions are counted, `wire.py` how etcd is called (`asking.py`: one question,
+in the shortest way), `writing.py` how batches become transactions, `following.py` how its watch becomes events, and
+`backend.py` puts them together.
 """
 
 from __future__ import annotations
