@@ -558,6 +558,9 @@ class CachedStore:
                 watch = stream.subscribe(max(after, through))
                 watch.replay_first(replay, after)
                 break
+            # The unit was read from a store that was ahead of what this process has been told. The rest is on its way.
+            await self._below.fresh()
+            await asyncio.sleep(0)
         unit.used = True
         self.budget.replayed += size
         try:

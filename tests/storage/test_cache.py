@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
+from clusterling.storage import backed, memory, sqlite
 from clusterling.storage import cache as cache_module
-from clusterling.storage import memory, sqlite
+from clusterling.storage.backend import Lost, Sink
 from clusterling.storage.cache import (
     GETS_BEFORE_LOAD,
     LOAD_PAGE_ENTRIES,
@@ -21,8 +22,9 @@ from clusterling.storage.cache import (
     CachedStore,
 )
 from clusterling.storage.keyspace import Keyspace
+from clusterling.storage.memory import MemoryBackend
 from clusterling.storage.metered import MeteredStore
-from clusterling.storage.store import Compacted, Entry, Op, Page, Store, Unavailable
+from clusterling.storage.store import Compacted, Entry, Event, Op, Page, Store, Unavailable
 from clusterling.testing.store_contract import put, remove, take
 
 THINGS = "apps/things/"
@@ -50,6 +52,27 @@ async def cached() -> AsyncIterator[Cached]:
         below = MeteredStore(Keyspace(base, "mine"))
         async with CachedStore(below, finish=finish) as cache:
             yield Cached(below, cache, finished)
+
+
+class Behind(MemoryBackend):
+    """A backend whose changes are told a moment after they can be read, as over a network."""
+
+    @override
+    def follow(self, sink: Sink, lost: Lost) -> None:
+        def later(events: Sequence[Event], revision: int) -> None:
+            asyncio.get_running_loop().call_later(0.05, sink, events, revision)
+
+        super().follow(later, lost)
+
+
+async def test_a_watch_of_a_collection_read_ahead_of_its_changes_waits_for_them() -> None:
+    async with backed.serve(Behind()) as base, CachedStore(base) as cache:
+        await put(base, f"{THINGS}ns/a", b"told")
+        revision = await base.fresh()
+        untold = await put(base, f"{THINGS}ns/b", b"not told yet")
+        assert base.head() == revision < untold
+        async with cache.watch(THINGS, after=revision) as watch:
+            assert [event.revision for event in await take(watch, 1)] == [untold]
 
 
 async def test_an_entry_is_finished_once_and_the_same_until_written_again(cached: Cached) -> None:
