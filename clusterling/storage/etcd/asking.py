@@ -24,6 +24,7 @@ ANSWER_S: Final = 1.0
 CONNECT_S: Final = 1.0
 RETRY_S: Final = 5.0  # After something went wrong, gRPC alone is asked for so long.
 STREAMS_MAX: Final = 1 << 30  # On one connection, then it is made anew.
+OWED_S: Final = 0.5
 WINDOW: Final = 1 << 30
 WINDOW_LOW: Final = 1 << 14  # What must be left of etcd's window beyond a question.
 ANSWER_BYTES_MAX: Final = 1 << 20
@@ -72,6 +73,8 @@ class _Connection(asyncio.Protocol):
         self._taken = 0  # Bytes of data since the last update of our own window.
         self._answer: asyncio.Future[bytes | None] | None = None
         self._body = b""
+        self._owed = b""
+        self._paying: asyncio.TimerHandle | None = None
 
     @property
     def spent(self) -> bool:
@@ -115,8 +118,10 @@ class _Connection(asyncio.Protocol):
         answer: asyncio.Future[bytes | None] = loop.create_future()
         self._answer = answer
         deadline = loop.call_later(ANSWER_S, self._break)
+        owed, self._owed = self._owed, b""
         self._transport.write(
-            _frame(_HEADERS, _END_HEADERS, self._stream, headers)
+            owed
+            + _frame(_HEADERS, _END_HEADERS, self._stream, headers)
             + _frame(_DATA, _END_STREAM, self._stream, b"\x00" + len(message).to_bytes(4, "big") + message)
         )
         try:
@@ -144,7 +149,7 @@ class _Connection(asyncio.Protocol):
                 self._write(_frame(_SETTINGS, _ACK, 0))
         elif kind == _PING:
             if not flags & _ACK:
-                self._write(_frame(_PING, _ACK, 0, payload))
+                self._owe(_frame(_PING, _ACK, 0, payload))
         elif kind == _WINDOW_UPDATE:
             if stream == 0 and len(payload) == 4:
                 self._window += int.from_bytes(payload, "big")
@@ -169,12 +174,27 @@ class _Connection(asyncio.Protocol):
         else:
             self._break()
 
+    def _owe(self, frame: bytes) -> None:
+        """Sends with the next question, or soon. etcd measures the line with every question, which need not cost a write."""
+        self._owed += frame
+        if self._paying is None:
+            self._paying = asyncio.get_running_loop().call_later(OWED_S, self._pay)
+
+    def _pay(self) -> None:
+        self._paying = None
+        if self._owed:
+            owed, self._owed = self._owed, b""
+            self._write(owed)
+
     def _write(self, frame: bytes) -> None:
         if self._transport is not None:
             self._transport.write(frame)
 
     def _break(self) -> None:
         self.broken = True
+        if self._paying is not None:
+            self._paying.cancel()
+            self._paying = None
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
         if self._transport is not None:

@@ -42,6 +42,10 @@ from clusterling.storage.store import (
 PAGE_ENTRIES: Final = 1000  # Of one answer; fewer where values are large.
 PAGE_BYTES: Final = 4 << 20
 EXPIRED_PAGE: Final = 200
+# Where so many shared a question, the next one begins no sooner after it, so that those who come back meanwhile share
+# it too: a question costs etcd and this process as much as serving a few reads.
+CROWD: Final = 3
+GATHER_S: Final = 0.002
 HISTORY_S: Final = 60.0  # How long a page of history may take.
 
 
@@ -84,6 +88,9 @@ class Reads:
         self._went_back = went_back
         self._ends = ends_request(layout)
         self._verified: tuple[bytes, State] | None = None  # The store's own record, as it was last decoded.
+        self._asking = 0  # Who waits for the next question,
+        self._shared = 0  # and waited for the last one, which
+        self._began = 0.0  # began then.
         self._current: asyncio.Task[int] | None = None
         self._next: asyncio.Task[int] | None = None
 
@@ -183,6 +190,7 @@ class Reads:
             loop = asyncio.get_running_loop()
             self._next = loop.create_task(self._fresh_after(self._current), name="etcd fresh")
             self._next.add_done_callback(_retrieved)
+        self._asking += 1
         return await asyncio.shield(self._next)
 
     async def _fresh_after(self, current: asyncio.Task[int] | None) -> int:
@@ -190,6 +198,11 @@ class Reads:
             await asyncio.wait([current])
         else:
             await asyncio.sleep(0)  # Whoever asks in this turn of the loop shares the read.
+        now = asyncio.get_running_loop().time()
+        if self._shared >= CROWD and now - self._began < GATHER_S:
+            await asyncio.sleep(self._began + GATHER_S - now)
+            now = asyncio.get_running_loop().time()
+        self._began, self._shared, self._asking = now, self._asking, 0
         self._current, self._next = self._next, None
         return await self._last()
 
