@@ -100,7 +100,7 @@ def kine(binary: Path, database_url: str, directory: Path) -> Iterator[tuple[str
     with (directory / "kine.log").open("wb") as log:
         process = subprocess.Popen(
             [
-                str(binary),
+                str(binary.resolve()),
                 f"--endpoint={own}",
                 f"--listen-address=tcp://127.0.0.1:{port}",
                 "--metrics-bind-address=0",
