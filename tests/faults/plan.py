@@ -41,6 +41,7 @@ class Fault:
 
 ON_REPLICAS: Final = (
     "kill",
+    "restart",
     "pause",
     "cut",
     "slow",
@@ -121,6 +122,9 @@ class Doing:
             case "pause":
                 async with replica.lock:
                     await self._between(replica.pause, fault.length, replica.resume)
+            case "restart":
+                async with replica.lock:
+                    await replica.restart()
             case "clock":
                 replica.set_clock(fault.amount)
             case "cut":

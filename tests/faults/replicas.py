@@ -22,6 +22,7 @@ from tests.faults.network import Way
 from tests.storage.etcd_server import free_ports
 
 START_S: Final = 60.0
+STOP_S: Final = 15.0
 AGAIN_S: Final = 0.3
 REPOSITORY: Final = Path(__file__).parents[2]
 _WON: Final = re.compile(r"election-won holder=(\S+) term=(\d+)")
@@ -71,11 +72,24 @@ class Replica:
             self._process.send_signal(signal.SIGCONT)
             self._process.terminate()
             try:
-                self._process.wait(15)
+                self._process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 self.deaths.append("does not end when it is told to")
                 self._process.kill()
                 self._process.wait()
+
+    async def restart(self) -> None:
+        """As a rolling restart does: told to end, waited for, started again."""
+        self._up = False
+        self._signal(signal.SIGTERM)
+        for _ in range(round(STOP_S / 0.1)):
+            if self._process is None or self._process.poll() is not None:
+                break
+            await asyncio.sleep(0.1)
+        else:
+            self.deaths.append(f"{self.incarnation} does not end {STOP_S:.0f} s after it was told to")
+            self.kill()
+        self.revive()
 
     def kill(self) -> None:
         self._up = False

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tests.faults.history import History, Key, Outcome, State, Write
 from tests.faults.replicas import Replica
-from tests.faults.workload import PREFIX, Clients, Watcher, config_maps, make_cluster
+from tests.faults.workload import PREFIX, Answer, Clients, Watcher, config_maps, make_cluster
 
 if TYPE_CHECKING:
     from tests.faults.rounds import Service
 
+T = TypeVar("T")
+
 KEPT: Final = 20
 LOST: Final = 20
+BLIND: Final = 3  # Writers that go on through a restore.
+BLINDLY: Final = f"{PREFIX}-blind-"
+BLIND_BEFORE_S: Final = 0.5
+SETTLED_S: Final = 1.0  # An acknowledgement that was on its way when the store went has arrived.
 UNNOTICED: Final = 60  # More than were lost: who looks only at how far the store has come sees nothing.
 WATCHERS: Final = 4
 PATIENCE_S: Final = 15.0
@@ -37,6 +44,10 @@ class Restoring:
         self._collection = config_maps(f"{name}-z")
         self._watchers: list[Watcher] = []
         self._newest = 0
+        self._writing = True
+        self._blind: list[Write] = []
+        self._blind_via: Sequence[Replica] = ()
+        self._away = self._back = 0.0  # When the store was put back.
         self.before = clients.history
         self.relists = 0
         self.ready_s = 0.0
@@ -54,6 +65,7 @@ class Restoring:
             clients.history = History()
             service.leaders.forget()
             kept |= await self._put_back()
+            await self._check_blind()
             await self._compare(kept, [write for write in lost if write is not None])
             await self._caught_up(lambda watcher: watcher.relists > 0 and watcher.reached >= self._newest)
         except TimeoutError as error:
@@ -70,6 +82,10 @@ class Restoring:
         one, *others = self._chance.sample(list(service.replicas), len(service.replicas))
         fate = self._chance.choice(("runs", "stands still", "is new", "is new and alone"))
         unnoticed: dict[str, Write] = {}
+        self._blind_via = others
+        blind = [] if fate == "is new and alone" else [self._write_blindly(n) for n in range(BLIND)]
+        going = asyncio.gather(*blind)
+        await asyncio.sleep(BLIND_BEFORE_S if blind else 0.0)
         if fate == "stands still":
             one.pause()
         elif fate.startswith("is new"):
@@ -80,7 +96,9 @@ class Restoring:
                 other.pause()
             for way in service.direct_ways:
                 way.harm("closed")
+        self._away = clients.now()
         await asyncio.to_thread(service.server.restore)
+        self._back = clients.now()
         service.leaders.forget()
         if fate == "stands still":
             one.resume()
@@ -97,7 +115,39 @@ class Restoring:
                 way.heal()
         await self._ready()
         clients.replicas = service.replicas
+        self._writing = False
+        await going
         return unnoticed
+
+    async def _write_blindly(self, writer: int) -> None:
+        """Makes one object after the other, whatever is going on."""
+        clients, collection = self._clients, self._collection
+        while self._writing:
+            value = clients.value("blind")
+            replica = self._chance.choice(self._blind_via)
+            key = Key(collection.name, f"{BLINDLY}{writer}-{value}")
+            write = Write(key, "create", replica.incarnation, 0.0, value)
+            self._blind.append(write)
+            self.before.writes.append(write)
+            await clients.write(replica, collection, write, collection.object(key.name, value))
+            await asyncio.sleep(0.02)
+
+    async def _check_blind(self) -> None:
+        """What was acknowledged when the backup was there is there; what was acknowledged before is gone."""
+        clients = self._clients
+        for write in self._blind:
+            if write.outcome is Outcome.UNKNOWN or self._away <= write.end <= self._back + SETTLED_S:
+                continue
+            state = await clients.get(
+                self._service.replicas[0], self._collection, write.key.name, "z", weak=False
+            )
+            there = state is not None and state.revision > 0
+            expected = write.outcome is Outcome.DONE and write.end > self._back
+            if state is not None and there is not expected:
+                clients.complain(
+                    f"{write.key.name} was {write.outcome} ({write.code}) at {write.end:.3f} and is {state}; the store"
+                    f" was put back between {self._away:.3f} and {self._back:.3f}"
+                )
 
     def _watch(self) -> list[asyncio.Task[None]]:
         self._watchers = [
@@ -165,18 +215,19 @@ class Restoring:
         first: dict[str, State] | None = None
         for replica in self._service.replicas:
             await self._refuses(replica, lost)
-            listing = await clients.list(replica, collection, weak=False)
+            listing = await self._patiently(partial(clients.list, replica, collection, weak=False))
             if listing is None:
                 clients.complain(f"{replica.name} does not list after a restore")
                 continue
-            found = {name: (state.value, state.uid) for name, state in listing.items.items()}
+            items = {name: state for name, state in listing.items.items() if not name.startswith(BLINDLY)}
+            found = {name: (state.value, state.uid) for name, state in items.items()}
             if found != expected:
                 clients.complain(f"{replica.name} has {found} after a restore of {expected}")
             if first is None:
-                first = dict(listing.items)
-                self._say_written(first)
-            elif first != listing.items:
-                clients.complain(f"{replica.name} has {listing.items}, another has {first}")
+                first = items
+                self._say_written(dict(listing.items))
+            elif first != items:
+                clients.complain(f"{replica.name} has {items}, another has {first}")
         newest = self._newest
         for number in range(3):
             write = await self._write("create", f"{PREFIX}-after-{number}")
@@ -185,8 +236,16 @@ class Restoring:
 
     def _say_written(self, items: dict[str, State]) -> None:
         """In the new history, what is there was written before it began."""
-        self._clients.history.writes.clear()
+        listed = {state.value for state in items.values()}
+        late = [
+            write for write in self._blind if write.outcome is Outcome.UNKNOWN and write.value not in listed
+        ]
+        self._clients.history.writes = late
+        during = {write.value: write for write in self._blind}
         for name, state in items.items():
+            if write := during.get(state.value):
+                late.append(Write(write.key, "create", write.replica, write.start, write.value))
+                continue
             self._clients.history.writes.append(
                 Write(
                     Key(self._collection.name, name),
@@ -207,7 +266,7 @@ class Restoring:
         for write in self._chance.sample(lost, 3):
             revision = str(write.revision)
             watch = {"watch": "true", "resourceVersion": revision, "timeoutSeconds": "1"}
-            answer = await clients.ask(replica, "GET", collection.url, query=watch)
+            answer = await self._answer(replica, "GET", collection.url, query=watch)
             code = answer.status
             if code == 200 and isinstance(answer.body, dict):
                 code = answer.body["object"].get("code", 200)
@@ -216,15 +275,31 @@ class Restoring:
                     f"{replica.name} goes on with a watch from {revision}, which is no more: {answer}"
                 )
             exact = {"resourceVersion": revision, "resourceVersionMatch": "Exact"}
-            answer = await clients.ask(replica, "GET", collection.url, query=exact)
+            answer = await self._answer(replica, "GET", collection.url, query=exact)
             if answer.status != 410:
                 clients.complain(f"{replica.name} lists at {revision}, which is no more: {answer.status}")
             body = collection.object(write.key.name, "never", write.revision)
-            answer = await clients.ask(replica, "PUT", f"{collection.url}/{write.key.name}", body)
+            answer = await self._answer(replica, "PUT", f"{collection.url}/{write.key.name}", body)
             if answer.status not in (404, 409):
                 clients.complain(
                     f"{replica.name} takes a write on {revision}, which is no more: {answer.status}"
                 )
+
+    async def _answer(self, replica: Replica, method: str, path: str, *rest: Any, **more: Any) -> Answer:
+        """What a replica says that may be busy with the new epoch for another moment."""
+        for _ in range(ATTEMPTS_MAX):
+            answer = await self._clients.ask(replica, method, path, *rest, **more)
+            if answer.status != 503:
+                break
+            await asyncio.sleep(0.1)
+        return answer
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T | None]]) -> T | None:
+        for _ in range(ATTEMPTS_MAX):
+            if (answer := await ask()) is not None:
+                return answer
+            await asyncio.sleep(0.1)
+        return None
 
     async def _caught_up(self, done: Callable[[Watcher], bool]) -> None:
         deadline = self._clients.now() + PATIENCE_S

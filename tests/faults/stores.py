@@ -98,11 +98,11 @@ class Postgres:
             "restart primary": _Harm(server.stop, server.start),
         }
         if self._small:
-            harms["fill disk"] = _Harm(self._fill, self._ballast.unlink)
+            harms["fill disk"] = _Harm(self._fill, lambda: self._ballast.unlink(missing_ok=True))
         return harms
 
     def _fill(self) -> None:
-        with self._ballast.open("wb") as file, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._ballast.open("wb") as file:
             while True:
                 file.write(bytes(1 << 20))
 
