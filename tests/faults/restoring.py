@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -172,8 +173,9 @@ class Restoring:
             if write.code == 409 and verb == "create":
                 found = await clients.get(replica, collection, name, "z", weak=False)
                 if found is not None and found.revision:
-                    write.revision, write.uid, write.value = found.revision, found.uid, found.value
-                    return write
+                    # An earlier attempt, whose answer was lost, has made it.
+                    self._newest = max(self._newest, found.revision)
+                    return replace(write, revision=found.revision, uid=found.uid, value=found.value)
             await asyncio.sleep(0.1)
         raise TimeoutError(f"nobody writes {name}: {write.code} {write.reason}")
 
