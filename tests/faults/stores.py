@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from tests.faults.network import Way
 from tests.storage import etcd_server, postgres_server
 
+MEMORY_BYTES: Final = 4 << 30  # Less room than this is left to others.
 DISK_MB: Final = 512  # Of the file system that PostgreSQL's tables have for themselves.
 
 
@@ -266,7 +267,8 @@ STORES: Final = {"postgres": postgres, "etcd": etcd}
 def _place() -> Iterator[Path]:
     """A directory in memory, where there is such a thing: killing a process loses nothing of it, and disks differ."""
     memory = Path("/dev/shm")
-    place = Path(tempfile.mkdtemp(prefix="clusterling-faults-", dir=memory if memory.is_dir() else None))
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_BYTES
+    place = Path(tempfile.mkdtemp(prefix="clusterling-faults-", dir=memory if roomy else None))
     place.chmod(0o755)
     try:
         yield place
