@@ -208,6 +208,7 @@ class ApiServer:
         self._clock = clock or SystemClock()
         self._run_controllers = run_controllers
         self._endpoint = Endpoint(external_url, ca_pem)
+        self._has_external_url = bool(external_url)
         self._tokens = IssuedTokens(store, self._clock)
         self._base = Catalog(resource for pack in self._packs for resource in pack.resources)
         root = Catalog(ROOT_PACK.resources, parent=self._base)
@@ -324,7 +325,9 @@ class ApiServer:
         url = f"{'https' if ssl_context else 'http'}://{shown}:{listener.port}"
         if not self._endpoint.base_url:
             self._endpoint.base_url = url
-        await _patiently(lambda: refresh_urls(self._root_keys, self._endpoint.url))
+        # One replica's own address is not the service's: each would write its own over the others'.
+        if self._has_external_url or self._replicated is None:
+            await _patiently(lambda: refresh_urls(self._root_keys, self._endpoint.url))
         return url
 
     async def keep_token(self, token: str, user: User = ADMIN) -> None:

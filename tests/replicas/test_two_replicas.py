@@ -93,6 +93,17 @@ async def test_a_new_cluster_answers_on_the_other_replica_at_once(
         assert "default" in [item["metadata"]["name"] for item in found["items"]]
 
 
+async def test_a_replica_does_not_put_its_own_address_in_the_place_of_the_others(
+    replicas: tuple[ApiServer, ApiServer],
+) -> None:
+    one, two = replicas
+    url = await one.listen()
+    made = await one.clusters.create("team")
+    assert made.url.startswith(url)
+    await two.listen()
+    assert (await two.clusters.get("team")).url == made.url
+
+
 async def test_a_deleted_cluster_is_refused_by_the_other_replica_at_once(
     replicas: tuple[ApiServer, ApiServer],
 ) -> None:
