@@ -95,11 +95,13 @@ endif
 $(ETCD_BIN): $(ETCD_MODULE)go.mod $(ETCD_MODULE)go.sum
 	@echo "building etcd v$(ETCD_VERSION) (minutes the first time)"
 	@mkdir -p $(@D)
-	@cd $(ETCD_MODULE) && $(GO) build -ldflags '-s -w' -o $(CURDIR)/$@ go.etcd.io/etcd/server/v3
+	@cd $(ETCD_MODULE) && for part in $$($(GO) list tool); do \
+		name=$$(basename $${part%/v3}); [ $$name = server ] && name=etcd; \
+		$(GO) build -ldflags '-s -w' -o $(CURDIR)/$(@D)/$$name $$part || exit 1; done
 	@touch $@
 
 ifdef GO
-etcd: $(ETCD_BIN) ## etcd for the tests, into .cache/etcd (ETCD=3.5 for the older one)
+etcd: $(ETCD_BIN) ## etcd and its tools for the tests, into .cache/etcd (ETCD=3.5 for the older one)
 else
 etcd:
 	@echo "make: Go is not installed, so etcd is not built; the tests of the store in it skip"
