@@ -38,7 +38,7 @@ from clusterling.storage.etcd.layout import (
     State,
 )
 from clusterling.storage.etcd.reading import Answer, Known, Reads, head_request, hidden
-from clusterling.storage.etcd.wire import Address, Denied, NotSent, Unsure, Wire, rpc, told
+from clusterling.storage.etcd.wire import Address, Denied, Full, NotSent, Unsure, Wire, rpc, told
 from clusterling.storage.etcd.writing import Footing
 from clusterling.storage.store import (
     ABSENT,
@@ -232,6 +232,8 @@ class EtcdBackend:
                 await asyncio.sleep(0.1)
             except Unsure as unsure:
                 return await self._found(batch, unsure)
+            except Full as full:
+                return await self._found_full(batch, full)
             except asyncio.CancelledError:
                 self._unsettled = batch.name
                 raise
@@ -247,6 +249,20 @@ class EtcdBackend:
             return None
         await self._arrived(mod_revision)
         return mod_revision, None
+
+    async def _found_full(self, batch: writing.Batch, full: Full) -> tuple[int, None]:
+        """A batch that etcd answered with having no space has happened or never will: its record says which."""
+        request = rpc.TxnRequest(success=[writing.get(self._writer)])
+        try:
+            kvs = (await self._wire.read(request)).responses[0].response_range.kvs
+        except StorageError as error:
+            self._unsettled = batch.name
+            raise UnknownOutcome(f"etcd is out of space, and asking again failed: {error}") from error
+        if not kvs or kvs[0].value != batch.name:
+            raise full
+        self._writer_mod = kvs[0].mod_revision
+        await self._arrived(self._writer_mod)
+        return self._writer_mod, None
 
     async def _settle(self, name: bytes) -> int | None:
         """etcd's revision of the batch of that name, or None: then it has not happened and never will."""

@@ -67,6 +67,11 @@ class NotSent(Unavailable):
     """A call that certainly did nothing; another endpoint may take it."""
 
 
+class Full(Unavailable):
+    """etcd has no space. It says so before it does anything, or after: members that reach their quota while they apply a
+    transaction apply it all the same (https://github.com/etcd-io/etcd/blob/main/server/etcdserver/apply/apply.go)."""
+
+
 class Denied(Unavailable):
     """etcd's access control says no."""
 
@@ -224,7 +229,7 @@ class Wire:
             return
 
     async def write(self, request: Any) -> Any:
-        """A transaction that writes, once. Raises Unsure; NotSent and other StorageErrors where nothing was written."""
+        """A transaction that writes, once. Raises Unsure; Full; NotSent and other StorageErrors where nothing was written."""
         channel = self._channel()
         try:
             return await self._call(channel, "txn", request, CALL_S)
@@ -409,7 +414,7 @@ def _translated(error: grpc.aio.AioRpcError) -> StorageError:
     if _TOO_LARGE in details:
         return TooLarge(details)
     if _NO_SPACE in details:
-        return Unavailable("etcd is out of space: compact and defragment it, then disarm its alarm")
+        return Full("etcd is out of space: compact and defragment it, then disarm its alarm")
     if error.code() is grpc.StatusCode.PERMISSION_DENIED:
         return Denied(f"etcd: {told(error)}")
     kind = NotSent if _matches(error, (*_NOT_SENT, *_NOT_DONE)) else Unavailable
