@@ -17,11 +17,12 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import IO, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from clusterling.storage.opening import BACKENDS
-from clusterling.storage.store import Identity, StoreOpenError
+from clusterling.storage.opening import load
+from clusterling.storage.store import Identity
 
 PAGE_RECORDS: Final = 1000
 PAGE_BYTES: Final = 8 << 20
@@ -228,23 +229,8 @@ async def reclaim(url: str, *, password: str | None = None) -> None:
     await _module(url).reclaim(url, password=password)
 
 
-def _module(url: str):  # type: ignore[no-untyped-def]
+def _module(url: str) -> ModuleType:
     scheme = urlsplit(url).scheme
     if scheme == "sqlite":
         return import_module("clusterling.storage.sqlite_bulk")
-    if scheme not in BACKENDS:
-        raise StoreOpenError(
-            f"no store is known by the scheme {scheme!r}: there are sqlite, {', '.join(sorted(BACKENDS))}"
-        )
-    _, driver, extra = BACKENDS[scheme]
-    try:
-        import_module(driver)
-        return import_module(
-            "clusterling.storage.etcd.bulk"
-            if scheme.startswith("etcd")
-            else "clusterling.storage.postgres_bulk"
-        )
-    except ImportError as error:
-        raise StoreOpenError(
-            f"{scheme}:// needs the package {error.name}: pip install 'clusterling[{extra}]'"
-        ) from error
+    return load(scheme, "bulk")

@@ -5,15 +5,44 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
-from typing import Final
+from types import ModuleType
+from typing import Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from clusterling.storage.store import Store, StoreOpenError
 
-# For each scheme: its module, the driver that this imports when it opens, and the extra that brings it.
-_POSTGRES: Final = ("clusterling.storage.postgres", "asyncpg", "postgres")
-_ETCD: Final = ("clusterling.storage.etcd", "grpc", "etcd")
-BACKENDS: Final = {"postgres": _POSTGRES, "postgresql": _POSTGRES, "etcd": _ETCD, "etcds": _ETCD}
+
+class Kind(NamedTuple):
+    """A kind of store that is reached by a driver: the modules that have its backend and its whole-store tools, the
+    driver that they import, and the extra that brings it."""
+
+    backend: str
+    bulk: str
+    driver: str
+    extra: str
+
+
+_POSTGRES: Final = Kind(
+    "clusterling.storage.postgres", "clusterling.storage.postgres_bulk", "asyncpg", "postgres"
+)
+_ETCD: Final = Kind("clusterling.storage.etcd", "clusterling.storage.etcd.bulk", "grpc", "etcd")
+KINDS: Final = {"postgres": _POSTGRES, "postgresql": _POSTGRES, "etcd": _ETCD, "etcds": _ETCD}
+
+
+def load(scheme: str, part: Literal["backend", "bulk"]) -> ModuleType:
+    """That module of the kind of store a URL's scheme names. Raises StoreOpenError."""
+    kind = KINDS.get(scheme)
+    if kind is None:
+        raise StoreOpenError(
+            f"no store is known by the scheme {scheme!r}: there are sqlite, {', '.join(sorted(KINDS))}"
+        )
+    try:
+        import_module(kind.driver)
+        return import_module(getattr(kind, part))
+    except ImportError as error:
+        raise StoreOpenError(
+            f"{scheme}:// needs the package {error.name}: pip install 'clusterling[{kind.extra}]'"
+        ) from error
 
 
 @asynccontextmanager
@@ -40,17 +69,6 @@ async def open_store(url: str, *, password: str | None = None) -> AsyncIterator[
         async with sqlite.open(unquote(path)) as store:
             yield store
         return
-    if scheme not in BACKENDS:
-        raise StoreOpenError(
-            f"no store is known by the scheme {scheme!r}: there are sqlite, {', '.join(sorted(BACKENDS))}"
-        )
-    module, driver, extra = BACKENDS[scheme]
-    try:
-        import_module(driver)
-        backend = import_module(module)
-    except ImportError as error:
-        raise StoreOpenError(
-            f"{scheme}:// needs the package {error.name}: pip install 'clusterling[{extra}]'"
-        ) from error
+    backend = load(scheme, "backend")
     async with backend.open(url, password=password) as store:
         yield store
