@@ -293,6 +293,45 @@ async def test_a_step_back_is_one_epoch_however_many_see_it(tmp_path: Path, stac
         await stack.aclose()
 
 
+async def test_every_replica_counts_alike_after_a_restore_however_new_the_record_was_that_is_no_more(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    with had(tmp_path / "etcd") as server:
+        [member] = server.members
+        stores = [await stack.enter_async_context(etcd.open(server.url("twice"))) for _ in range(3)]
+        await put(stores[0], KEY, b"kept")
+        await asyncio.to_thread(member.kill)
+        shutil.copytree(member.directory / "data", tmp_path / "backup")
+        await asyncio.to_thread(member.restart)
+        epoch = (await stores[0].identity()).epoch
+        for _ in range(2):  # The second time, the epoch of the first is lost too.
+            for number in range(20):
+                lost = await put_patiently(stores[0], KEY, b"lost %d" % number)
+            # A drop is noted in the store's own record: its newest version is of the time that will be no more.
+            await put(stores[0], "gone/things/ns/a", b"")
+            await stores[0].drop("gone/")
+            for store in stores:
+                await fresh_patiently(store)
+            await asyncio.to_thread(member.kill)
+            shutil.rmtree(member.directory / "data")
+            shutil.copytree(tmp_path / "backup", member.directory / "data")
+            await asyncio.to_thread(member.restart)
+            for store in stores:
+                assert await fresh_patiently(store) > lost
+            entries = [await store.get(KEY) for store in stores]
+            assert entries[0] is not None and entries[0].revision > lost
+            assert entries == entries[:1] * 3
+            before, epochs = epoch, {(await store.identity()).epoch for store in stores}
+            epoch = max(epochs)
+            assert epochs == {epoch} and epoch > before
+            for store in stores:
+                page = await store.list("apps/")
+                async with store.watch("apps/", after=page.revision) as watch:
+                    newest = await put(store, KEY, b"new")
+                    assert (await anext(watch)).revision == newest
+        await stack.aclose()
+
+
 async def test_a_full_etcd_refuses_writes_and_goes_on_reading(tmp_path: Path, stack: AsyncExitStack) -> None:
     with had(tmp_path / "etcd", 1, f"--quota-backend-bytes={16 << 20}") as server:
         store = await stack.enter_async_context(etcd.open(server.url("full")))

@@ -597,7 +597,14 @@ class EtcdBackend:
         known = self._known
         newest = known.state.offset + known.seen
         offset = max(answer.state.offset, newest - answer.revision) + EPOCH_JUMP
-        raised = raised_epoch(answer.state, offset, answer.cluster, answer.revision)
+        # The backup may be older than epochs that were: none is given twice.
+        raised = raised_epoch(
+            answer.state,
+            max(answer.state.epoch, known.state.epoch) + 1,
+            offset,
+            answer.cluster,
+            answer.revision,
+        )
         response = await self._wire.write(state_request(self._layout, answer.state, raised))
         if not response.succeeded:
             raise Unavailable("the etcd store has gone back, and another replica sees to it")
@@ -651,9 +658,9 @@ def _committed(transaction: Transaction, state: State, mod_revision: int, start:
     return Committed(range(first, first + len(transaction.ops)))
 
 
-def raised_epoch(state: State, offset: int, cluster: int, revision: int) -> State:
+def raised_epoch(state: State, epoch: int, offset: int, cluster: int, revision: int) -> State:
     """The record of a new epoch. Nothing before it is history."""
-    raised = replace(state, epoch=state.epoch + 1, offset=offset, etcd=cluster)
+    raised = replace(state, epoch=epoch, offset=offset, etcd=cluster)
     return replace(raised, horizon=raised.revision(revision + 1, 0))
 
 
@@ -696,7 +703,7 @@ async def _opened(wire: Wire, layout: Layout) -> Answer:
             if state.etcd == cluster:
                 return Answer(response, revision, state, batch.kvs[0], found)
             # A copy, or a backup, in another etcd: nobody knows how much newer revisions were given out.
-            changed = raised_epoch(state, state.offset + COPY_JUMP, cluster, revision)
+            changed = raised_epoch(state, state.epoch + 1, state.offset + COPY_JUMP, cluster, revision)
         elif batch.kvs or own.kvs:
             raise StoreOpenError(f"{wire.address.shown} is damaged: restore it from a backup")
         else:

@@ -445,7 +445,8 @@ class Reads:
         state = State.decoded(kvs[0].value, kvs[0].mod_revision)
         if state.id != self._known.state.id:
             raise gone(self._wire)
-        if state.epoch != self._known.state.epoch and state.mod_revision < self._known.state.mod_revision:
+        # Only epochs tell which is older: a record that was restored has an older revision of etcd's than one that is lost.
+        if state.epoch < self._known.state.epoch:
             return replace(state, offset=self._known.state.offset)
         return state
 
