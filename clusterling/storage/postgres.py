@@ -532,7 +532,7 @@ class PostgresBackend:
         epoch, head = rows[0][0], int(rows[0][1])
         self._quiet = rows[0][2] is None
         if epoch != self._identity.epoch:
-            self._begin_anew(epoch, head)
+            await self._greet(db)
             return head
         if rows[0]["revision"] is None:
             if head > after and self._head == after:
@@ -600,9 +600,11 @@ class PostgresBackend:
                 f"{self._address.shown} was taken over by a newer version: this one must be replaced"
             )
         epoch, head = row["epoch"], row["head"]
-        if epoch == self._identity.epoch and not (head >= seen and await self._has(db, last)):
+        known = self._identity.epoch
+        # A backup may be older than epochs that were.
+        if epoch < known or (epoch == known and not (head >= seen and await self._has(db, last))):
             beyond = max(seen, head) + JUMP
-            await db.execute("SELECT raise_epoch($1, $2)", epoch, beyond, timeout=QUERY_S)
+            await db.execute("SELECT raise_epoch($1, $2, $3)", epoch, known, beyond, timeout=QUERY_S)
             row = await db.fetchrow(GREET, timeout=QUERY_S)
             assert row is not None, "the table has a row, always"
             epoch, head = row["epoch"], row["head"]

@@ -554,6 +554,34 @@ async def test_a_database_put_back_ends_watches_and_takes_up_beyond_what_was_see
         assert revision > lost
 
 
+async def test_a_database_put_back_twice_to_one_backup_gives_no_revision_and_no_epoch_twice(
+    own_server: PostgresServer, tmp_path: Path
+) -> None:
+    async with open_postgres(own_server.url) as one, open_postgres(own_server.url) as two:
+        await put(one, "apps/things/kept", b"kept")
+        own_server.stop()
+        own_server.copy_data(tmp_path / "backup")
+        await asyncio.to_thread(own_server.start)
+        await eventually(one.fresh)
+        for _ in range(2):
+            epoch = (await one.identity()).epoch
+            lost = await eventually(lambda: put(one, "apps/things/lost", b"lost"))
+            await eventually(two.fresh)
+            own_server.stop()
+            own_server.restore_data(tmp_path / "backup")
+            await asyncio.to_thread(own_server.start)
+            await eventually(two.fresh)
+            await eventually(one.fresh)
+            assert await one.identity() == await two.identity()
+            assert (await one.identity()).epoch == epoch + 1
+            assert one.head() > lost and two.head() > lost
+            assert await one.get("apps/things/lost") is None
+            async with two.watch("", after=two.head()) as watch:
+                revision = await put(one, "apps/things/new", b"")
+                assert revision > lost
+                assert [event.revision for event in await take(watch, 1)] == [revision]
+
+
 async def test_a_database_put_back_is_noticed_also_when_another_has_written_past_what_was_seen(
     own_server: PostgresServer, tmp_path: Path
 ) -> None:
@@ -720,7 +748,7 @@ async def test_an_epoch_begun_by_hand_after_a_restore_ends_what_was_seen_before(
         db = await postgres_links.connect(postgres_links.parse(postgres_url))
         try:
             async with store.watch("", after=seen) as watch:
-                await db.execute("SELECT raise_epoch(epoch, head + 1000000000) FROM clock")
+                await db.execute("SELECT raise_epoch(epoch, epoch, head + 1000000000) FROM clock")
                 await store.fresh()
                 with pytest.raises(Compacted):
                     watch.take()

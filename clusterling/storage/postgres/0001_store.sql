@@ -176,12 +176,13 @@ BEGIN
 END
 $$;
 
--- The store has gone back behind what a replica has seen of epoch `seen`: takes up beyond `beyond`, in a new epoch,
--- with no history, so that no revision ever means two things. Does nothing where another replica was first.
-CREATE FUNCTION raise_epoch(seen bigint, beyond bigint) RETURNS void LANGUAGE plpgsql AS $$
+-- The store, found in epoch `now_in`, has gone back behind what a replica has seen of epoch `seen`: takes up beyond
+-- `beyond`, in an epoch that never was, with no history, so that no revision ever means two things. Does nothing where
+-- another replica was first.
+CREATE FUNCTION raise_epoch(now_in bigint, seen bigint, beyond bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE clock SET epoch = epoch + 1, head = greatest(head, beyond), horizon = greatest(head, beyond)
-    WHERE epoch = seen;
+    UPDATE clock SET epoch = greatest(epoch, seen) + 1, head = greatest(head, beyond), horizon = greatest(head, beyond)
+    WHERE epoch = now_in;
 END
 $$;
 
