@@ -27,20 +27,16 @@ KNOWN_TEXT_MAX: Final = 64
 
 def compile_check(node: Node) -> Check | None:
     """None where any value is valid."""
-    if "check" in node.compiled:
-        done: Check | None = node.compiled["check"]
-        return done
 
     def later(value: object) -> bool:
         run: Check | None = node.compiled["check"]
         return run is None or run(value)
 
-    node.compiled["check"] = later
-    made = _check_of(node)
-    if made is not None and node.in_branch:
-        made = metered(made)
-    node.compiled["check"] = made
-    return made
+    def make() -> Check | None:
+        made = _check_of(node)
+        return metered(made) if made is not None and node.in_branch else made
+
+    return node.derived("check", make, later)
 
 
 def _check_of(node: Node) -> Check | None:

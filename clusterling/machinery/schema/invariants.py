@@ -32,17 +32,20 @@ def compile_walk(
     node: Node, key: str, marked: Callable[[Node], bool], visit: Visit[Found]
 ) -> Walk[Found] | None:
     """A walker to all places below `node` that are `marked`; None where there are none."""
-    if key in node.compiled:
-        known: Walk[Found] | None = node.compiled[key]
-        return known
 
     def later(value: object, path: str, found: list[Found]) -> None:
         run: Walk[Found] | None = node.compiled[key]
         if run is not None:
             run(value, path, found)
 
+    def make() -> Walk[Found] | None:
+        return _walk_of(node, key, marked, visit)
+
     # A definition that recurs is walked, so that nothing marked further down is missed.
-    node.compiled[key] = later
+    return node.derived(key, make, later)
+
+
+def _walk_of(node: Node, key: str, marked: Callable[[Node], bool], visit: Visit[Found]) -> Walk[Found] | None:
     children = {}
     for name, child in node.properties.items():
         below = compile_walk(child, key, marked, visit)
@@ -52,7 +55,6 @@ def compile_walk(
     walk_item = None if node.items is None else compile_walk(node.items, key, marked, visit)
     here = marked(node)
     if not here and not children and beyond is None and walk_item is None:
-        node.compiled[key] = None
         return None
     known_names = node.properties
 
@@ -71,7 +73,6 @@ def compile_walk(
             for at, item in enumerate(value):
                 walk_item(item, f"{path}[{at}]", found)
 
-    node.compiled[key] = walk
     return walk
 
 

@@ -6,8 +6,8 @@ A schema comes from a tenant (a CRD) or from upstream's published OpenAPI (built
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 from clusterling.machinery.meta import Object
 from clusterling.machinery.schema.formats import format_is_known
@@ -16,6 +16,8 @@ DEPTH_MAX: Final = 200  # Objects are no deeper, so no schema needs to be.
 NODES_MAX: Final = 100_000
 _REF_PREFIX: Final = "#/components/schemas/"
 META_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata"})
+
+_T = TypeVar("_T")
 
 
 class SchemaError(ValueError):
@@ -141,6 +143,17 @@ class Node:
     @property
     def forbids_additional(self) -> bool:
         return self.source.get("additionalProperties") is False
+
+    def derived(self, what: str, make: Callable[[], _T], later: object) -> _T:
+        """What `make` makes of this node, made once.
+
+        A recursive definition meets itself while it is made and gets `later`, which looks it up in `compiled` when it runs.
+        """
+        if what not in self.compiled:
+            self.compiled[what] = later
+            self.compiled[what] = make()
+        made: _T = self.compiled[what]
+        return made
 
     def branches(self, keyword: str) -> list[Node]:
         """The schemas of `allOf`, `anyOf` or `oneOf`."""

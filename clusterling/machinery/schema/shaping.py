@@ -52,22 +52,18 @@ def compile_default(node: Node, *, skip: frozenset[str] = frozenset()) -> Defaul
     (upstream runs the two passes one after the other; on one level at a time the outcome is the same).
     `skip` names properties of this level that are left alone.
     """
-    if not skip and "default" in node.compiled:
-        done: Default | None = node.compiled["default"]
-        return done
-    if not skip:
-        # A recursive definition meets itself here: what it finds is looked up when it runs.
-        node.compiled["default"] = lambda value: _run_default(node, value)
-    made = _default_of(node, skip)
-    if not skip:
-        node.compiled["default"] = made
-    return made
+    if skip:
+        return _default_of(node, skip)
 
+    def later(value: object) -> None:
+        run: Default | None = node.compiled["default"]
+        if run is not None:
+            run(value)
 
-def _run_default(node: Node, value: object) -> None:
-    run: Default | None = node.compiled["default"]
-    if run is not None:
-        run(value)
+    def make() -> Default | None:
+        return _default_of(node, skip)
+
+    return node.derived("default", make, later)
 
 
 def _default_of(node: Node, skip: frozenset[str]) -> Default | None:
@@ -190,18 +186,16 @@ def _prune_all(value: object, place: Place, unknown: list[str]) -> None:
 
 def compile_prune(node: Node) -> Prune | None:
     """Removes fields that the schema does not know, adding their paths to a list; None where all stay."""
-    if "prune" in node.compiled:
-        done: Prune | None = node.compiled["prune"]
-        return done
 
     def later(value: object, place: Place, unknown: list[str]) -> None:
         run: Prune | None = node.compiled["prune"]
         if run is not None:
             run(value, place, unknown)
 
-    node.compiled["prune"] = later
-    made = node.compiled["prune"] = _preserving(node) if node.preserve else _pruning(node)
-    return made
+    def make() -> Prune | None:
+        return _preserving(node) if node.preserve else _pruning(node)
+
+    return node.derived("prune", make, later)
 
 
 def _known_fields(node: Node) -> dict[str, Prune | None]:

@@ -27,21 +27,17 @@ def compile_fits(node: Node, *, skip: frozenset[str] = frozenset()) -> Check:
 
     `skip` names properties of this level that are not looked at.
     """
-    if not skip and "fits" in node.compiled:
-        done: Check = node.compiled["fits"]
-        return done
-    if not skip:
-        # A recursive definition meets itself here: what it finds is looked up when it runs.
-        node.compiled["fits"] = lambda value: _run_fits(node, value)
-    made = _fits_of(node, skip)
-    if not skip:
-        node.compiled["fits"] = made
-    return made
+    if skip:
+        return _fits_of(node, skip)
 
+    def later(value: object) -> bool:
+        fits: Check = node.compiled["fits"]
+        return fits(value)
 
-def _run_fits(node: Node, value: object) -> bool:
-    fits: Check = node.compiled["fits"]
-    return fits(value)
+    def make() -> Check:
+        return _fits_of(node, skip)
+
+    return node.derived("fits", make, later)
 
 
 def _fits_of(node: Node, skip: frozenset[str]) -> Check:
