@@ -395,20 +395,16 @@ class _Connection(asyncio.Protocol):
             turns -= 1
             self._current = incoming = self._queue.popleft()
             work = self._exchange(incoming)
-            if self._in_task:
-                try:
-                    waits_for = work.send(None)
-                except StopIteration:
-                    continue
-            else:
-                task = self.task
-                _enter_task(self._loop, task)
-                try:
-                    waits_for = work.send(None)
-                except StopIteration:
-                    continue
-                finally:
-                    _leave_task(self._loop, task)
+            enters = not self._in_task
+            if enters:
+                _enter_task(self._loop, self.task)
+            try:
+                waits_for = work.send(None)
+            except StopIteration:
+                continue
+            finally:
+                if enters:
+                    _leave_task(self._loop, self.task)
             self._begun = Begun(work, waits_for)
             self._wake()
 
@@ -581,15 +577,13 @@ def _peer_of(transport: asyncio.Transport) -> Peer:
 _NAMES: Final[dict[bytes, str]] = {
     spelled.encode(): name
     for name in (
-        *(
-            "accept",
-            "accept-encoding",
-            "authorization",
-            "connection",
-            "content-length",
-            "content-type",
-            "host",
-        ),
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
         "user-agent",
     )
     for spelled in (name, name.title())
