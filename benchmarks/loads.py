@@ -11,6 +11,7 @@ import secrets
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,10 @@ class Generator:
         return max(1, round(wanted * self.scale))
 
 
+# Runs operations with so many in flight; results by measure.
+_Once = Callable[[Generator, Target, int], list[tuple[str, dict[str, Any]]]]
+
+
 def _figure(runs: list[dict[str, Any]]) -> Figure:
     def median(key: str) -> float:
         return float(statistics.median(run[key] for run in runs))
@@ -103,22 +108,21 @@ def verbs(generator: Generator, target: Target) -> dict[str, Figure]:
         generator.ask(target, "setup", ns=namespace)
     for kind in ("configmap", "widget"):
         generator.ask(target, "seed", kind=kind, ns="bench500", c=8, n=500)
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for _ in range(generator.reps):
-        for in_flight in IN_FLIGHT:
-            _progress(f"get, list, create, patch, delete, {in_flight} in flight")
-            for measure, result in _verbs_once(generator, target, in_flight):
-                runs.setdefault(f"{measure}@{in_flight}", []).append(result)
-    return {key: _figure(found) for key, found in runs.items()}
+    return _measured(generator, target, "get, list, create, patch, delete", _verbs_once)
 
 
 def reads(generator: Generator, target: Target) -> dict[str, Figure]:
     """GET and LIST alone, of what `verbs` has left in its namespace; keys as there."""
+    return _measured(generator, target, "get, list", _reads_once)
+
+
+def _measured(generator: Generator, target: Target, what: str, once: _Once) -> dict[str, Figure]:
+    """All repetitions, at each number in flight."""
     runs: dict[str, list[dict[str, Any]]] = {}
     for _ in range(generator.reps):
         for in_flight in IN_FLIGHT:
-            _progress(f"get, list, {in_flight} in flight")
-            for measure, result in _reads_once(generator, target, in_flight):
+            _progress(f"{what}, {in_flight} in flight")
+            for measure, result in once(generator, target, in_flight):
                 runs.setdefault(f"{measure}@{in_flight}", []).append(result)
     return {key: _figure(found) for key, found in runs.items()}
 
