@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -61,23 +61,13 @@ def config_map(name: str, **data: str) -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[postgres_server.PostgresServer]:
-    try:
-        with postgres_server.running() as server:
-            yield server
-    except postgres_server.NoPostgres as reason:
-        pytest.skip(str(reason))
-
-
 @pytest.fixture
 async def replicas(
-    database: postgres_server.PostgresServer, request: pytest.FixtureRequest
+    postgres_url: str,
 ) -> AsyncIterator[tuple[ApiServer, ApiServer]]:
     """Two servers that start at the same time; one of them does what controllers do."""
-    url = f"{database.url}&schema=t{abs(hash(request.node.name)) % 10**9}"
     async with AsyncExitStack() as stack:
-        stores = [await stack.enter_async_context(postgres.open(url)) for _ in range(2)]
+        stores = [await stack.enter_async_context(postgres.open(postgres_url)) for _ in range(2)]
         servers = [ApiServer(store) for store in stores]
         await asyncio.gather(*(stack.enter_async_context(server.running()) for server in servers))
         yield servers[0], servers[1]
