@@ -259,6 +259,36 @@ async def test_more_conditions_than_etcd_takes_at_once_still_hold_together(repli
         await two.write([Op(key, b"three") for key in keys], guards)
 
 
+@pytest.mark.parametrize("refused", [0, 1, 3])
+async def test_of_many_writes_at_once_those_that_may_not_happen_are_refused_alone(
+    replicas: Sequence[Store], refused: int
+) -> None:
+    store = replicas[0]
+    guard = Guard("ground/", await put(store, "ground/", b""))
+    gone = Guard("ground/", guard.revision + 1)
+    keys = [f"apps/{number}" for number in range(100)]
+    before = dict(zip(keys, await asyncio.gather(*(put(store, key, b"1") for key in keys)), strict=True))
+    wrong = {keys[17]: RevisionConflict, keys[71]: GuardFailed, keys[99]: RevisionConflict}
+    wrong = dict(list(wrong.items())[:refused])
+    results = await asyncio.gather(
+        *(
+            store.write(
+                [Op(key, b"2", before[key] + (wrong.get(key) is RevisionConflict))],
+                [gone if wrong.get(key) is GuardFailed else guard],
+            )
+            for key in keys
+        ),
+        return_exceptions=True,
+    )
+    assert {key: type(found) for key, found in zip(keys, results, strict=True) if key in wrong} == wrong
+    now = {entry.key: entry.revision for entry in (await replicas[1].list("apps/")).entries}
+    expected = {
+        key: before[key] if isinstance(found, BaseException) else found[0]
+        for key, found in zip(keys, results, strict=True)
+    }
+    assert now == expected
+
+
 async def test_a_revision_beside_the_true_one_is_refused(replicas: Sequence[Store]) -> None:
     """Writes of one batch share etcd's revision; whoever names a neighbour's has not seen this key."""
     store = replicas[0]

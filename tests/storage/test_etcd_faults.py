@@ -127,12 +127,11 @@ async def test_what_was_refused_in_a_batch_whose_answer_was_lost_is_still_refuse
 ) -> None:
     store, proxy, direct = behind
     taken = await put(store, f"{KEY}-taken", b"")
+    refused = [Op(f"{KEY}-taken", b"", ABSENT), Op(f"{KEY}-absent", b"", taken)]
+    # After one that is refused, batches are not tried as a whole first.
+    await asyncio.gather(*(store.write([op]) for op in refused), return_exceptions=True)
     proxy.answering = False
-    ops = [
-        Op(f"{KEY}-taken", b"", ABSENT),
-        Op(f"{KEY}-new", b"v", ABSENT),
-        Op(f"{KEY}-absent", b"", taken),
-    ]
+    ops = [refused[0], Op(f"{KEY}-new", b"v", ABSENT), refused[1]]
     writing = asyncio.gather(*(store.write([op]) for op in ops), return_exceptions=True)
     await there(direct, f"{KEY}-new", b"v")
     proxy.answering = True

@@ -80,6 +80,7 @@ class EtcdBackend:
         self._writer = layout.writer(secrets.token_hex(8))
         self._writer_mod = 0
         self._unsettled: bytes | None = None
+        self._together = True  # Until a batch has a write that is refused, and after one that has none.
         self._sink: Sink = lambda _events, _revision: None
         self._lost: Lost = lambda _revision: None
         self._recent: OrderedDict[int, frozenset[int]] = OrderedDict()  # Revisions told, by etcd's.
@@ -146,7 +147,8 @@ class EtcdBackend:
             return [await self._commit_exactly(part[0])]
         for _ in range(ATTEMPTS_MAX):
             footing = await self._footing()
-            batch = writing.batch(self._layout, footing, part)
+            together = len(part) > 1 and self._together
+            batch = (writing.together if together else writing.apart)(self._layout, footing, part)
             sent = await self._send(batch)
             if sent is None:
                 continue
@@ -157,13 +159,20 @@ class EtcdBackend:
                     for transaction, start in zip(part, batch.starts, strict=True)
                 ]
             if not response.succeeded:
-                await self._regain(footing, response)
+                if together and footing.holds(response):
+                    self._together = False
+                else:
+                    await self._regain(footing, response)
                 continue
+            if together:
+                await self._written(footing, mod_revision)
+                return [
+                    _committed(transaction, footing.state, mod_revision, start)
+                    for transaction, start in zip(part, batch.starts, strict=True)
+                ]
             nested = [answer.response_txn for answer in response.responses[-len(part) :]]
             if any(answer.succeeded for answer in nested) or len(part) > 1:
-                self._writer_mod = mod_revision
-                await self._arrived(mod_revision)
-                self._same_epoch(footing)
+                await self._written(footing, mod_revision)
             outcomes: list[Committed | StorageError] = []
             for transaction, answer, start, asked in zip(
                 part, nested, batch.starts, batch.questions, strict=True
@@ -175,6 +184,7 @@ class EtcdBackend:
                     self._layout, footing.state, transaction, asked, writing.mods_found(answer)
                 )
                 outcomes.append(refused or await self._commit_exactly(transaction))
+            self._together = all(answer.succeeded for answer in nested)
             return outcomes
         raise Unavailable("the etcd store changes too fast to write to")
 
@@ -199,15 +209,16 @@ class EtcdBackend:
                 continue
             mod_revision, response = sent
             if response is None or response.succeeded:
-                self._writer_mod = mod_revision
-                await self._arrived(mod_revision)
-                self._same_epoch(footing)
+                await self._written(footing, mod_revision)
                 return _committed(transaction, footing.state, mod_revision, 0)
             await self._regain(footing, response)
         raise Unavailable("the etcd store changes too fast for a large write")
 
-    def _same_epoch(self, footing: Footing) -> None:
-        """Raises UnknownOutcome where a new epoch has begun since: what was written has another revision there."""
+    async def _written(self, footing: Footing, mod_revision: int) -> None:
+        """Returns when the watch has brought the batch. Raises UnknownOutcome where that was in a new epoch, in which what
+        was written has another revision."""
+        self._writer_mod = mod_revision
+        await self._arrived(mod_revision)
         if self._known.state.epoch != footing.state.epoch:
             raise UnknownOutcome("written while the etcd store was found to have gone back")
 

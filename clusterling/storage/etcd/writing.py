@@ -1,16 +1,19 @@
 """Batches of writes as etcd transactions.
 
-Every transaction of a batch is a nested one of its own, with its own comparisons, so one that is refused fails none of
-its neighbours; the outer one holds what all depend on (`Footing`). etcd allows 128 operations along any path of
-nesting, and counts a level as the larger of its comparisons and operations: `groups` cuts batches to that, `_spread`
-long lists of operations. What has more comparisons than that is done on sight of the whole batch record instead
-(`EtcdBackend._commit_exactly`).
+A batch is tried `together` first: one list of comparisons, in which what several writes depend on (their namespace, their
+cluster) stands once, and one list of changes; a third of the work of the other way, here and in etcd. Where any
+comparison fails nothing happens, and the batch is done `apart`: every transaction is a nested one with its own
+comparisons, so one that is refused fails none of its neighbours. Both hold what all depend on (`Footing`).
+
+etcd allows 128 operations along any path of nesting, and counts a level as the larger of its comparisons and
+operations: `groups` cuts batches to that, `_spread` long lists of operations. What has more comparisons than that is
+done on sight of the whole batch record instead (`EtcdBackend._commit_exactly`).
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,10 +22,11 @@ import orjson
 from clusterling.storage.backend import Drops, Transaction, refusal
 from clusterling.storage.etcd.layout import BatchRecord, Layout, State, bounds, index_of, wrapped
 from clusterling.storage.etcd.wire import rpc
-from clusterling.storage.store import ABSENT, Op, StorageError
+from clusterling.storage.store import ABSENT, Guard, Op, StorageError
 
 PATH_OPS_MAX: Final = 128  # etcd's --max-txn-ops.
 FOOTING: Final = 3
+RECORD: Final = 2  # What every batch writes of its own.
 SPREAD: Final = 20  # Operations in each part of a list that is too long for one level.
 
 _COMPARE: Final = rpc.Compare
@@ -52,6 +56,11 @@ class Footing:
         """What to ask when it was not so; `answers` are in this order."""
         return [get(layout.state), get(self.writer), get(layout.batch)]
 
+    def holds(self, response: Any) -> bool:
+        """Whether it was so after all, by the answers: then it was a comparison of a write's own that failed."""
+        own, writer, batch = (_mod_of(answer.response_range.kvs) for answer in response.responses)
+        return own == self.state.mod_revision and writer == self.writer_mod and batch >= self.seen
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -60,7 +69,7 @@ class Batch:
     request: Any
     name: bytes
     starts: Sequence[int]  # The index of each transaction's first op.
-    questions: Sequence[Sequence[str]]  # The keys asked about where the transaction is refused.
+    questions: Sequence[Sequence[str]] = ()  # Apart: the keys asked about where the transaction is refused.
 
 
 def get(key: bytes, *, keys_only: bool = False, revision: int = 0) -> Any:
@@ -93,19 +102,55 @@ def _value(key: bytes, result: int, value: bytes) -> Any:
 
 
 def groups(transactions: Sequence[Transaction]) -> Iterator[Sequence[int]]:
-    """The transactions' positions, in order, in groups that fit one etcd transaction each."""
+    """The transactions' positions, in order, in groups that fit one etcd transaction each, together and apart."""
     group: list[int] = []
-    deepest = 0
+    room = _Room()
     for position, transaction in enumerate(transactions):
-        weight = _weight(transaction)
-        deeper = max(deepest, weight)
-        if group and len(group) + 1 + 2 + deeper > PATH_OPS_MAX:
+        if not room.takes(transaction) and group:
             yield group
-            group, deeper = [], weight
+            group, room = [], _Room()
+            room.takes(transaction)
         group.append(position)
-        deepest = deeper
     if group:
         yield group
+
+
+class _Room:
+    """What a group of transactions takes of etcd's bound."""
+
+    def __init__(self) -> None:
+        self._guards: set[Guard] = set()
+        self._comparisons = FOOTING
+        self._operations = RECORD
+        self._count = 0
+        self._deepest = 0
+
+    def takes(self, transaction: Transaction) -> bool:
+        """Counts it in, and says whether all of them fit."""
+        ops, guards = transaction.ops, self._guards
+        comparisons = 0
+        for guard in transaction.guards:
+            if guard not in guards:
+                guards.add(guard)
+                comparisons += _comparisons_at(guard.revision)
+        for op in ops:
+            if op.expected is not None:
+                comparisons += _comparisons_at(op.expected)
+            if op.value is None:
+                comparisons += 1
+        self._comparisons += comparisons
+        self._operations += len(ops)
+        if any(op.expires_at is not None for op in ops):
+            self._operations += len(ops)
+        self._count += 1
+        self._deepest = max(self._deepest, _weight(transaction))
+        apart = RECORD + self._count + self._deepest
+        return max(self._comparisons, self._operations, apart) <= PATH_OPS_MAX
+
+
+def _comparisons_at(revision: int) -> int:
+    """As many as `_at` makes, at most."""
+    return 1 if revision == ABSENT else 3
 
 
 def _weight(transaction: Transaction) -> int:
@@ -117,7 +162,7 @@ def _weight(transaction: Transaction) -> int:
             expected.append(op.expected)
         if op.value is None:
             comparisons += 1
-    comparisons += sum(1 if revision == ABSENT else 3 for revision in expected)
+    comparisons += sum(map(_comparisons_at, expected))
     operations = len(transaction.ops) + len({op.expires_at for op in transaction.ops}) + 2
     if max(operations, len(expected)) <= SPREAD:
         return max(comparisons, operations)
@@ -129,8 +174,46 @@ def fits(transaction: Transaction) -> bool:
     return _weight(transaction) + FOOTING <= PATH_OPS_MAX
 
 
-def batch(layout: Layout, footing: Footing, transactions: Sequence[Transaction]) -> Batch:
-    """The transactions as one request; more than one fit (`groups`)."""
+def together(layout: Layout, footing: Footing, transactions: Sequence[Transaction]) -> Batch:
+    """The transactions as one request that does all of them or nothing; they fit (`groups`)."""
+    name = secrets.token_bytes(8)
+    state, drops = footing.state, footing.state.dropping()
+    # Parts are made in place: copying them into place costs more than all the rest.
+    request = rpc.TxnRequest(compare=footing.comparisons(layout), failure=footing.questions(layout))
+    compare, success = request.compare, request.success
+    record = success.add().request_put
+    success.append(put(footing.writer, name))
+    starts: list[int] = []
+    deletes: dict[str, int] = {}
+    guards: set[Guard] = set()
+    expiring: dict[int, list[str]] = {}
+    index = 0
+    for transaction in transactions:
+        starts.append(index)
+        for guard in transaction.guards:
+            if guard not in guards:
+                guards.add(guard)
+                compare.extend(_at(layout, state, drops, guard.key, guard.revision))
+        for op in transaction.ops:
+            compare.extend(_conditions(layout, state, drops, op))
+            if op.value is None:
+                deletes[op.key] = index
+                success.add().request_delete_range.key = layout.key(op.key)
+            else:
+                made = success.add().request_put
+                made.key = layout.key(op.key)
+                made.value = wrapped(op.value, index, op.expires_at)
+                if op.expires_at is not None:
+                    expiring.setdefault(op.expires_at, []).append(op.key)
+            index += 1
+    success.extend(_filed(layout, expiring, f"{name.hex()}-00"))
+    record.key = layout.batch
+    record.value = BatchRecord(name.hex(), index, deletes).encoded()
+    return Batch(request, name, starts)
+
+
+def apart(layout: Layout, footing: Footing, transactions: Sequence[Transaction]) -> Batch:
+    """The transactions as one request that does those of them that may happen; they fit (`groups`)."""
     name = secrets.token_bytes(8)
     drops = footing.state.dropping()
     starts: list[int] = []
@@ -201,9 +284,13 @@ def changes(layout: Layout, ops: Sequence[Op], start: int, name: str) -> list[An
         operations.append(put(key, wrapped(op.value, index, op.expires_at)))
         if op.expires_at is not None:
             expiring.setdefault(op.expires_at, []).append(op.key)
-    for at, keys in expiring.items():
-        operations.append(put(layout.expiry(at, f"{name}-{start:02x}"), orjson.dumps(keys)))
+    operations += _filed(layout, expiring, f"{name}-{start:02x}")
     return operations
+
+
+def _filed(layout: Layout, expiring: Mapping[int, Sequence[str]], name: str) -> Iterator[Any]:
+    for at, keys in expiring.items():
+        yield put(layout.expiry(at, name), orjson.dumps(keys))
 
 
 def conditions(layout: Layout, state: State, transaction: Transaction) -> Sequence[Any]:
@@ -220,13 +307,18 @@ def _comparisons(
         asked[guard.key] = None
         comparisons += _at(layout, state, drops, guard.key, guard.revision)
     for op in transaction.ops:
-        if op.expected is not None:
+        if op.expected is not None or op.value is None:
             asked[op.key] = None
-            comparisons += _at(layout, state, drops, op.key, op.expected)
-        if op.value is None and (op.expected is None or op.expected == ABSENT):
-            asked[op.key] = None
-            comparisons.append(_mod(layout.key(op.key), _GREATER, _floor(drops, op.key)))
+            comparisons += _conditions(layout, state, drops, op)
     return comparisons, list(asked)
+
+
+def _conditions(layout: Layout, state: State, drops: Drops, op: Op) -> Iterator[Any]:
+    """What holds where the op may happen, its guards apart."""
+    if op.expected is not None:
+        yield from _at(layout, state, drops, op.key, op.expected)
+    if op.value is None and not op.expected:
+        yield _mod(layout.key(op.key), _GREATER, _floor(drops, op.key))
 
 
 def _at(layout: Layout, state: State, drops: Drops, key: str, revision: int) -> Iterator[Any]:
@@ -264,6 +356,11 @@ def _spread(operations: Sequence[Any]) -> Sequence[Any]:
     return [
         _nested((), operations[start : start + SPREAD], ()) for start in range(0, len(operations), SPREAD)
     ]
+
+
+def _mod_of(kvs: Any) -> int:
+    """etcd's revision of the one key asked for; 0 where it is not there."""
+    return kvs[0].mod_revision if kvs else 0
 
 
 def mods_found(response: Any) -> dict[bytes, int]:
