@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 _POSTGRES: Final = Kind(
     "clusterling.storage.postgres", "clusterling.storage.postgres_bulk", "asyncpg", "postgres"
 )
-_ETCD: Final = Kind("clusterling.storage.etcd", "clusterling.storage.etcd.bulk", "grpc", "etcd")
+_ETCD: Final = Kind("clusterling.storage.etcd", "clusterling.storage.etcd.bulk", "hpack", "etcd")
 KINDS: Final = {"postgres": _POSTGRES, "postgresql": _POSTGRES, "etcd": _ETCD, "etcds": _ETCD}
 
 

@@ -14,7 +14,8 @@ from clusterling.storage import bulk
 from clusterling.storage.bulk import Finding
 from clusterling.storage.etcd import writing
 from clusterling.storage.etcd.layout import Layout, State, wrapped
-from clusterling.storage.etcd.wire import Address, Wire, rpc
+from clusterling.storage.etcd.messages import rpc
+from clusterling.storage.etcd.wire import Address, Wire
 from clusterling.storage.opening import open_store
 from clusterling.storage.postgres_links import connect, parse
 from clusterling.storage.store import Op, Store

@@ -27,8 +27,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-import grpc.aio
-
 from clusterling.storage.backend import Committed, Lost, Sink, Transaction, refusal
 from clusterling.storage.etcd import writing
 from clusterling.storage.etcd.following import Decoder, Step, watch_request
@@ -37,8 +35,9 @@ from clusterling.storage.etcd.layout import (
     Layout,
     State,
 )
+from clusterling.storage.etcd.messages import rpc
 from clusterling.storage.etcd.reading import Answer, Known, Reads, head_request, hidden
-from clusterling.storage.etcd.wire import Address, Denied, Full, NotSent, Unsure, Wire, rpc, told
+from clusterling.storage.etcd.wire import Address, Denied, Full, NotSent, Unsure, Wire
 from clusterling.storage.etcd.writing import Footing
 from clusterling.storage.store import (
     ABSENT,
@@ -507,10 +506,7 @@ class EtcdBackend:
     # Following.
 
     async def _follow(self) -> None:
-        """Keeps watching until cancelled. Each watch is a task of its own: cancelling that is what always ends it.
-
-        (A gRPC stream that is cancelled before it has been sent leaves whoever waits for it waiting.)
-        """
+        """Keeps watching until cancelled. Each watch is a task of its own: cancelling that is what always ends it."""
         pause = 0.0
         while True:
             before = self._known.seen
@@ -523,9 +519,7 @@ class EtcdBackend:
                 listening.cancel()
                 await asyncio.wait({listening})
             error = None if listening.cancelled() else listening.exception()
-            if isinstance(error, grpc.aio.AioRpcError):
-                logger.warning("etcd-watch-broken error=%s", told(error))
-            elif isinstance(error, StorageError | Unsure):
+            if isinstance(error, StorageError | Unsure):
                 logger.warning("etcd-watch-later error=%s", error)
             elif error is not None:
                 logger.warning("etcd-watch-broken error=%r", error)
@@ -535,12 +529,11 @@ class EtcdBackend:
     async def _listen(self) -> None:
         """Watches from where the last watch ended until something breaks."""
         await self._compare()
-        stream = self._wire.watch()
+        watch = await self._wire.watch(watch_request(self._layout, self._known.seen + 1))
         self._streaming = True
         try:
             decoder = Decoder(self._layout, self._known.state)
-            await stream.write(watch_request(self._layout, self._known.seen + 1))
-            while (response := await stream.read()) is not grpc.aio.EOF:
+            while (response := await watch.read()) is not None:
                 if response.compact_revision:
                     await self._leap()
                     return
@@ -550,8 +543,8 @@ class EtcdBackend:
                 self._take([*decoder.feed(response)])
         finally:
             self._streaming = False
-            stream.cancel()
-            self._wire.broken(stream)
+            watch.cancel()
+            self._wire.broken(watch)
 
     def _take(self, steps: Sequence[Step]) -> None:
         """Tells what happened."""

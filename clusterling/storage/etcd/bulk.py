@@ -38,8 +38,9 @@ from clusterling.storage.etcd.layout import (
     unwrapped,
     wrapped,
 )
+from clusterling.storage.etcd.messages import rpc
 from clusterling.storage.etcd.reading import head_request, hidden
-from clusterling.storage.etcd.wire import Address, NotSent, Unsure, Wire, rpc
+from clusterling.storage.etcd.wire import Address, NotSent, Unsure, Wire
 from clusterling.storage.store import Compacted, Identity, Op, StorageError, StoreOpenError, Unavailable
 
 STEP_OPERATIONS: Final = 120  # Of etcd's 128, with those that each step has of its own.

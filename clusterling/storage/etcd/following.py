@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterling.storage.etcd.layout import BatchRecord, Layout, State, unwrapped
-from clusterling.storage.etcd.wire import rpc
+from clusterling.storage.etcd.messages import rpc
 from clusterling.storage.store import Compacted, Entry, Event
 
 _PUT = 0

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import grpc.aio
 import orjson
 
 from clusterling.storage.backend import Drops
@@ -28,7 +27,8 @@ from clusterling.storage.etcd.layout import (
     index_of,
     unwrapped,
 )
-from clusterling.storage.etcd.wire import Future, Unsure, Wire, rpc, told
+from clusterling.storage.etcd.messages import rpc
+from clusterling.storage.etcd.wire import Future, Unsure, Wire
 from clusterling.storage.store import (
     Compacted,
     Entry,
@@ -155,11 +155,10 @@ class Reads:
         start = mod_revision + 1 if index_of(after) == INDEX_MAX else mod_revision
         decoder = Decoder(self._layout, await self.record(mod_revision))
         found: list[Event] = []
-        stream = self._wire.watch()
+        watch = await self._wire.watch(watch_request(self._layout, start))
         try:
-            await stream.write(watch_request(self._layout, start))
-            async with asyncio.timeout(60):
-                while (response := await stream.read()) is not grpc.aio.EOF:
+            async with asyncio.timeout(HISTORY_S):
+                while (response := await watch.read()) is not None:
                     if response.compact_revision:
                         raise Compacted(after)
                     if response.canceled:
@@ -175,14 +174,10 @@ class Reads:
                         if step.revision >= through:
                             return found
             raise Unavailable("etcd ended the watch")
-        except grpc.aio.AioRpcError as error:
-            raise Unavailable(f"etcd: {told(error)}") from error
-        except asyncio.InvalidStateError as error:
-            raise Unavailable(f"etcd: {error}") from error
         except TimeoutError as error:
             raise Unavailable("etcd does not tell its history") from error
         finally:
-            stream.cancel()
+            watch.cancel()
 
     async def fresh(self) -> int:
         """One read serves all who asked before it began; it begins when the one before has ended."""

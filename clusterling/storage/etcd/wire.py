@@ -1,9 +1,9 @@
-"""Calls to etcd over channels of our own, one for each endpoint; of etcd3aio only the messages are used.
+"""Calls to etcd over channels of our own, one for each endpoint.
 
 One endpoint is used at a time, the next one after a failure. A read is repeated until its time is up. A write is
 never repeated here: `write` tells apart what etcd refused, what never left this machine, and what nobody knows.
 
-Rules of this file: gRPC's errors leave it only as StorageErrors, or as `Unsure`.
+Rules of this file: gRPC's errors leave it only as StorageErrors, or as `Unsure`; so does what is no message of etcd's.
 """
 
 from __future__ import annotations
@@ -13,41 +13,22 @@ import logging
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
-import grpc
-import grpc.aio
-from etcd3aio import _protobuf
+from google.protobuf.message import DecodeError
 
-from clusterling.storage.etcd.asking import Asker
+from clusterling.storage.etcd.calls import Answers, CallFailed, Channel, Code
+from clusterling.storage.etcd.messages import rpc
 from clusterling.storage.store import Compacted, StorageError, StoreOpenError, TooLarge, Unavailable
 
 logger = logging.getLogger(__name__)
 
-rpc: Final[Any] = _protobuf.rpc_pb2  # type: ignore[attr-defined]
-
 CALL_S: Final = 3.0  # One attempt.
 READ_S: Final = 8.0  # All attempts of a read.
 PORT: Final = 2379
-RANGE: Final = "/etcdserverpb.KV/Range"
 DEFAULT_ROOT: Final = "/clusterling/"
-
-_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", -1),  # Pages bound answers; a watch may get what was written at once.
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.keepalive_time_ms", 10_000),  # etcd takes more than one ping in 5 s for an attack.
-    ("grpc.keepalive_timeout_ms", 4_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-)
 
 # https://github.com/etcd-io/etcd/blob/main/api/v3rpc/rpctypes/error.go
 _COMPACTED: Final = "required revision has been compacted"
@@ -55,7 +36,6 @@ _FUTURE: Final = "required revision is a future revision"
 _NO_SPACE: Final = "database space exceeded"
 _TOO_LARGE: Final = "request is too large"
 _TOKEN: Final = ("invalid auth token", "revision in header is old", "user name is empty")
-_NOT_SENT: Final = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
 _NOT_DONE: Final = ("no leader", "too many requests", "not capable")
 
 
@@ -147,13 +127,18 @@ def _with_port(host: str) -> str:
     return host if bare.isdigit() and not host.endswith("]") and host != bare else f"{host}:{PORT}"
 
 
-def target(endpoint: str) -> str:
-    """What gRPC calls `host:port`; a name is looked up again when the connection is made anew."""
-    host = endpoint.rpartition(":")[0].strip("[]")
-    try:
-        return f"ipv{ip_address(host).version}:{endpoint}"
-    except ValueError:
-        return f"dns:///{endpoint}"
+class _Method(NamedTuple):
+    path: str
+    answer: Any  # The class of its messages.
+
+
+_TXN: Final = _Method("/etcdserverpb.KV/Txn", rpc.TxnResponse)
+_RANGE: Final = _Method("/etcdserverpb.KV/Range", rpc.RangeResponse)
+_COMPACT: Final = _Method("/etcdserverpb.KV/Compact", rpc.CompactionResponse)
+_AUTHENTICATE: Final = _Method("/etcdserverpb.Auth/Authenticate", rpc.AuthenticateResponse)
+_STATUS: Final = _Method("/etcdserverpb.Maintenance/Status", rpc.StatusResponse)
+_DEFRAGMENT: Final = _Method("/etcdserverpb.Maintenance/Defragment", rpc.DefragmentResponse)
+_WATCH: Final = _Method("/etcdserverpb.Watch/Watch", rpc.WatchResponse)
 
 
 class Wire:
@@ -161,49 +146,31 @@ class Wire:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._credentials = _credentials(address)
-        self._options = [*_OPTIONS]
-        if address.server_name:
-            self._options.append(("grpc.ssl_target_name_override", address.server_name))  # type: ignore[arg-type]
-        self._channels: list[_Channel | None] = [None] * len(address.endpoints)
+        self._context = _context(address)
+        self._channels: list[Channel | None] = [None] * len(address.endpoints)
         self._current = 0
         self._token = ""
-        self._asker: Asker | None = None
-        self._tls_context = _tls_context(address)
         self._signing_in = asyncio.Lock()
         self._closed = False
 
     async def read(self, request: Any) -> Any:
         """A transaction that only reads, answered by a quorum. Raises Compacted, Future, Unavailable."""
-        return await self._repeated("txn", request)
+        return await self._repeated(_TXN, request)
 
     async def range(self, request: Any) -> Any:
-        """A range, read alone, answered by a quorum. Raises as `read`. Calls must not overlap."""
-        if not self.address.user or self._token:
-            channel = self._channel()
-            if self._asker is None or self._asker.endpoint != channel.endpoint:
-                self._forget_asker()
-                self._asker = Asker(channel.endpoint, RANGE, self._tls_context, self.address.server_name)
-            answer = await self._asker.ask(request.SerializeToString(), self._token)
-            if answer is not None:
-                return rpc.RangeResponse.FromString(answer)
-        return await self._repeated("range", request)
-
-    def _forget_asker(self) -> None:
-        if self._asker is not None:
-            self._asker.close()
-            self._asker = None
+        """A range, read alone, answered by a quorum. Raises as `read`."""
+        return await self._repeated(_RANGE, request)
 
     async def status(self) -> Any:
-        return await self._repeated("status", rpc.StatusRequest())
+        return await self._repeated(_STATUS, rpc.StatusRequest())
 
     async def defragment(self, timeout_s: float) -> None:
         """Has one endpoint after the other give free space back to its disk, which it answers nobody during."""
         for endpoint in self.address.endpoints:
-            channel = _Channel(endpoint, self._credentials, self._options)
+            channel = self._made(endpoint)
             try:
-                await self._call(channel, "defragment", rpc.DefragmentRequest(), timeout_s)
-            except grpc.aio.AioRpcError as error:
+                await self._call(channel, _DEFRAGMENT, rpc.DefragmentRequest(), timeout_s)
+            except CallFailed as error:
                 raise _translated(error) from error
             finally:
                 await channel.close()
@@ -212,11 +179,11 @@ class Wire:
         """Of every endpoint that answers."""
         found: list[Any] = []
         for endpoint in self.address.endpoints:
-            channel = _Channel(endpoint, self._credentials, self._options)
+            channel = self._made(endpoint)
             try:
-                found.append(await self._call(channel, "status", rpc.StatusRequest(), CALL_S))
-            except grpc.aio.AioRpcError as error:
-                logger.info("etcd-status-failed endpoint=%s error=%s", endpoint, told(error))
+                found.append(await self._call(channel, _STATUS, rpc.StatusRequest(), CALL_S))
+            except CallFailed as error:
+                logger.info("etcd-status-failed endpoint=%s error=%s", endpoint, error)
             finally:
                 await channel.close()
         return found
@@ -224,7 +191,7 @@ class Wire:
     async def compact(self, mod_revision: int) -> None:
         """Forgets what is below. Does nothing where that has been done."""
         try:
-            await self._repeated("compact", rpc.CompactionRequest(revision=mod_revision))
+            await self._repeated(_COMPACT, rpc.CompactionRequest(revision=mod_revision))
         except Compacted:
             return
 
@@ -232,33 +199,35 @@ class Wire:
         """A transaction that writes, once. Raises Unsure; Full; NotSent and other StorageErrors where nothing was written."""
         channel = self._channel()
         try:
-            return await self._call(channel, "txn", request, CALL_S)
-        except grpc.aio.AioRpcError as error:
+            return await self._call(channel, _TXN, request, CALL_S)
+        except CallFailed as error:
             self._leave(channel, error)
-            if _refused(error) or _matches(error, _NOT_SENT):
+            if _refused(error) or not error.sent:
                 raise _translated(error) from error
-            raise Unsure(told(error)) from error
+            raise Unsure(str(error)) from error
 
-    def watch(self) -> Any:
-        """A stream to the endpoint in use. What it raises is a gRPC error: give it to `broken`."""
+    async def watch(self, request: Any) -> Watch:
+        """What the endpoint in use answers to a request to watch. Raises Unavailable."""
         channel = self._channel()
-        metadata = (*self._metadata(), ("hasleader", "true"))
-        stream = channel.watch(metadata=metadata)
-        stream.clusterling_channel = channel
-        return stream
+        message = request.SerializeToString()
+        try:
+            answers = await channel.ask(_WATCH.path, message, token=self._token, timeout_s=CALL_S)
+        except CallFailed as error:
+            self._leave(channel, error)
+            raise _translated(error) from error
+        return Watch(channel, answers)
 
-    def broken(self, stream: Any) -> None:
-        """The stream's endpoint is not to be used next."""
-        self._leave(stream.clusterling_channel, None)
+    def broken(self, watch: Watch) -> None:
+        """The watch's endpoint is not to be used next."""
+        self._leave(watch.channel, None)
 
     async def close(self) -> None:
         self._closed = True
-        self._forget_asker()
         for channel in self._channels:
             if channel is not None:
                 await channel.close()
 
-    async def _repeated(self, method: str, request: Any) -> Any:
+    async def _repeated(self, method: _Method, request: Any) -> Any:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READ_S
         pause = 0.02
@@ -267,47 +236,50 @@ class Wire:
             left = deadline - loop.time()
             try:
                 return await self._call(channel, method, request, max(0.05, min(CALL_S, left)))
-            except grpc.aio.AioRpcError as error:
+            except CallFailed as error:
                 self._leave(channel, error)
                 if _refused(error) or left <= pause:
                     raise _translated(error) from error
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.5)
 
-    async def _call(self, channel: _Channel, method: str, request: Any, timeout_s: float) -> Any:
-        call = getattr(channel, method)
+    async def _call(self, channel: Channel, method: _Method, request: Any, timeout_s: float) -> Any:
+        message = request.SerializeToString()
         if self.address.user and not self._token:
             await self._sign_in(channel, "")
         token = self._token
         try:
-            return await call(request, timeout=timeout_s, metadata=self._metadata())
-        except grpc.aio.AioRpcError as error:
+            answer = await channel.call(method.path, message, token=token, timeout_s=timeout_s)
+        except CallFailed as error:
             if not self.address.user or not _matches(error, _TOKEN):
                 raise
-        # etcd forgets tokens when it restarts and after five minutes; a call without a valid one does nothing.
-        await self._sign_in(channel, token)
-        return await call(request, timeout=timeout_s, metadata=self._metadata())
+            # etcd forgets tokens when it restarts and after five minutes; a call without a valid one does nothing.
+            await self._sign_in(channel, token)
+            answer = await channel.call(method.path, message, token=self._token, timeout_s=timeout_s)
+        return _read(method, answer)
 
-    async def _sign_in(self, channel: _Channel, token: str) -> None:
+    async def _sign_in(self, channel: Channel, token: str) -> None:
         async with self._signing_in:
             if self._token != token:
                 return
             request = rpc.AuthenticateRequest(name=self.address.user, password=self.address.password)
-            self._token = (await channel.authenticate(request, timeout=CALL_S)).token
+            message = request.SerializeToString()
+            answer = await channel.call(_AUTHENTICATE.path, message, token="", timeout_s=CALL_S)
+            self._token = _read(_AUTHENTICATE, answer).token
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("token", self._token),) if self._token else ()
-
-    def _channel(self) -> _Channel:
+    def _channel(self) -> Channel:
         if self._closed:
             raise Unavailable("the store is closed")
         channel = self._channels[self._current]
         if channel is None:
             endpoint = self.address.endpoints[self._current]
-            channel = self._channels[self._current] = _Channel(endpoint, self._credentials, self._options)
+            channel = self._channels[self._current] = self._made(endpoint)
         return channel
 
-    def _leave(self, channel: _Channel, error: grpc.aio.AioRpcError | None) -> None:
+    def _made(self, endpoint: str) -> Channel:
+        return Channel(endpoint, self._context, self.address.server_name)
+
+    def _leave(self, channel: Channel, error: CallFailed | None) -> None:
         """Uses the next endpoint from now on, if the fault may lie with this one, and nobody has done so already."""
         if error is not None and _refused(error) and not _matches(error, _NOT_DONE):
             return
@@ -316,97 +288,74 @@ class Wire:
             self._current = (self._current + 1) % len(self._channels)
 
 
-class _Channel:
-    """A connection to one endpoint, made when first used and again whenever it breaks."""
+class Watch:
+    """What etcd tells until it is cancelled, breaks, or etcd ends it."""
 
-    def __init__(self, endpoint: str, credentials: Any, options: Sequence[tuple[str, Any]]) -> None:
-        self.endpoint = endpoint
-        if credentials is None:
-            channel = grpc.aio.insecure_channel(target(endpoint), options=options)
-        else:
-            channel = grpc.aio.secure_channel(target(endpoint), credentials, options=options)
-        self._channel = channel
+    def __init__(self, channel: Channel, answers: Answers) -> None:
+        self.channel = channel
+        self._answers = answers
 
-        def unary(method: str, request: Any, response: Any) -> Any:
-            return channel.unary_unary(
-                f"/etcdserverpb.{method}",
-                request_serializer=request.SerializeToString,
-                response_deserializer=response.FromString,
-            )
+    async def read(self) -> Any:
+        """The next answer; None where etcd has ended the watch. Raises Unavailable."""
+        try:
+            answer = await self._answers.read()
+            return None if answer is None else _read(_WATCH, answer)
+        except CallFailed as error:
+            raise _translated(error) from error
 
-        self.txn = unary("KV/Txn", rpc.TxnRequest, rpc.TxnResponse)
-        self.range = unary("KV/Range", rpc.RangeRequest, rpc.RangeResponse)
-        self.compact = unary("KV/Compact", rpc.CompactionRequest, rpc.CompactionResponse)
-        self.authenticate = unary("Auth/Authenticate", rpc.AuthenticateRequest, rpc.AuthenticateResponse)
-        self.status = unary("Maintenance/Status", rpc.StatusRequest, rpc.StatusResponse)
-        self.defragment = unary("Maintenance/Defragment", rpc.DefragmentRequest, rpc.DefragmentResponse)
-        self.watch: Any = channel.stream_stream(
-            "/etcdserverpb.Watch/Watch",
-            request_serializer=rpc.WatchRequest.SerializeToString,
-            response_deserializer=rpc.WatchResponse.FromString,
-        )
-
-    async def close(self) -> None:
-        await self._channel.close()
+    def cancel(self) -> None:
+        self._answers.cancel()
 
 
-def _credentials(address: Address) -> Any:
-    if not address.tls:
-        return None
+def _read(method: _Method, answer: bytes) -> Any:
+    """Raises CallFailed."""
     try:
-        ca, cert, key = (
-            file.read_bytes() if file is not None else None
-            for file in (address.ca, address.cert, address.key)
-        )
-    except OSError as error:
-        raise StoreOpenError(f"a TLS file of the etcd store cannot be read: {error}") from error
-    if (cert is None) != (key is None):
-        raise StoreOpenError("the etcd URL needs both cert and key, or neither")
-    return grpc.ssl_channel_credentials(ca, key, cert)
+        return method.answer.FromString(answer)
+    except DecodeError as error:
+        raise CallFailed(Code.INTERNAL, f"what {method.path} answered is not etcd's") from error
 
 
-def _tls_context(address: Address) -> ssl.SSLContext | None:
-    """What `_credentials` says, for a connection of our own."""
+def _context(address: Address) -> ssl.SSLContext | None:
+    """How to let etcd prove itself, and prove oneself. None without TLS."""
     if not address.tls:
         return None
+    if (address.cert is None) != (address.key is None):
+        raise StoreOpenError("the etcd URL needs both cert and key, or neither")
     try:
         context = ssl.create_default_context(cafile=address.ca)
         if address.cert is not None and address.key is not None:
             context.load_cert_chain(address.cert, address.key)
     except ssl.SSLError as error:
         raise StoreOpenError(f"a TLS file of the etcd store cannot be used: {error}") from error
+    except OSError as error:
+        raise StoreOpenError(f"a TLS file of the etcd store cannot be read: {error}") from error
+    # What signed etcd's certificate is often made by hand, without all that RFC 5280 asks of an authority's.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.set_alpn_protocols(["h2"])
     return context
 
 
-def told(error: grpc.aio.AioRpcError) -> str:
-    """The error in one line."""
-    return f"{error.code().name}: {error.details()}"
+def _matches(error: CallFailed, texts: Sequence[str]) -> bool:
+    return any(text in error.details for text in texts)
 
 
-def _matches(error: grpc.aio.AioRpcError, texts: Sequence[str]) -> bool:
-    details = error.details() or ""
-    return any(text in details for text in texts)
-
-
-def _refused(error: grpc.aio.AioRpcError) -> bool:
+def _refused(error: CallFailed) -> bool:
     """Whether etcd itself said no, before doing anything, and would say so again."""
-    code = error.code()
-    if code in {
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.OUT_OF_RANGE,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.UNIMPLEMENTED,
+    if error.code in {
+        Code.INVALID_ARGUMENT,
+        Code.OUT_OF_RANGE,
+        Code.RESOURCE_EXHAUSTED,
+        Code.PERMISSION_DENIED,
+        Code.UNAUTHENTICATED,
+        Code.FAILED_PRECONDITION,
+        Code.UNIMPLEMENTED,
     }:
         return True
-    return code is grpc.StatusCode.UNAVAILABLE and _matches(error, _NOT_DONE)
+    return error.code is Code.UNAVAILABLE and _matches(error, _NOT_DONE)
 
 
-def _translated(error: grpc.aio.AioRpcError) -> StorageError:
-    details = error.details() or ""
+def _translated(error: CallFailed) -> StorageError:
+    details = error.details
     if _COMPACTED in details:
         return Compacted(details)
     if _FUTURE in details:
@@ -415,7 +364,7 @@ def _translated(error: grpc.aio.AioRpcError) -> StorageError:
         return TooLarge(details)
     if _NO_SPACE in details:
         return Full("etcd is out of space: compact and defragment it, then disarm its alarm")
-    if error.code() is grpc.StatusCode.PERMISSION_DENIED:
-        return Denied(f"etcd: {told(error)}")
-    kind = NotSent if _matches(error, (*_NOT_SENT, *_NOT_DONE)) else Unavailable
-    return kind(f"etcd: {told(error)}")
+    if error.code is Code.PERMISSION_DENIED:
+        return Denied(f"etcd: {error}")
+    kind = NotSent if not error.sent or _matches(error, _NOT_DONE) else Unavailable
+    return kind(f"etcd: {error}")

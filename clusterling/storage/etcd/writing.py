@@ -21,7 +21,7 @@ import orjson
 
 from clusterling.storage.backend import Drops, Transaction, refusal
 from clusterling.storage.etcd.layout import BatchRecord, Layout, State, bounds, index_of, wrapped
-from clusterling.storage.etcd.wire import rpc
+from clusterling.storage.etcd.messages import rpc
 from clusterling.storage.store import ABSENT, Guard, Op, StorageError
 
 PATH_OPS_MAX: Final = 128  # etcd's --max-txn-ops.
