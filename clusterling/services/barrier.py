@@ -4,6 +4,10 @@ One question to the store, shared by all who wait, asked once for each request a
 credentials, names of clusters, catalogs, objects. Below this no read asks again. Where this process is alone with
 its store there is nothing to ask.
 
+Nearly every request waits for that answer and for nothing else. So whoever brings requests from a socket asks for them as
+they come (`ahead`) and begins them when the answer is there: they then run through without a wait, and cost no task. What
+a request may do without is for the filter alone to say; where `ahead` thinks otherwise, it costs time and nothing else.
+
 And where a write finds at its commit that the ground it stood on is another (a schema replaced, a cluster deleted since),
 the whole request is answered again from there.
 """
@@ -11,12 +15,14 @@ the whole request is answered again from there.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from clusterling.machinery.errors import ApiError
 from clusterling.registry.objects import GroundMoved
 from clusterling.services.health import ENDPOINTS
 from clusterling.services.request import Request, Response
+from clusterling.storage.question import Question
 
 if TYPE_CHECKING:
     from clusterling.services.app import App, Handler
@@ -33,13 +39,36 @@ _OF_ITSELF: Final = ENDPOINTS | {"version"}
 class Barrier:
     """Asks `fresh`, and remembers when it was last answered."""
 
-    def __init__(self, fresh: Callable[[], Awaitable[object]], monotonic: Callable[[], float]) -> None:
+    def __init__(self, fresh: Callable[[], Awaitable[int]], monotonic: Callable[[], float]) -> None:
         self._fresh = fresh
         self._monotonic = monotonic
         self._passed_s = float("-inf")
+        self._last: Question | None = None  # Of those that were asked ahead.
 
-    async def passed(self) -> None:
-        """Returns when memory knows all that was acknowledged before the call. Raises StorageError."""
+    def ahead(self, request: Request) -> Question | None:
+        """What a request that has just come should wait for before it is begun; None where it seems not to need it."""
+        if _may_go_on(request):
+            return None
+        question = Question.of(self._fresh())
+        if question is not self._last:
+            self._last = question
+            question.then(partial(self._note, question, self._monotonic()))
+        request.asked = question
+        return question
+
+    def _note(self, question: Question, asked_s: float) -> None:
+        if question.answered:
+            self._passed_s = max(self._passed_s, asked_s)
+
+    async def passed(self, request: Request) -> None:
+        """Returns when memory knows all that was acknowledged before the call, or before the request was asked for ahead.
+
+        Raises StorageError.
+        """
+        asked, request.asked = request.asked, None
+        if asked is not None:
+            await asked
+            return
         asked_s = self._monotonic()
         await self._fresh()
         self._passed_s = max(self._passed_s, asked_s)
@@ -58,7 +87,7 @@ def with_barrier(app: App, handle: Handler) -> Handler:
         moved: GroundMoved | None = None
         for _ in range(ATTEMPTS_MAX - 1):
             if barrier is not None:
-                await barrier.passed()
+                await barrier.passed(request)
             try:
                 return await handle(request)
             except GroundMoved as error:
@@ -81,7 +110,7 @@ def with_barrier(app: App, handle: Handler) -> Handler:
         if _believes_nothing(request):
             return await handle(request)
         if not (_takes_what_is_at_hand(request) and barrier.is_recent):
-            await barrier.passed()
+            await barrier.passed(request)
             return await alone(request)
         try:
             response = await handle(request)
@@ -95,6 +124,16 @@ def with_barrier(app: App, handle: Handler) -> Handler:
         return await again(request)
 
     return alone if barrier is None else among_others
+
+
+def _may_go_on(request: Request) -> bool:
+    """From the raw request: it does without the barrier, or has a deadline of its own, which the filter keeps."""
+    query = request.query
+    return (
+        ("Authorization" not in request.headers and request.peer.certificate is None)
+        or "/api" not in request.path
+        or (query != "" and ("resourceVersion=" in query or "timeout=" in query))
+    )
 
 
 def _believes_nothing(request: Request) -> bool:

@@ -141,7 +141,6 @@ def with_telemetry(app: App, handle: Handler) -> Handler:
 
     async def telemetry(request: Request) -> Response:
         request.id = _audit_id(request.headers.get("Audit-Id"))
-        began = clock()
         counters.in_flight += 1
         try:
             response = await handle(request)
@@ -155,7 +154,7 @@ def with_telemetry(app: App, handle: Handler) -> Handler:
             key = (request.info.verb, "", "")
             counted = (*key, response.status)
         counters.requests[counted] = counters.requests.get(counted, 0) + 1
-        counters.seconds[key] = counters.seconds.get(key, 0.0) + clock() - began
+        counters.seconds[key] = counters.seconds.get(key, 0.0) + clock() - request.came_s
         if app.audit is not None:
             app.audit(request, response)
         return response

@@ -6,6 +6,7 @@ A connection is a protocol of the event loop; httptools (llhttp, Node's parser) 
 request is run right there, in the callback that brought its last byte of head or body, up to its first wait: most reads
 have been answered by then, and never cost a task, a future or a turn of the loop. What does wait is handed to the
 connection's one task, which is also the current task while the callback runs, so that timeouts work in both.
+Where there are other replicas, a request is begun only when the barrier's answer is there, in a callback as well.
 
 Head and body leave in one write, the unchanging part of a head is made once, and a stream writes to the transport itself.
 
@@ -27,6 +28,7 @@ from asyncio.tasks import _enter_task, _leave_task
 from collections import deque
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import Final, cast
 
@@ -394,19 +396,38 @@ class _Connection(asyncio.Protocol):
                 return
             turns -= 1
             self._current = incoming = self._queue.popleft()
-            work = self._exchange(incoming)
-            enters = not self._in_task
+            request = None if incoming.refused is not None else self._request(incoming)
+            barrier = self._app.barrier
+            if barrier is not None and request is not None:
+                asked = barrier.ahead(request)
+                if asked is not None:
+                    asked.then(partial(self._begin_late, incoming, request))
+                    return
+            self._begin(incoming, request)
+
+    def _begin(self, incoming: _Incoming, request: Request | None) -> None:
+        """Runs a request up to its first wait."""
+        work = self._exchange(incoming, request)
+        enters = not self._in_task
+        if enters:
+            _enter_task(self._loop, self.task)
+        try:
+            waits_for = work.send(None)
+        except StopIteration:
+            return
+        finally:
             if enters:
-                _enter_task(self._loop, self.task)
-            try:
-                waits_for = work.send(None)
-            except StopIteration:
-                continue
-            finally:
-                if enters:
-                    _leave_task(self._loop, self.task)
-            self._begun = Begun(work, waits_for)
-            self._wake()
+                _leave_task(self._loop, self.task)
+        self._begun = Begun(work, waits_for)
+        self._wake()
+
+    def _begin_late(self, incoming: _Incoming, request: Request) -> None:
+        """Runs a request that had waited for the barrier, unless nobody waits for it any more."""
+        if self.transport.is_closing():
+            self._current = None
+            return
+        self._begin(incoming, request)
+        self._go_on_serving()
 
     def _go_on_serving(self) -> None:
         self._serve()
@@ -436,23 +457,26 @@ class _Connection(asyncio.Protocol):
             if self._begun is not None:
                 self._begun.close()
 
-    async def _exchange(self, incoming: _Incoming) -> None:
-        """A request, its answer, and what becomes of the connection after it."""
+    def _request(self, incoming: _Incoming) -> Request:
+        path, _, query = incoming.target.partition("?")
+        body = incoming.body
+        return Request(
+            incoming.method,
+            path,
+            query,
+            incoming.headers,
+            _no_body if body is None else body.read,
+            peer=self._peer,
+            chunked=not incoming.old,
+        )
+
+    async def _exchange(self, incoming: _Incoming, request: Request | None) -> None:
+        """A request, its answer, and what becomes of the connection after it. No request: what was sent is refused."""
         try:
-            if incoming.refused is not None:
+            if request is None:
+                assert incoming.refused is not None, "what is not refused is a request"
                 self._write(incoming, incoming.refused, "")
             else:
-                path, _, query = incoming.target.partition("?")
-                body = incoming.body
-                request = Request(
-                    incoming.method,
-                    path,
-                    query,
-                    incoming.headers,
-                    _no_body if body is None else body.read,
-                    peer=self._peer,
-                    chunked=not incoming.old,
-                )
                 response = await self._app(request)
                 if isinstance(response, StreamingResponse):
                     await self._stream(incoming, response, request.id)

@@ -8,6 +8,7 @@ makes one of each.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol, overload
 
 from clusterling.registry.strategy import ANONYMOUS, User
@@ -16,6 +17,7 @@ from clusterling.services.requestinfo import NOTHING, RequestInfo
 if TYPE_CHECKING:
     from clusterling.registry.resource import Served
     from clusterling.services.app import Cluster
+    from clusterling.storage.question import Question
 
 JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
@@ -90,13 +92,16 @@ class Request:
     HTTP's chunked coding (False in process and for HTTP/1.0). `info`, `cluster` and `user` are filled in
     by the filters of those names; who reads them stands behind those filters. `served` is the resource that the
     path named, once dispatch has found it. `authenticated_as` is given
-    by the in-process client, whose caller needs no credential; a socket's request has None.
+    by the in-process client, whose caller needs no credential; a socket's request has None. `came_s` is when it was made, by
+    `time.perf_counter`; `asked` what the barrier asked the store for it, where it did so before the request was begun.
     """
 
     __slots__ = (
         "_body",
         "_read",
+        "asked",
         "authenticated_as",
+        "came_s",
         "chunked",
         "cluster",
         "headers",
@@ -132,6 +137,8 @@ class Request:
         self.peer = peer
         self.chunked = chunked
         self.authenticated_as = authenticated_as
+        self.came_s = perf_counter()
+        self.asked: Question | None = None
         self.id = ""
         self.info: RequestInfo = NOTHING
         self.user: User = ANONYMOUS

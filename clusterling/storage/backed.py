@@ -10,6 +10,7 @@ from typing import Any
 from clusterling.storage.backend import Backend
 from clusterling.storage.batcher import Batcher
 from clusterling.storage.feed import Feed
+from clusterling.storage.question import Question, Questions
 from clusterling.storage.store import Entry, Guard, Identity, Op, Page, Unavailable, Watch
 
 
@@ -21,6 +22,7 @@ class BackedStore:
         self._backend = backend
         self._batcher = Batcher(backend)
         self._feed = Feed(backend)
+        self._questions = Questions(backend.fresh, self._feed)
         self._closed = False
         backend.follow(self._feed.publish, self._feed.lose)
 
@@ -45,12 +47,8 @@ class BackedStore:
     def head(self) -> int:
         return self._feed.revision
 
-    async def fresh(self) -> int:
-        self._check_open()
-        revision = await self._backend.fresh()
-        if revision > self._feed.revision:
-            await self._feed.reached(revision)
-        return revision
+    def fresh(self) -> Question:
+        return self._questions.next()
 
     async def compact(self, horizon: int) -> None:
         self._check_open()
@@ -71,10 +69,11 @@ class BackedStore:
     async def _run(self) -> None:
         await self._batcher.run()
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         self._closed = True
         self._batcher.close()
         self._feed.close()
+        await self._questions.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -92,7 +91,7 @@ async def serve(backend: Backend, *, shared: bool = True) -> AsyncIterator[Backe
     try:
         yield store
     finally:
-        store._close()
+        await store._close()
         try:
             await committing
         finally:

@@ -73,7 +73,10 @@ class Backend(Protocol):
         """The revision that the sink was last told, or at opening the store's own."""
 
     async def fresh(self) -> int:
-        """Some revision at or above every acknowledged write; the sink may not have had it yet."""
+        """Some revision at or above every acknowledged write; the sink may not have had it yet.
+
+        Not called again before it has returned.
+        """
 
     async def compact(self, horizon: int) -> None: ...
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Self
 
@@ -418,7 +418,7 @@ class CachedStore:
     def head(self) -> int:
         return self._below.head()
 
-    def fresh(self) -> Coroutine[Any, Any, int]:
+    def fresh(self) -> Awaitable[int]:
         return self._below.fresh()
 
     async def compact(self, horizon: int) -> None:

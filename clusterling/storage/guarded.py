@@ -7,7 +7,7 @@ where the store begins a new epoch, after it was put back to a backup, may the s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from typing_extensions import override
@@ -43,8 +43,8 @@ class Guarding(ABC):
     def head(self) -> int:
         return self._store.head()
 
-    async def fresh(self) -> int:
-        return await self._store.fresh()
+    def fresh(self) -> Awaitable[int]:
+        return self._store.fresh()
 
     async def compact(self, horizon: int) -> None:
         await self._store.compact(horizon)

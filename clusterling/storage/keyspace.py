@@ -8,9 +8,9 @@ never reaches the store, so no joining of strings further up can leave the range
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+from typing import Final
 
 from clusterling.storage.store import (
     Batch,
@@ -73,7 +73,7 @@ class Keyspace:
     def head(self) -> int:
         return self._store.head()
 
-    def fresh(self) -> Coroutine[Any, Any, int]:
+    def fresh(self) -> Awaitable[int]:
         return self._store.fresh()
 
     async def compact(self, horizon: int) -> None:

@@ -137,8 +137,8 @@ class Overlay:
     def head(self) -> int:
         return self._upper.head()
 
-    async def fresh(self) -> int:
-        return await self._upper.fresh()
+    def fresh(self) -> Awaitable[int]:
+        return self._upper.fresh()
 
     async def compact(self, horizon: int) -> None:
         await self._upper.compact(horizon)

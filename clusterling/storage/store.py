@@ -24,7 +24,7 @@ saw and resume there; two events with one revision could be cut in two.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
@@ -280,7 +280,7 @@ class Store(Protocol):
     def head(self) -> int:
         """The last revision this process has seen. Never goes back."""
 
-    async def fresh(self) -> int:
+    def fresh(self) -> Awaitable[int]:
         """A revision at or above every write acknowledged, by any replica, before the call.
 
         When it returns, every watch and cache of this process has come that far: who then reads memory reads
