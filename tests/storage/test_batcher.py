@@ -10,10 +10,9 @@ from typing import TypeVar
 import pytest
 from typing_extensions import override
 
-from clusterling.storage import batcher
 from clusterling.storage.backed import BackedStore, serve
 from clusterling.storage.backend import Committed, Transaction
-from clusterling.storage.batcher import BATCH_BYTES_MAX, BATCH_OPS_MAX, GATHER_TURNS_MAX
+from clusterling.storage.batcher import BATCH_BYTES_MAX, BATCH_OPS_MAX, GATHER_MAX_S
 from clusterling.storage.memory import MemoryBackend
 from clusterling.storage.store import (
     ABSENT,
@@ -207,37 +206,44 @@ async def test_each_writer_gets_an_error_of_its_own() -> None:
 # Company.
 
 
-async def one_each_turn(store: BackedStore, count: int) -> list[asyncio.Task[int]]:
-    """So many writers, who come one in each turn of the loop, after two who came together."""
-    await asyncio.gather(put(store, "a/b/x", b""), put(store, "a/b/y", b""))
-    tasks: list[asyncio.Task[int]] = []
-    for n in range(count):
-        tasks.append(asyncio.create_task(put(store, f"a/b/{n:03}", b"")))
-        await asyncio.sleep(0)
-    return tasks
+async def in_numbers(backend: SlowBackend, store: BackedStore, count: int) -> None:
+    """So many write together, which takes the store a while."""
+    writing = [asyncio.create_task(put(store, f"a/c/{n}", b"")) for n in range(count)]
+    await asyncio.sleep(2 * GATHER_MAX_S)
+    backend.go.set()
+    await asyncio.gather(*writing)
+    backend.batches.clear()
 
 
-async def test_writers_who_come_one_after_the_other_share_a_commit_once_they_have_come_in_numbers() -> None:
+async def test_a_batch_stays_open_until_as_many_have_come_as_wrote_lately() -> None:
     async with slow() as (backend, store):
-        backend.go.set()
-        await asyncio.gather(*await one_each_turn(store, 8))
-        assert backend.together() == [["a/b/x", "a/b/y"], [f"a/b/{n:03}" for n in range(8)]]
+        await in_numbers(backend, store, 4)
+        tasks: list[asyncio.Task[int]] = []
+        for n in range(8):
+            tasks.append(asyncio.create_task(put(store, f"a/b/{n}", b"")))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        assert backend.together()[0] == [f"a/b/{n}" for n in range(4)]
 
 
-async def test_a_stream_of_writers_without_end_keeps_nobody_waiting() -> None:
+async def test_a_batch_closes_where_no_more_come() -> None:
     async with slow() as (backend, store):
-        backend.go.set()
-        await asyncio.gather(*await one_each_turn(store, 5 * GATHER_TURNS_MAX))
-        sizes = [len(batch) for batch in backend.batches]
-        assert max(sizes) <= GATHER_TURNS_MAX + 2 and len(sizes) >= 5
+        await in_numbers(backend, store, 4)
+        await asyncio.gather(put(store, "a/b/x", b""), put(store, "a/b/y", b""))
+        await put(store, "a/b/z", b"")
+        assert backend.together() == [["a/b/x", "a/b/y"], ["a/b/z"]]
 
 
-async def test_a_batch_stays_open_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batcher, "GATHER_SECONDS_MAX", -1.0)
+async def test_a_batch_stays_open_for_a_bounded_time_though_ever_more_come() -> None:
     async with slow() as (backend, store):
-        backend.go.set()
-        await asyncio.gather(*await one_each_turn(store, 8))
-        assert len(backend.batches) > 3
+        await in_numbers(backend, store, BATCH_OPS_MAX)
+        first = asyncio.create_task(put(store, "a/b/first", b""))
+        others: list[asyncio.Task[int]] = []
+        while not first.done():
+            assert len(others) < BATCH_OPS_MAX - 1, "it waited until all had come"
+            others.append(asyncio.create_task(put(store, f"a/b/{len(others)}", b"")))
+            await asyncio.sleep(GATHER_MAX_S / 3)
+        await asyncio.gather(*others)
 
 
 async def test_a_lone_writer_waits_for_nobody() -> None:
