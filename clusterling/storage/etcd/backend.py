@@ -117,7 +117,6 @@ class EtcdBackend:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-        await self._reads.close()
         self._wake(closing=True)
         try:
             async with asyncio.timeout(1.0):

@@ -42,10 +42,6 @@ from clusterling.storage.store import (
 PAGE_ENTRIES: Final = 1000  # Of one answer; fewer where values are large.
 PAGE_BYTES: Final = 4 << 20
 EXPIRED_PAGE: Final = 200
-# Where so many shared a question, the next one begins no sooner after it, so that those who come back meanwhile share
-# it too: a question costs etcd and this process as much as serving a few reads.
-CROWD: Final = 3
-GATHER_S: Final = 0.002
 HISTORY_S: Final = 60.0  # How long a page of history may take.
 
 
@@ -88,11 +84,6 @@ class Reads:
         self._went_back = went_back
         self._ends = ends_request(layout)
         self._verified: tuple[bytes, State] | None = None  # The store's own record, as it was last decoded.
-        self._asking = 0  # Who waits for the next question,
-        self._shared = 0  # and waited for the last one, which
-        self._began = 0.0  # began then.
-        self._current: asyncio.Task[int] | None = None
-        self._next: asyncio.Task[int] | None = None
 
     async def get(self, key: str) -> Entry | None:
         layout = self._layout
@@ -180,28 +171,6 @@ class Reads:
             watch.cancel()
 
     async def fresh(self) -> int:
-        """One read serves all who asked before it began; it begins when the one before has ended."""
-        if self._next is None:
-            loop = asyncio.get_running_loop()
-            self._next = loop.create_task(self._fresh_after(self._current), name="etcd fresh")
-            self._next.add_done_callback(_retrieved)
-        self._asking += 1
-        return await asyncio.shield(self._next)
-
-    async def _fresh_after(self, current: asyncio.Task[int] | None) -> int:
-        if current is not None and not current.done():
-            await asyncio.wait([current])
-        else:
-            await asyncio.sleep(0)  # Whoever asks in this turn of the loop shares the read.
-        now = asyncio.get_running_loop().time()
-        if self._shared >= CROWD and now - self._began < GATHER_S:
-            await asyncio.sleep(self._began + GATHER_S - now)
-            now = asyncio.get_running_loop().time()
-        self._began, self._shared, self._asking = now, self._asking, 0
-        self._current, self._next = self._next, None
-        return await self._last()
-
-    async def _last(self) -> int:
         """As `latest`, for the one question that every request asks: what is as it was known is not decoded again."""
         known, seen = self._known, self._known.seen
         response = await self._wire.range(self._ends)
@@ -229,13 +198,6 @@ class Reads:
         )
         with contextlib.suppress(Unsure, StorageError):
             await self._wire.write(request)
-
-    async def close(self) -> None:
-        asking = [task for task in (self._current, self._next) if task is not None and not task.done()]
-        for task in asking:
-            task.cancel()
-        if asking:
-            await asyncio.wait(asking)
 
     async def latest(self) -> Answer:
         """How far the store has come, as a quorum knows it."""
@@ -500,9 +462,3 @@ def ends_request(layout: Layout) -> Any:
 
 def gone(wire: Wire) -> StorageError:
     return Unavailable(f"{wire.address.shown} is not the store that was opened")
-
-
-def _retrieved(task: asyncio.Task[int]) -> None:
-    """Looks at the error, which those who wait have got, so that nobody logs it where none does any more."""
-    if not task.cancelled():
-        task.exception()
