@@ -1,15 +1,20 @@
 """The backend for several replicas: one PostgreSQL database, any number of processes over it.
 
-A commit is one call of `put_batch` (in `postgres/*.sql`), whose first statement locks the row with the counter: so
+A commit is one call of `commit_batch` (in `postgres/*.sql`), whose first statement locks the row with the counter: so
 revisions come in commit order without gaps, and compare-and-set sees what was committed before. It is numbered, and
 its outcome kept beside it: after a lost reply it is looked up, or made impossible, before anything is answered.
 
-One task follows the log, `revision > last`, whenever there is reason to: another replica's NOTIFY, a request that
-asks how far the store has come (`fresh`; all that wait share the next question), a timer. What this replica wrote
-goes to the sink at once where nobody wrote in between, else in its turn by the same task.
+The reply of a commit brings what others wrote between what this replica had seen and the batch: with the batch's own
+ops that is the log without a gap, and goes to the sink together. So under load replicas hear of each other by writing.
+
+One task follows the log, `revision > last`, whenever there is another reason to: another replica's NOTIFY while
+none of this one's commits is under way, a request that asks how far the store has come (`fresh`; all that wait share
+the next question), a timer. NOTIFY goes with a commit, the first at once and then one every few milliseconds: whoever
+looks because of it sees all that was committed before it, whoever wrote it.
 
 Rules of this file: the sink gets revisions without gaps or is told of the loss; everything that changes `_head` is
-synchronous with what it tells; whatever arrives from an older epoch is below `_head` and so ignored.
+synchronous with what it tells; whatever arrives from an older epoch is below `_head` and so ignored; a store that is
+not as far as what was told of it was put back, and is used again only in a new epoch.
 """
 
 from __future__ import annotations
@@ -70,7 +75,13 @@ KEY_BYTES_MAX: Final = 2048  # An index row of PostgreSQL holds 2,704 bytes.
 POLL_S: Final = 1.0  # The net under the notifications.
 ROUND_EVENTS: Final = 1000
 ROUND_BYTES: Final = 8 << 20
-NOTIFY_EVERY_S: Final = 0.002
+NOTIFY_EVERY_S: Final = 0.005
+OTHERS_BYTES_MAX: Final = (
+    256 << 10
+)  # What others wrote comes with a commit's reply up to this size: they wait meanwhile.
+# A replica that is busy comes to what a NOTIFY tells of by its own commits and questions; if not within this, it looks.
+OVERDUE_S: Final = 0.003
+BUSY_S: Final = 0.02
 RECENT_BYTES_MAX: Final = 8 << 20
 STEP_ROWS: Final = 500  # Compaction gives way to writers after so many.
 STEP_PAUSE_S: Final = 0.002
@@ -87,11 +98,13 @@ JOINED: Final = "joined"  # What a replica says first; all else is a revision.
 GREET: Final = (
     "SELECT c.id, c.epoch, c.head, c.horizon, (SELECT max(m.number) FROM migrations m) AS format FROM clock c"
 )
-PUT: Final = "SELECT * FROM put_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+COMMIT: Final = f"""
+SELECT * FROM commit_batch($1, $2, $3, {OTHERS_BYTES_MAX}, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+"""  # noqa: S608 - what is put in is a constant
 # A batch of guards alone locks the counter before it looks at them; the drop is made under the same lock.
 DROP: Final = """
 SELECT b.refused, CASE WHEN b.refused IS NULL THEN drop_range($9, $10) END
-FROM put_batch('', 1, $1, $2, $3, $4, $5, $6, $7, $8) b
+FROM commit_batch('', 1, 0, 0, NULL, $1, $2, $3, $4, $5, $6, $7, $8) b
 """
 SETTLE: Final = "SELECT * FROM settle_batch($1, $2)"
 TOLD: Final = """
@@ -200,8 +213,11 @@ _REFUSALS: Final[dict[int, Callable[[str], StorageError]]] = {
 _log = logging.getLogger(__name__)
 
 
+_Row = tuple[int, str, int, bytes | None]  # Of the log: revision, key, previous, value.
+
+
 class _Batch:
-    """Transactions as columns, which is how `put_batch` takes them."""
+    """Transactions as columns, which is how `commit_batch` takes them."""
 
     def __init__(self, transactions: Sequence[Transaction]) -> None:
         self.txs: list[int] = []
@@ -274,7 +290,10 @@ class PostgresBackend:
         self._present = 1  # Replicas, with this one.
         self._recount = False
         self._quiet = False  # Nobody had written when the follower looked last.
-        self._told = head  # How far other replicas have been notified.
+        self._told = head  # How far other replicas have been notified, by whomever.
+        self._notified_at = 0.0
+        self._committer = 0  # The server's process that commits for this replica, while it does.
+        self._active_at = 0.0  # When this replica last committed.
         self._written = head
         self._tasks: set[asyncio.Task[None]] = set()
         self._notifying: asyncio.Task[None] | None = None
@@ -294,11 +313,10 @@ class PostgresBackend:
 
     async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
         batch = _Batch(transactions)
-        base, was = self._head, None
+        base = self._head
         if batch.keys:
-            reply = await self._put(batch)
+            seen, reply = await self._put(batch)
             base = reply["base_revision"]
-            was = reply.get("was")
             batch.refuse(reply["refused"] or ())
         outcomes: list[Committed | StorageError] = []
         last = base
@@ -311,8 +329,9 @@ class PostgresBackend:
                 outcomes.append(refused)
         if last > base:
             self._written = max(self._written, last)
-            if was is not None and self._head == base:
-                await self._publish_own(batch, base, was)
+            rows = _told_by(reply, batch, seen)
+            if rows:
+                await self._publish_rows(seen, rows, reply["in_epoch"])
             if self._head < last:
                 await self._catch_up(last)
             self._notify()
@@ -409,8 +428,11 @@ class PostgresBackend:
 
     # Writing.
 
-    async def _put(self, batch: _Batch) -> Any:
-        """The reply of `put_batch`, or what is known of it. Raises Unavailable and UnknownOutcome."""
+    async def _put(self, batch: _Batch) -> tuple[int, Any]:
+        """How far this replica had seen, and the reply of `commit_batch` to that, or what is known of it.
+
+        Raises Unavailable and UnknownOutcome.
+        """
         patience: Patience | None = None
         while True:
             if self._outage.long:
@@ -418,18 +440,14 @@ class PostgresBackend:
             self._number += 1
             number = self._number
             try:
-                return await self._writer.call(
-                    lambda db, number=number: db.fetchrow(  # type: ignore[misc]
-                        PUT, self._name, number, *batch.columns(), timeout=QUERY_S
-                    )
-                )
+                return await self._writer.call(lambda db, number=number: self._commit(db, number, batch))  # type: ignore[misc]
             except NotConnected as error:
                 patience = patience or Patience(self._outage)
                 await patience.after(error)
             except LostReply as error:
                 settled = await self._settle(number, error)
                 if settled["happened"]:
-                    return settled
+                    return self._head, settled
                 # It did not happen and never will: so it may be tried again.
                 patience = patience or Patience(self._outage)
                 await patience.after(error)
@@ -450,24 +468,47 @@ class PostgresBackend:
             except Unavailable as given_up:
                 raise UnknownOutcome(f"the database went away during the commit: {error}") from given_up
 
-    async def _publish_own(self, batch: _Batch, base: int, was: Sequence[int]) -> None:
-        """Tells of the batch without asking for it again, if nobody has told of it meanwhile."""
-        wanted = [revision for revision in was if revision > 0 and revision not in self._recent]
+    async def _commit(self, db: Connection[Record], number: int, batch: _Batch) -> tuple[int, Any]:
+        seen, now = self._head, asyncio.get_running_loop().time()
+        channel = None
+        if self._present > 1 and now >= self._notified_at + NOTIFY_EVERY_S:
+            self._notified_at = now
+            channel = self._channel
+        self._committer, self._active_at = db.get_server_pid(), now
+        try:
+            reply = await db.fetchrow(
+                COMMIT, self._name, number, seen, channel, *batch.columns(), timeout=QUERY_S
+            )
+        finally:
+            self._committer = 0
+        assert reply is not None, "a function that returns a row gives one"
+        if channel is not None:
+            # Also of what this replica wrote before.
+            self._told = max(self._told, self._written, reply["base_revision"] + len(batch.keys))
+        return seen, reply
+
+    async def _publish_rows(self, seen: int, rows: Sequence[_Row], epoch: int) -> None:
+        """Tells of all that came after `seen`, but for what the follower has told of meanwhile."""
+        wanted = [
+            previous
+            for revision, _, previous, _ in rows
+            if 0 < previous <= seen and revision > self._head and previous not in self._recent
+        ]
         before: dict[int, bytes] = {}
         if wanted:
             with contextlib.suppress(StorageError):
-                rows = await self._readers.call(lambda db: db.fetch(BEFORE, wanted, timeout=QUERY_S))
-                before = {row[0]: row[1] for row in rows}
-            if self._head != base:
-                return
+                found = await self._readers.call(lambda db: db.fetch(BEFORE, wanted, timeout=QUERY_S))
+                before = {row[0]: row[1] for row in found}
+        if self._identity.epoch != epoch or not seen <= self._head < rows[-1][0]:
+            return
         events: list[Event] = []
-        revision = base
-        for tx, key, value, previous in zip(batch.txs, batch.keys, batch.values, was, strict=True):
-            if tx not in batch.refused:
-                revision += 1
+        for revision, key, previous, value in rows:
+            if revision > self._head:
                 old = before.get(previous) if previous in before else self._recent.get(previous)
                 events.append(_event(revision, key, previous, value, old))
-        self._publish(events, revision)
+            if value is not None:
+                before[revision] = value
+        self._publish(events, rows[-1][0])
 
     # Following.
 
@@ -524,14 +565,15 @@ class PostgresBackend:
         """Publishes some of what is new; returns how far the store was."""
         if self._quiet:
             # Where nothing was new the last time, there seldom is: the question alone is half the work.
+            after = self._head
             [(epoch, head)] = await db.fetch(HEAD, timeout=QUERY_S)
-            if epoch == self._identity.epoch and head <= self._head:
+            if epoch == self._identity.epoch and after <= head <= self._head:
                 return int(head)
         after = self._head
         rows = await db.fetch(FOLLOW, after, ROUND_EVENTS, ROUND_BYTES, timeout=QUERY_S)
         epoch, head = rows[0][0], int(rows[0][1])
         self._quiet = rows[0][2] is None
-        if epoch != self._identity.epoch:
+        if epoch != self._identity.epoch or head < after:
             await self._greet(db)
             return head
         if rows[0]["revision"] is None:
@@ -627,16 +669,30 @@ class PostgresBackend:
             _log.error("postgres-unfit reason=%s", why)
         return Unavailable(why)
 
-    def _heard(self, _db: object, _pid: int, _channel: str, payload: object) -> None:
+    def _heard(self, _db: object, pid: int, _channel: str, payload: object) -> None:
         """A replica, perhaps this one, says how far the store has come, or that it is there."""
         if payload == JOINED:
             self._recount = True
-        elif not str(payload).isdigit() or int(str(payload)) <= self._head:
+            self._wake.set()
             return
-        self._wake.set()
+        revision = int(str(payload)) if str(payload).isdigit() else 0
+        loop = asyncio.get_running_loop()
+        # Whoever looks now sees what this replica wrote up to there too.
+        self._told = max(self._told, min(revision, self._written))
+        self._notified_at = max(self._notified_at, loop.time())
+        if revision <= self._head or pid == self._committer:
+            return
+        if self._committer or loop.time() < self._active_at + BUSY_S:
+            loop.call_later(OVERDUE_S, self._look_for, revision)
+        else:
+            self._wake.set()
+
+    def _look_for(self, revision: int) -> None:
+        if self._head < revision:
+            self._wake.set()
 
     def _notify(self) -> None:
-        """Tells the other replicas, soon: one notification may stand for many commits."""
+        """Tells the other replicas of what was written, soon, unless the next commit does."""
         if (
             self._present > 1
             and self._told < self._written
@@ -645,8 +701,15 @@ class PostgresBackend:
             self._notifying = self._spawn(self._tell(), "postgres notifier")
 
     async def _tell(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._told < self._written:
-            told = self._written
+            # The next commit may tell of this one too; only one that hangs is not waited for.
+            due = self._active_at + BUSY_S if self._committer else self._notified_at + NOTIFY_EVERY_S
+            pause = due - loop.time()
+            if pause > 0:
+                await asyncio.sleep(pause)
+                continue
+            self._notified_at, told = loop.time(), self._written
             try:
                 await self._readers.call(
                     lambda db, told=told: db.execute(  # type: ignore[misc]
@@ -655,8 +718,7 @@ class PostgresBackend:
                 )
             except StorageError:
                 return  # They look by themselves, only later.
-            self._told = told
-            await asyncio.sleep(NOTIFY_EVERY_S)
+            self._told = max(self._told, told)
 
     async def _ask(self) -> None:
         """Returns when the sink has had all that was acknowledged before the call. Raises Unavailable."""
@@ -758,6 +820,20 @@ def _mark(key: str, value: bytes | None) -> tuple[str, int]:
 
 def _key(entry: Entry) -> str:
     return entry.key
+
+
+def _told_by(reply: Any, batch: _Batch, seen: int) -> list[_Row]:
+    """All that came after `seen`, the batch last; nothing where the reply does not have all of it."""
+    base = reply["base_revision"]
+    keys = reply.get("keys")
+    if keys is None or len(keys) != base - seen:
+        return []  # It is too much, or compaction has been there; or only the outcome of the batch could be found out.
+    rows = list(zip(range(seen + 1, base + 1), keys, reply["previous"], reply["contents"], strict=True))
+    for tx, key, value, previous in zip(batch.txs, batch.keys, batch.values, reply["was"], strict=True):
+        if tx not in batch.refused:
+            base += 1
+            rows.append((base, key, previous, value))
+    return rows
 
 
 def _event(

@@ -134,9 +134,8 @@ def translated(error: Exception) -> StorageError | None:
     if not isinstance(error, asyncpg.PostgresError):
         return None
     state = error.sqlstate or ""
-    if state.startswith(
-        ("08", "57", "25")
-    ):  # Connection, operator's intervention, not (or no longer) the primary.
+    # Connection, operator's intervention, not (or no longer) the primary; our own: the store was put back.
+    if state.startswith(("08", "57", "25", "CL002")):
         return None
     if state == "53100":
         return Unavailable("the database's disk is full")

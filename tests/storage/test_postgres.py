@@ -301,12 +301,12 @@ async def test_a_batch_given_up_never_happens(postgres_url: str) -> None:
         address = postgres_links.parse(postgres_url)
         db = await postgres_links.connect(address)
         try:
-            late: tuple[Any, ...] = ("w", 7, [0], ["apps/things/a"], [b"late"], [None], [None], [], [], [])
+            ops: tuple[Any, ...] = ([0], ["apps/things/a"], [b"late"], [None], [None], [], [], [])
             settled = await db.fetchrow(postgres_store.SETTLE, "w", 7)
             assert settled is not None and settled["happened"] is False
             with pytest.raises(asyncpg.PostgresError, match="given up"):
-                await db.fetchrow(postgres_store.PUT, *late)
-            again = await db.fetchrow(postgres_store.PUT, "w", 8, *late[2:])
+                await db.fetchrow(postgres_store.COMMIT, "w", 7, 0, None, *ops)
+            again = await db.fetchrow(postgres_store.COMMIT, "w", 8, 0, None, *ops)
             assert again is not None
             known = await db.fetchrow(postgres_store.SETTLE, "w", 8)
             assert known is not None
