@@ -36,12 +36,16 @@ def built() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A running kube-apiserver. `admin` may do all by group, `bench` by a role binding."""
+    """A running kube-apiserver, or several over one etcd. `admin` may do all by group, `bench` by a role binding."""
 
-    url: str
+    urls: tuple[str, ...]
     ca: Path
     start_s: float
     pids: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
 
     def kubeconfig(self, path: Path) -> Path:
         path.write_text(
@@ -95,11 +99,13 @@ def _start_etcd(binary: Path, directory: Path) -> tuple[subprocess.Popen[bytes],
     return process, port
 
 
-def _start_apiserver(directory: Path, etcd_port: int) -> tuple[subprocess.Popen[bytes], int]:
-    port, key = free_port(), _signing_key(directory)
+def _start_apiserver(
+    directory: Path, etcd_port: int, key: Path, log: Path
+) -> tuple[subprocess.Popen[bytes], int]:
+    port = free_port()
     tokens = directory / "tokens.csv"
     tokens.write_text(f"{ADMIN_TOKEN},admin,admin,system:masters\n{BENCH_TOKEN},bench,bench,\n")
-    with (directory / "apiserver.log").open("wb") as log:
+    with log.open("wb") as output:
         process = subprocess.Popen(
             [
                 str(KUBE_APISERVER),
@@ -116,7 +122,7 @@ def _start_apiserver(directory: Path, etcd_port: int) -> tuple[subprocess.Popen[
                 f"--service-account-key-file={key}",
                 f"--service-account-signing-key-file={key}",
             ],
-            stdout=log,
+            stdout=output,
             stderr=subprocess.STDOUT,
         )
     return process, port
@@ -150,6 +156,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _bind_bench(url: str) -> None:
+    """Where the etcd has had a server before, it is there."""
     body = (
         b'{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRoleBinding","metadata":{"name":"bench"},'
         b'"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"cluster-admin"},'
@@ -160,8 +167,12 @@ def _bind_bench(url: str) -> None:
         data=body,
         headers={"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, context=ssl._create_unverified_context()):
-        return
+    try:
+        with urllib.request.urlopen(request, context=ssl._create_unverified_context()):
+            return
+    except urllib.error.HTTPError as error:
+        if error.code != 409:
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,17 +195,25 @@ def etcd(directory: Path, binary: Path = ETCD) -> Iterator[Etcd]:
 
 
 @contextmanager
-def kube_apiserver(directory: Path, over: Etcd | None = None) -> Iterator[Peer]:
-    """A real server, its keys below /registry of the etcd `over`, or of one of its own; stopped at the end."""
+def kube_apiserver(directory: Path, over: Etcd | None = None, count: int = 1) -> Iterator[Peer]:
+    """So many real servers with one certificate, their keys below /registry of the etcd `over`, or of one of their own;
+    stopped at the end. `start_s` is the first one's."""
     directory.mkdir(parents=True, exist_ok=True)
+    key = _signing_key(directory)
     started = time.monotonic()
     with ExitStack() as stack:
         store = over or stack.enter_context(etcd(directory))
-        apiserver, port = _start_apiserver(directory, store.port)
-        stack.callback(stop, apiserver)
-        url = f"https://127.0.0.1:{port}"
-        wait_ready(url, ADMIN_TOKEN, apiserver, directory / "apiserver.log")
-        start_s = time.monotonic() - started
-        _bind_bench(url)
-        pids = {"apiserver": apiserver.pid, "store": store.pid}
-        yield Peer(url, directory / "apiserver.crt", start_s, pids)
+        pids = {"store": store.pid}
+        urls: list[str] = []
+        start_s = 0.0
+        for number in range(count):
+            log = directory / f"apiserver-{number}.log"
+            process, port = _start_apiserver(directory, store.port, key, log)
+            stack.callback(stop, process)
+            urls.append(f"https://127.0.0.1:{port}")
+            pids[f"apiserver{number}"] = process.pid
+            wait_ready(urls[-1], ADMIN_TOKEN, process, log)
+            if not number:
+                start_s = time.monotonic() - started
+                _bind_bench(urls[0])
+        yield Peer(tuple(urls), directory / "apiserver.crt", start_s, pids)

@@ -67,20 +67,27 @@ def on_sqlite(generator: Generator, directory: Path) -> Figures:
         return figures | loads.watches(generator, server.bench)
 
 
-def on_etcd(generator: Generator, directory: Path, *, with_peer: bool) -> tuple[Measured, Figures]:
-    """Ours and kube-apiserver's, over one etcd process."""
+def on_etcd(generator: Generator, directory: Path, *, with_peer: bool) -> tuple[Measured, dict[int, Figures]]:
+    """Ours and, by their number, kube-apiservers', over one etcd process."""
     binary = peers.ETCD if peers.ETCD.is_file() else etcd_server.binary()
     with peers.etcd(directory / "etcd", binary) as etcd:
         store = Shared(f"etcd://127.0.0.1:{etcd.port}/{{place}}", etcd.pid)
         found = measure(generator, directory, store, "etcd")
         if not with_peer:
             return found, {}
-        print("kube-apiserver on the same etcd", file=sys.stderr, flush=True)
-        with peers.kube_apiserver(directory / "peer", etcd) as peer:
-            time.sleep(1)
-            target = Target(peer.url, peers.BENCH_TOKEN, peer.ca, peer.pids)
-            figures = dict(loads.verbs(generator, target))
-            return found, figures | loads.watches(generator, target)
+        of_peers: dict[int, Figures] = {}
+        for count in REPLICAS:
+            print(f"{_kube_apiservers(count)} on the same etcd", file=sys.stderr, flush=True)
+            with peers.kube_apiserver(directory / "peer", etcd, count) as peer:
+                time.sleep(1)
+                target = Target(",".join(peer.urls), peers.BENCH_TOKEN, peer.ca, peer.pids)
+                figures = dict(loads.verbs(generator, target))
+                of_peers[count] = figures | loads.watches(generator, target)
+        return found, of_peers
+
+
+def _kube_apiservers(count: int) -> str:
+    return "kube-apiserver" if count == 1 else f"{count} kube-apiservers"
 
 
 def beside_kine(
@@ -105,15 +112,17 @@ def beside_kine(
     return found
 
 
-def table(found: Measured, sqlite: Figures, peer: Figures) -> str:
-    """A row for each operation and number in flight; verdicts are on the column before them."""
+def table(found: Measured, sqlite: Figures, peers_: Mapping[int, Figures]) -> str:
+    """A row for each operation and number in flight; verdicts are on the column before them.
+
+    As many replicas are compared with as many kube-apiservers: of both, each follows what the others write.
+    """
     heads = ["operation", "in flight", "SQLite: CPU µs"]
     for count in found.by_replicas:
         title = f"{count} replica{'s' * (count > 1)}"
         heads += [f"{title}: CPU µs", "of it the store's", "", "a second", "p50 ms", "p99 ms"]
-    if peer:
-        heads += ["kube-apiserver: CPU µs", "a second"]
-        heads += [f"ratio, {count}" for count in found.by_replicas] + [""]
+    for count in peers_:
+        heads += [f"{_kube_apiservers(count)}: CPU µs", "a second", "ratio", ""]
     rows = [heads]
     for key, alone in sqlite.items():
         measure, _, in_flight = key.partition("@")
@@ -124,11 +133,10 @@ def table(found: Measured, sqlite: Figures, peer: Figures) -> str:
             met = figure.cpu_us <= alone.cpu_us * AS_ON_SQLITE if read else None
             row += [number(figure.cpu_us), number(figure.store_us), mark(met=met), number(figure.rate)]
             row += [number(figure.p50_ms), number(figure.p99_ms)]
-        if peer:
-            other = peer[key]
-            row += [number(other.cpu_us), number(other.rate)]
-            row += [ratio(other.cpu_us, figure.cpu_us) for figure in figures]
-            row.append(mark(met=all(figure.cpu_us * PEER_SHARE <= other.cpu_us for figure in figures)))
+        for count, of in peers_.items():
+            ours_, other = found.by_replicas[count][key], of[key]
+            row += [number(other.cpu_us), number(other.rate), ratio(other.cpu_us, ours_.cpu_us)]
+            row.append(mark(met=ours_.cpu_us * PEER_SHARE <= other.cpu_us))
         rows.append(row)
     return aligned(rows)
 
