@@ -234,6 +234,7 @@ class _Call(Stream):
     def _fail(self, fault: CallFailed) -> None:
         if not self.answer.done():
             self.answer.set_exception(fault)
+            self.answer.exception()  # Looked at, for whoever is cancelled in this turn of the loop will not.
 
 
 class Answers(Stream):
@@ -359,7 +360,7 @@ def _outcome(trailers: Fields) -> CallFailed | None:
     except ValueError:
         code = Code.UNKNOWN
     details = unquote_to_bytes(trailers.get(b"grpc-message", b"")).decode("utf-8", "replace")
-    return CallFailed(code, details)
+    return CallFailed(code, details or f"status {status.decode('ascii', 'replace')}")
 
 
 def _field(name: bytes, value: bytes) -> bytes:

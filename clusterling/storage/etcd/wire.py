@@ -34,7 +34,7 @@ DEFAULT_ROOT: Final = "/clusterling/"
 _COMPACTED: Final = "required revision has been compacted"
 _FUTURE: Final = "required revision is a future revision"
 _NO_SPACE: Final = "database space exceeded"
-_TOO_LARGE: Final = "request is too large"
+_TOO_LARGE: Final = ("request is too large", "received message larger than max")
 _TOKEN: Final = ("invalid auth token", "revision in header is old", "user name is empty")
 _NOT_DONE: Final = ("no leader", "too many requests", "not capable")
 
@@ -360,7 +360,7 @@ def _translated(error: CallFailed) -> StorageError:
         return Compacted(details)
     if _FUTURE in details:
         return Future(details)
-    if _TOO_LARGE in details:
+    if _matches(error, _TOO_LARGE):
         return TooLarge(details)
     if _NO_SPACE in details:
         return Full("etcd is out of space: compact and defragment it, then disarm its alarm")
