@@ -19,7 +19,8 @@ import asyncio
 import ssl
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from socket import SOCK_STREAM
 from typing import Any, Final, cast
 
@@ -44,17 +45,8 @@ OWED_BYTES_MAX: Final = 1 << 10
 Fields = Mapping[bytes, bytes]
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RESET, _SETTINGS, _PROMISE, _PING, _GOAWAY, _UPDATE, _CONTINUATION = (
-    0,
-    1,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    9,
-)
+_DATA, _HEADERS, _RESET, _SETTINGS, _PROMISE = 0, 1, 3, 4, 5
+_PING, _GOAWAY, _UPDATE, _CONTINUATION = 6, 7, 8, 9
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY, _ACK = 1, 4, 8, 32, 1
 _TABLE_SIZE, _PUSH, _STREAMS, _INITIAL_WINDOW, _FRAME_SIZE = 1, 2, 3, 4, 5
 _FRAME: Final = struct.Struct(">HBBBI")  # Length in 24 bits, type, flags, stream.
@@ -112,10 +104,9 @@ class Connection(asyncio.Protocol):
         self.gone: asyncio.Future[None] = loop.create_future()
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, Stream] = {}
-        self._queued: deque[tuple[Stream, bytes, bytes, bool]] = (
-            deque()
-        )  # Beyond what the peer takes at once.
-        self._blocked: dict[int, tuple[Stream, bool]] = {}  # With a rest that no window is open for.
+        # Requests beyond what the peer takes at once, and those with a rest that no window is open for.
+        self._queued: deque[tuple[Stream, bytes, bytes, bool]] = deque()
+        self._blocked: dict[int, tuple[Stream, bool]] = {}
         self._last = -1
         self._window = _WINDOW_FIRST
         self._stream_window = _WINDOW_FIRST
@@ -507,23 +498,33 @@ async def connect(
     time. Raises OSError."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    try:
-        async with asyncio.timeout_at(deadline):
-            found = await loop.getaddrinfo(host, port, type=SOCK_STREAM)
-    except TimeoutError:
-        raise TimeoutError(f"{host} could not be looked up in time") from None
     fault = OSError(f"{host} has no address")
-    addresses = [*dict.fromkeys(address[0] for *_, address in found)]
+    addresses = await _addresses(host, port, timeout_s)
     for position, address in enumerate(addresses):
         share = (deadline - loop.time()) / (len(addresses) - position)
         try:
             async with asyncio.timeout(share):
-                return await _connected(str(address), port, context, server_name)
+                return await _connected(address, port, context, server_name)
         except TimeoutError:
             fault = TimeoutError(f"{address} did not answer within {share:.1f} s")
         except OSError as error:
             fault = error
     raise fault
+
+
+async def _addresses(host: str, port: int, timeout_s: float) -> Sequence[str]:
+    try:
+        ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return [host]  # What is no name needs no thread to look it up.
+    try:
+        async with asyncio.timeout(timeout_s):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=SOCK_STREAM)
+    except TimeoutError:
+        raise TimeoutError(f"{host} could not be looked up in time") from None
+    return [*dict.fromkeys(str(address[0]) for *_, address in found)]
 
 
 async def _connected(address: str, port: int, context: ssl.SSLContext | None, server_name: str) -> Connection:
