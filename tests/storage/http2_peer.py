@@ -6,6 +6,7 @@ Each connection is served by the test's script; what it raises, h2's complaints 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -176,7 +177,9 @@ class Peer:
 
 
 @asynccontextmanager
-async def serving(script: Script, host: str = "127.0.0.1") -> AsyncIterator[Peer]:
+async def serving(
+    script: Script, host: str = "127.0.0.1", context: ssl.SSLContext | None = None
+) -> AsyncIterator[Peer]:
     """A peer whose connections are each served by `script`, and then closed."""
     peer = Peer()
     tasks: set[asyncio.Task[None] | None] = set()
@@ -195,7 +198,7 @@ async def serving(script: Script, host: str = "127.0.0.1") -> AsyncIterator[Peer
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(serve, host, 0)
+    server = await asyncio.start_server(serve, host, 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     peer.endpoint = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from h2.settings import SettingCodes
@@ -13,6 +15,7 @@ from hpack import Encoder
 from clusterling.storage.etcd import http2
 from clusterling.storage.etcd.calls import CallFailed, Channel, Code
 from clusterling.testing.store_contract import PATIENCE_S
+from tests.storage.certificates import certificates
 from tests.storage.etcd_server import free_ports
 from tests.storage.http2_peer import (
     ACK,
@@ -768,3 +771,26 @@ async def test_a_name_that_nobody_knows_is_told() -> None:
         channel = Channel(f"{name}:2379", None, "")
         assert await refused(channel) == (Code.UNAVAILABLE, False)
         await channel.close()
+
+
+async def test_over_tls_only_who_is_the_named_one_and_offers_http2_is_sent_a_request(tmp_path: Path) -> None:
+    made = certificates(tmp_path / "pki")
+    context = ssl.create_default_context(cafile=made["ca"])
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.set_alpn_protocols(["h2"])
+    theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    theirs.load_cert_chain(made["etcd.test"], made["etcd.test-key"])
+    for offered, name, answered in (
+        (["h2"], "etcd.test", True),
+        (["h2"], "", False),
+        (["h2"], "other.test", False),
+        (["http/1.1"], "etcd.test", False),
+    ):
+        theirs.set_alpn_protocols(offered)
+        async with asyncio.timeout(PATIENCE_S), serving(watched(echo), context=theirs) as peer:
+            channel = Channel(peer.endpoint, context, name)
+            if answered:
+                assert await ask(channel, b"x" * 100_000) == b"x" * 100_000
+            else:
+                assert await refused(channel) == (Code.UNAVAILABLE, False)
+            await channel.close()
