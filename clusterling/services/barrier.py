@@ -105,7 +105,14 @@ def with_barrier(app: App, handle: Handler) -> Handler:
         except GroundMoved:
             return await again(request)
 
-    async def among_others(request: Request) -> Response:
+    def among_others(request: Request) -> Awaitable[Response]:
+        asked = request.asked
+        if asked is not None and asked.answered:
+            request.asked = None
+            return alone(request)
+        return waiting(request)
+
+    async def waiting(request: Request) -> Response:
         assert barrier is not None, "this is for replicas"
         if _believes_nothing(request):
             return await handle(request)

@@ -1,8 +1,9 @@
 """How far has the store come? One question at a time, shared by all who came before it began.
 
-A question costs a store and this process as much as some reads do, so under load fewer are better: where the last one
-was shared, the next one waits until nobody joins it any more, which is when this process has nothing else to do. Who
-asks alone waits for nothing but the answer.
+A question costs a store and this process as much as some reads do, so under load fewer are better. Those whom the last
+one answered are on their way again: the next one waits until as many have come as asked lately, unless none has
+come for as long as a question takes. Without that, they fall into two halves, each of which waits for the other's
+answer. Who asks alone waits for nothing but the answer.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from typing import Any, Final
 from clusterling.storage.feed import Feed
 from clusterling.storage.store import Unavailable
 
-GATHER_S: Final = 0.004  # How long a question waits for more to join it, at most.
-# Of the loop without anybody joining: in the first one, some loops have not looked at their sockets yet.
-QUIET_TURNS: Final = 2
+GATHER_MAX_S: Final = 0.001  # Without anybody, and a question begins; sooner where the last one took less.
+GATHER_WAITS_MAX: Final = 4  # And after so many such times, even if each has brought somebody.
 PATIENCE_S: Final = 1.0  # Who waits by `then` is called after so long, answer or not.
 
 
@@ -92,8 +92,10 @@ class Questions:
         self._ask = ask
         self._feed = feed
         self._next: Question | None = None
-        self._joined = 0  # Who waits for the next question,
-        self._shared = 0  # and who waited for the last one.
+        self._joined = 0  # How many wait for the next question,
+        self._company = 0  # and how many asked lately.
+        self._gather_s = 0.0  # How long somebody is waited for.
+        self._gathered: asyncio.Future[None] | None = None  # Until `_company` have joined.
         self._closed = False
         self._asking: asyncio.Task[None] | None = None
         self._behind: set[asyncio.Task[None]] = set()
@@ -110,6 +112,8 @@ class Questions:
             if self._asking is None:
                 self._asking = asyncio.get_running_loop().create_task(self._run(), name="storage questions")
         self._joined += 1
+        if self._gathered is not None and self._joined == self._company:
+            _end(self._gathered)
         return question
 
     async def close(self) -> None:
@@ -126,24 +130,38 @@ class Questions:
 
     async def _run(self) -> None:
         """Asks until nobody waits."""
+        loop = asyncio.get_running_loop()
         try:
             while self._next is not None:
-                if self._shared > 1:
-                    await self._gather()
+                await self._gather()
                 question, self._next = self._next, None
-                self._shared, self._joined = self._joined, 0
+                shared, self._joined = self._joined, 0
+                began = loop.time()
                 await self._put(question)
+                self._gather_s = min(loop.time() - began, GATHER_MAX_S)
+                self._company = shared + self._joined
         finally:
             self._asking = None
 
     async def _gather(self) -> None:
+        """Returns when as many wait as asked lately, or no more seem to come."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + GATHER_S
-        joined = quiet = 0
-        while quiet < QUIET_TURNS and loop.time() < until:
+        for _ in range(GATHER_WAITS_MAX):
+            before = self._joined
+            if before >= self._company:
+                return
+            # Those who were answered just now have their turn first.
             await asyncio.sleep(0)
-            quiet = quiet + 1 if self._joined == joined else 0
-            joined = self._joined
+            if self._joined < self._company:
+                self._gathered = gathered = loop.create_future()
+                timer = loop.call_later(self._gather_s, _end, gathered)
+                try:
+                    await gathered
+                finally:
+                    self._gathered = None
+                    timer.cancel()
+            if self._joined == before:
+                return
 
     async def _put(self, question: Question) -> None:
         try:
@@ -172,6 +190,11 @@ class Questions:
             question.refuse(error)
         else:
             question.answer(revision)
+
+
+def _end(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def _closed() -> Unavailable:
