@@ -22,7 +22,7 @@ from clusterling.storage import memory
 from clusterling.storage.cache import CachedStore
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.store import Store
-from clusterling.tenancy.authentication.tokens import IssuedTokens
+from clusterling.tenancy.authentication.tokens import IssuedTokens, token_hash
 from clusterling.tenancy.authorization import ADMIN
 from clusterling.tenancy.cluster import (
     CONTROLLER,
@@ -232,10 +232,10 @@ async def test_a_kubeconfig_carries_a_token_of_that_cluster_alone(root: Root) ->
     assert document["clusters"][0]["cluster"]["server"] == f"{URL}/clusters/team-a"
     token = document["users"][0]["user"]["token"]
     assert token != other["users"][0]["user"]["token"]
-    user = await root.tokens.find(token, (made["status"]["id"],))
+    user = await root.tokens.find(token_hash(token), (made["status"]["id"],))
     assert user is not None
     assert (user.realm, user.groups) == (made["status"]["id"], ("system:masters", "system:authenticated"))
-    assert await root.tokens.find(token, (ROOT_ID,)) is None
+    assert await root.tokens.find(token_hash(token), (ROOT_ID,)) is None
 
 
 async def test_a_kubeconfig_is_refused_where_it_would_lead_nowhere(root: Root) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from clusterling.registry.strategy import User
-from clusterling.tenancy.authentication.tokens import TOKEN_CHARACTERS_MAX
+from clusterling.tenancy.authentication.tokens import TOKEN_CHARACTERS_MAX, token_hash
 from clusterling.tenancy.names import ROOT_ID
 
 # The realm of names that mean no cluster. No id has this form, so nothing is ever found here; asking anyway makes
@@ -21,8 +21,8 @@ NOWHERE: Final = "-"
 class TokenSource(Protocol):
     """Someone who knows tokens."""
 
-    async def find(self, token: str, realms: Sequence[str]) -> User | None:
-        """The user whose token this is in the first of these realms that knows it, with that realm."""
+    async def find(self, digest: str, realms: Sequence[str]) -> User | None:
+        """The user whose token has this hash in the first of these realms that knows it, with that realm."""
 
 
 def bearer_token(authorization: str | None) -> str | None:
@@ -49,8 +49,9 @@ class Tokens:
         if len(token) > TOKEN_CHARACTERS_MAX:
             return None
         realms = (ROOT_ID,) if cluster_id == ROOT_ID else (cluster_id or NOWHERE, ROOT_ID)
+        digest = token_hash(token)
         for source in self._sources:
-            user = await source.find(token, realms)
+            user = await source.find(digest, realms)
             if user is not None and may_enter(user, cluster_id):
                 return user
         return None

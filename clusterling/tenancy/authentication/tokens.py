@@ -71,9 +71,8 @@ class StaticTokens:
         """`users` by token; each user's realm is where the token is good."""
         self._users = {(user.realm, token_hash(token)): user for token, user in users.items()}
 
-    async def find(self, token: str, realms: Sequence[str]) -> User | None:
-        """The user whose token this is, in the first of the realms that knows it."""
-        digest = token_hash(token)
+    async def find(self, digest: str, realms: Sequence[str]) -> User | None:
+        """The user whose token has this hash, in the first of the realms that knows it."""
         for realm in realms:
             user = self._users.get((realm, digest))
             if user is not None:
@@ -126,15 +125,12 @@ class IssuedTokens:
         value = {"user": user.name, "groups": user.groups, "issued": rfc3339(self._clock.now())}
         return Op(_key(user.realm, token_hash(token)), orjson.dumps(value), expected=ABSENT)
 
-    async def find(self, token: str, realms: Sequence[str]) -> User | None:
-        """The user whose token this is, in the first of the realms that knows it; None: never issued there, or revoked.
+    async def find(self, digest: str, realms: Sequence[str]) -> User | None:
+        """The user whose token has this hash, in the first of the realms that knows it; None: never issued there, or revoked.
 
         What is remembered of any realm is asked before the store is: an administrator of `root` at work in
         a tenant's cluster must not cost a read each time for not being the tenant's.
         """
-        if len(token) > TOKEN_CHARACTERS_MAX:
-            return None
-        digest = token_hash(token)
         for realm in realms:
             users = self._cached.get(realm)
             if users is not None and (user := users.get(digest)) is not None:
