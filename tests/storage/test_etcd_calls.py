@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -143,7 +144,10 @@ async def test_frames_are_no_larger_than_the_peer_takes_and_as_large() -> None:
     assert sizes == [40_000, 40_000, 20_000]
 
 
-async def test_an_answer_of_many_megabytes_comes_whole_and_so_does_the_next() -> None:
+async def test_an_answer_of_many_megabytes_comes_whole_and_so_does_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http2, "WINDOW", 1 << 20)
     answer = bytes(range(256)) * (40 << 12)
 
     async def serve(session: Session) -> None:
@@ -249,6 +253,27 @@ async def test_a_peer_that_keeps_a_table_until_it_has_read_the_settings_is_under
     async with calling(framed(serve)) as (channel, peer):
         assert [await ask(channel) for _ in range(8)] == [b"%d" % number for number in range(8)]
         assert peer.connections == 1
+
+
+async def test_what_a_peers_table_meant_before_is_not_what_it_means_now() -> None:
+    async def serve(raw: Raw) -> None:
+        encoder = Encoder()
+        for status in ("0", "0", "5", "5", "0", "0"):  # The second of each pair is the same bytes in all.
+            stream = await raw.request()
+            raw.write(
+                frame(HEADERS, END_HEADERS, stream, block(BEGIN)) + frame(DATA, 0, stream, message(b""))
+            )
+            trailers = encoder.encode([("grpc-status", status)])
+            raw.write(frame(HEADERS, END_HEADERS | END_STREAM, stream, trailers))
+        await raw.ended()
+
+    async with calling(framed(serve)) as (channel, _):
+        for status in (0, 5, 0):
+            for _ in range(2):
+                if status:
+                    assert await refused(channel) == (Code(status), True)
+                else:
+                    assert await ask(channel) == b""
 
 
 async def test_an_error_is_told_with_its_code_and_text_wherever_it_stands() -> None:
@@ -360,6 +385,7 @@ async def test_a_provisional_answer_is_waited_beyond() -> None:
 
 # What a peer may not do.
 
+_tabled = Encoder()
 GARBAGE = {
     "a frame too large": frame(DATA, 0, 1, bytes((1 << 14) + 1)),
     "data on no stream": frame(DATA, 0, 0, b"x"),
@@ -367,6 +393,9 @@ GARBAGE = {
     "headers on a stream of the peer's": frame(HEADERS, END_HEADERS, 2, block(BEGIN)),
     "headers that are none": frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"),
     "an entry of a table that is empty": frame(HEADERS, END_HEADERS, 1, b"\xfe"),
+    "an entry of a table that was given up": b"".join(
+        frame(HEADERS, END_HEADERS, 1, _tabled.encode(BEGIN)) for _ in range(2)
+    ),
     "a table larger than allowed": frame(HEADERS, END_HEADERS, 1, b"\x3f\xe1\x7f\x88"),
     "padding beyond the frame": frame(DATA, PADDED, 1, b"\x05abc"),
     "padding of an empty frame": frame(HEADERS, PADDED | END_HEADERS, 1),
@@ -408,7 +437,9 @@ async def test_after_what_http2_does_not_allow_the_connection_is_made_anew(garba
             await raw.ended()
 
     async with calling(framed(serve)) as (channel, peer):
-        assert await refused(channel) == (Code.UNAVAILABLE, True)
+        with pytest.raises(CallFailed, match="does not keep to HTTP/2" if garbage else "closed") as caught:
+            await ask(channel)
+        assert (caught.value.code, caught.value.sent) == (Code.UNAVAILABLE, True)
         assert await patiently(channel) == b"well"
         assert peer.connections == 2
 
@@ -536,6 +567,27 @@ async def test_a_call_given_up_is_reset_and_the_connection_goes_on() -> None:
         assert peer.connections == 1
 
 
+async def test_a_call_that_fails_as_it_is_given_up_is_not_complained_of() -> None:
+    complaints: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+
+    async def serve(session: Session) -> None:
+        await session.ended()
+
+    async with calling(watched(serve)) as (channel, _):
+        under_way = asyncio.create_task(ask(channel))
+        watch = await channel.ask(METHOD, b"", token="", timeout_s=PATIENCE_S)
+        await asyncio.sleep(0.01)
+        loop.call_soon(under_way.cancel)
+        await channel.close()
+        with pytest.raises(asyncio.CancelledError):
+            await under_way
+        del under_way, watch
+        gc.collect()
+    assert not complaints
+
+
 async def test_what_comes_for_a_call_given_up_is_given_to_no_other() -> None:
     async def serve(raw: Raw) -> None:
         late = await raw.request()
@@ -616,6 +668,7 @@ async def test_whoever_does_not_read_holds_back_that_stream_alone() -> None:
             await session.data(1, message(piece))
             sent += 1
         await session.answer(await session.request(), b"not held back")
+        assert session.http.local_flow_control_window(1) <= len(piece) + 5
         await session.data(1, message(piece) * 2)
         session.http.send_headers(1, DONE, end_stream=True)
         session.flush()
