@@ -25,8 +25,8 @@ class Question:
 
     __slots__ = ("_answer", "_loop", "_patience", "_waiting")
 
-    def __init__(self) -> None:
-        self._loop = loop = asyncio.get_running_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._answer: asyncio.Future[int] = loop.create_future()
         self._waiting: list[Callable[[], object]] = []
         self._patience: asyncio.TimerHandle | None = loop.call_later(PATIENCE_S, self._tell)
@@ -36,7 +36,7 @@ class Question:
         """What a store of somebody else's answers with."""
         if isinstance(answer, cls):
             return answer
-        question = cls()
+        question = cls(asyncio.get_running_loop())
         question._answer = future = asyncio.ensure_future(answer)
         future.add_done_callback(question._settled)
         return question
@@ -91,6 +91,7 @@ class Questions:
     def __init__(self, ask: Callable[[], Awaitable[int]], feed: Feed) -> None:
         self._ask = ask
         self._feed = feed
+        self._loop = asyncio.get_running_loop()  # Looking for it is a system call each time.
         self._next: Question | None = None
         self._joined = 0  # How many wait for the next question,
         self._company = 0  # and how many asked lately.
@@ -104,13 +105,13 @@ class Questions:
         """The next question that begins. Its answer: every watch has come as far as the store had when it was asked."""
         question = self._next
         if question is None:
-            question = Question()
+            question = Question(self._loop)
             if self._closed:
                 question.refuse(_closed())
                 return question
             self._next = question
             if self._asking is None:
-                self._asking = asyncio.get_running_loop().create_task(self._run(), name="storage questions")
+                self._asking = self._loop.create_task(self._run(), name="storage questions")
         self._joined += 1
         if self._gathered is not None and self._joined == self._company:
             _end(self._gathered)
@@ -130,7 +131,7 @@ class Questions:
 
     async def _run(self) -> None:
         """Asks until nobody waits."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         try:
             while self._next is not None:
                 await self._gather()
@@ -145,7 +146,6 @@ class Questions:
 
     async def _gather(self) -> None:
         """Returns when as many wait as asked lately, or no more seem to come."""
-        loop = asyncio.get_running_loop()
         for _ in range(GATHER_WAITS_MAX):
             before = self._joined
             if before >= self._company:
@@ -153,8 +153,8 @@ class Questions:
             # Those who were answered just now have their turn first.
             await asyncio.sleep(0)
             if self._joined < self._company:
-                self._gathered = gathered = loop.create_future()
-                timer = loop.call_later(self._gather_s, _end, gathered)
+                self._gathered = gathered = self._loop.create_future()
+                timer = self._loop.call_later(self._gather_s, _end, gathered)
                 try:
                     await gathered
                 finally:
@@ -176,7 +176,7 @@ class Questions:
             question.answer(revision)
         else:
             # The next one need not wait for this: watches come to the answers in their order.
-            task = asyncio.get_running_loop().create_task(self._reach(question, revision))
+            task = self._loop.create_task(self._reach(question, revision))
             self._behind.add(task)
             task.add_done_callback(self._behind.discard)
 

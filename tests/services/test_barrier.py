@@ -30,7 +30,7 @@ class Answers:
     def fresh(self) -> Question:
         self.askers += 1
         if self.open is None:
-            self.open = Question()
+            self.open = Question(asyncio.get_running_loop())
             self.count += 1
         return self.open
 
