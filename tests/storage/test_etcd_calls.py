@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -567,27 +566,6 @@ async def test_a_call_given_up_is_reset_and_the_connection_goes_on() -> None:
         assert peer.connections == 1
 
 
-async def test_a_call_that_fails_as_it_is_given_up_is_not_complained_of() -> None:
-    complaints: list[object] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _loop, context: complaints.append(context))
-
-    async def serve(session: Session) -> None:
-        await session.ended()
-
-    async with calling(watched(serve)) as (channel, _):
-        under_way = asyncio.create_task(ask(channel))
-        watch = await channel.ask(METHOD, b"", token="", timeout_s=PATIENCE_S)
-        await asyncio.sleep(0.01)
-        loop.call_soon(under_way.cancel)
-        await channel.close()
-        with pytest.raises(asyncio.CancelledError):
-            await under_way
-        del under_way, watch
-        gc.collect()
-    assert not complaints
-
-
 async def test_what_comes_for_a_call_given_up_is_given_to_no_other() -> None:
     async def serve(raw: Raw) -> None:
         late = await raw.request()
@@ -667,7 +645,8 @@ async def test_whoever_does_not_read_holds_back_that_stream_alone() -> None:
         while session.http.local_flow_control_window(1) > len(piece) + 5:
             await session.data(1, message(piece))
             sent += 1
-        await session.answer(await session.request(), b"not held back")
+        for _ in range(2):  # Whatever was to be said of the window has been said when the second comes.
+            await session.answer(await session.request(), b"not held back")
         assert session.http.local_flow_control_window(1) <= len(piece) + 5
         await session.data(1, message(piece) * 2)
         session.http.send_headers(1, DONE, end_stream=True)
@@ -676,7 +655,7 @@ async def test_whoever_does_not_read_holds_back_that_stream_alone() -> None:
 
     async with calling(watched(serve)) as (channel, _):
         answers = await channel.ask(METHOD, b"watch", token="", timeout_s=PATIENCE_S)
-        assert await ask(channel) == b"not held back"
+        assert [await ask(channel) for _ in range(2)] == [b"not held back"] * 2
         assert sent == http2.STREAM_WINDOW // (len(piece) + 5)
         for _ in range(sent + 2):
             assert await answers.read() == piece

@@ -234,7 +234,6 @@ class _Call(Stream):
     def _fail(self, fault: CallFailed) -> None:
         if not self.answer.done():
             self.answer.set_exception(fault)
-            self.answer.exception()  # Looked at, for whoever is cancelled in this turn of the loop will not.
 
 
 class Answers(Stream):
