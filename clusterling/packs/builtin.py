@@ -8,9 +8,10 @@ pays for the groups it serves. Everything here is a fact of the Kubernetes versi
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -20,7 +21,7 @@ from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.protobuf import MessageTable, ProtobufCodec
 from clusterling.machinery.schema import Schema, compile_schema
 from clusterling.machinery.table import CREATED_DESCRIPTION, NAME_COLUMN, Column, age
-from clusterling.registry.resource import Converter, Names, Resource, Version
+from clusterling.registry.resource import Converter, Names, Resource, Review, Subresource, Version
 from clusterling.registry.strategy import Strategy
 
 _DATA: Final = Path(__file__).parent / "data"
@@ -141,6 +142,8 @@ def resource(
     parts: tuple[str, ...] = (),
     storage: Resource | None = None,
     converter: Converter | None = None,
+    subresources: Iterable[Subresource] = (),
+    review: Review | None = None,
 ) -> Resource:
     """A built-in kind with one version, from upstream's facts. Raises KeyError for one that upstream does not serve."""
     found = facts(group, version, plural)
@@ -166,6 +169,8 @@ def resource(
         parts=parts,
         storage=storage,
         converter=converter,
+        subresources=MappingProxyType({one.name: one for one in subresources}),
+        review=review,
     )
 
 

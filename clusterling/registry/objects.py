@@ -358,6 +358,8 @@ class ObjectStore:
         if metadata.pop("resourceVersion", None) not in (None, "", "0"):
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
         self._place(served, namespace, metadata)
+        if served.resource.review is not None:
+            return orjson.dumps(await served.resource.review(ctx, obj, namespace))
         base = metadata.get("generateName") if not metadata.get("name") else None
         name, copies = "", _copies(obj)
 

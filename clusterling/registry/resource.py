@@ -75,6 +75,11 @@ class Converter:
 SubresourceFunction = Callable[["Context", SubresourceCall], Awaitable[Object]]
 
 
+# Takes the Context of the request, the object received and its namespace; returns the document of the answer.
+# Raises ApiError.
+Review = Callable[["Context", Object, str], Awaitable[Object]]
+
+
 @dataclass(frozen=True, slots=True)
 class Subresource:
     """A subresource with a function of its own (`kubeconfig`, `token`), as opposed to `status` and `scale`.
@@ -121,6 +126,7 @@ class Resource:
     `converter`: None where versions differ in `apiVersion` alone (conversion strategy None).
     `parts`: subresources that replace a part of the object in the manner of `status`, by the strategy's
     `prepare_for_update` (`finalize` of namespaces).
+    `review`: the kind is not stored: a create is a question, and this answers it (access reviews). Its verbs are `create` alone.
     `terminating`: its CRD is being deleted, so nothing new of it can be made.
     `builtin`: decoding errors follow upstream's typed kinds (400), strategic merge patch and protobuf are accepted.
     """
@@ -136,6 +142,7 @@ class Resource:
     parts: tuple[str, ...] = ()
     storage: Resource | None = None
     converter: Converter | None = None
+    review: Review | None = None
     builtin: bool = True
     terminating: bool = False
     schema_revision: int = 0
