@@ -7,6 +7,7 @@ compares, so it cannot drift. Facts only: descriptions, which are prose, go to a
     schemas/<package>.zlib    {definition: schema}, the definitions of one Go package; $refs cross packages
     protobuf/<package>.zlib   {message: {number: [JSON name, type, held]}}; tools/protobuf_tables.py
     discovery.zlib            {"version", "resources": {apiVersion: […]}, "definitions": {apiVersion: {kind: definition}}, "packages": …}
+    rbac.zlib                 [the roles and bindings of every cluster]; tools/rbac_bootstrap.py
     descriptions.json.zlib    {definition: {"": text, "field": text}}; not committed
 
 Each is JSON, compact, keys sorted, compressed with zlib. Schemas lose what says nothing: descriptions, the `allOf` of one $ref,
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clusterling.version import KUBERNETES
-from tools import gomodules
+from tools import gomodules, rbac_bootstrap
 from tools.protobuf_tables import read_package
 
 DATA: Final = Path(__file__).parent.parent / "clusterling" / "packs" / "data"
@@ -94,6 +95,7 @@ def compile_all(module: Path, protobuf: list[Path]) -> dict[str, bytes]:
         **{f"schemas/{name}.zlib": packed(content) for name, content in packages.items()},
         **{f"protobuf/{one.name}.zlib": packed(one.table) for one in protos if one.table},
         "discovery.zlib": packed(discovery),
+        "rbac.zlib": packed(rbac_bootstrap.objects(module)),
     }
 
 
