@@ -603,6 +603,11 @@ class ObjectStore:
         await self._admission.validate(ctx, served, "DELETE", None, obj)
         metadata = meta(obj)
         began = "deletionTimestamp" in metadata
+        period_s = strategy.grace_period_s(obj, options.grace_period_s)
+        if period_s is not None:
+            grace = deleting.give_grace(metadata, period_s, options.grace_period_s, self._clock.now())
+            if grace is not deleting.Grace.NONE:
+                return await self._delete_gracefully(ctx, served, entry, obj, options, grace)
         deleting.propagate(strategy.default_propagation, metadata, options)
         stays = strategy.begin_delete(ctx, obj)
         if not stays and not metadata.get("finalizers"):
@@ -619,12 +624,46 @@ class ObjectStore:
             return shown, False
         if ctx.dry_run:
             return orjson.dumps(obj), False
+        revision, stored = await self._mark(ctx, served, entry, obj, old)
+        return _shown(obj, stored, revision, served), False
+
+    async def _delete_gracefully(
+        self,
+        ctx: Context,
+        served: Served,
+        entry: Entry,
+        obj: Object,
+        options: DeleteOptions,
+        grace: deleting.Grace,
+    ) -> tuple[bytes, bool]:
+        """The delete of a kind that takes time: `obj` says until when. Watchers see that first, and then it go."""
+        shown = views.document(entry, served)
+        if grace is deleting.Grace.RUNNING:
+            return shown, False
+        metadata = meta(obj)
+        deleting.propagate(served.resource.strategy.default_propagation, metadata, options)
+        gone = not metadata["deletionGracePeriodSeconds"] and not metadata.get("finalizers")
+        if ctx.dry_run:
+            return orjson.dumps(obj), gone
+        revision, stored = await self._mark(ctx, served, entry, obj, orjson.loads(shown))
+        value = _shown(obj, stored, revision, served)
+        if not gone:
+            return value, False
+        # Whoever changes it between the two is found out, and the next attempt finds its time to be up.
+        revision = await self._remove(ctx, served, Entry(entry.key, stored, revision), obj)
+        return views.at_revision(value, revision), True
+
+    async def _mark(
+        self, ctx: Context, served: Served, entry: Entry, obj: Object, old: Object
+    ) -> tuple[int, bytes]:
+        """Stores an object that is being deleted and stays for now. Its revision, and what was stored."""
+        strategy = served.resource.strategy
         companions = await self._companions(ctx, served, obj, old)
         stored = encode_stored(views.to_storage(obj, served))
         op = Op(entry.key, stored, entry.revision, strategy.expires_at(ctx, obj))
         revision = await self._write(served, name_of(obj), op, companions, ())
         strategy.after_write(ctx, served.resource, obj, old)
-        return _shown(obj, stored, revision, served), False
+        return revision, stored
 
     async def _remove(self, ctx: Context, served: Served, entry: Entry, last: Object) -> int:
         """Takes the object out of the store, in its state `last`. The revision; the one it has where nothing is written."""

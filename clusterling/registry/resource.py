@@ -6,7 +6,7 @@ computes it, and nothing on the request path asks which of the two it was.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -51,13 +51,17 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class SubresourceCall:
-    """One request to a subresource that computes its answer. `parent` is the object, None where it does not exist."""
+    """One request to a subresource that computes its answer. `parent` is the object, None where it does not exist.
+
+    `query`: the parameters of one that connects, each with its values in order.
+    """
 
     verb: str
     name: str
     namespace: str
     body: Object | None
     parent: Object | None
+    query: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,9 @@ class Subresource:
     """A subresource with a function of its own (`kubeconfig`, `token`), as opposed to `status` and `scale`.
 
     `group`, `version` and `kind` are those of its body and answer, as discovery tells them.
+    `bodies`: the kind of its body at each version that it may have, first the one that is meant where it names none;
+    bodies are then held to it as objects are. `connects`: what comes and goes is no object (`exec`, `proxy`), nor is
+    what follows its name in the path.
     """
 
     name: str
@@ -93,6 +100,8 @@ class Subresource:
     kind: str
     verbs: tuple[str, ...]
     function: SubresourceFunction
+    bodies: tuple[Served, ...] = ()
+    connects: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,13 @@ class Strategy:
         """
         return False
 
+    def grace_period_s(self, obj: Object, asked: int | None) -> int | None:
+        """How long an object about to be deleted may take to end, in seconds; None for kinds that do not take time.
+
+        `asked`: what the DELETE says. 0 is a deletion at once that watchers are told of before (pods).
+        """
+        return None
+
     def is_finished(self, obj: Object) -> bool:
         """An object being deleted whose metadata.finalizers are empty may go now (namespaces also wait for spec.finalizers)."""
         return True

@@ -227,7 +227,9 @@ def _placed(served: Served, info: RequestInfo) -> Response | None:
     """None where the path fits the kind's scope; else the 404 or 405 that upstream's routing gives."""
     resource = served.resource
     alone = info.verb in {"list", "watch"} or info.in_namespace
-    if (info.beyond and resource.builtin) or (info.in_namespace and not resource.namespaced):
+    part = resource.subresources.get(info.subresource) if info.beyond else None
+    beyond = info.beyond and resource.builtin and (part is None or not part.connects)
+    if beyond or (info.in_namespace and not resource.namespaced):
         return _absent(resource)
     if resource.namespaced and not alone:
         if resource.builtin and not info.name:

@@ -101,8 +101,7 @@ def _find_part(served: Served, info: RequestInfo) -> Verb:
     elif part == "status" and (served.version.status or part in resource.parts):
         verbs = _PART_VERBS
     elif part in resource.parts:
-        # Of the parts that are no status upstream has one, and it can only be replaced: namespaces' finalize.
-        verbs = _REPLACE_VERBS
+        verbs = _REPLACE_VERBS if part == "finalize" else _PART_VERBS
     elif resource.builtin:
         raise no_such_resource()
     else:
@@ -316,22 +315,40 @@ async def call_subresource(app: App, request: Request, served: Served) -> Respon
     """A subresource that computes its answer (`kubeconfig`, `token`)."""
     info = request.info
     part = served.resource.subresources[info.subresource]
-    encoding = accept(request.headers.get("Accept"), tables=False, pretty=_pretty(request))
-    body = await _part_body(request, part) if info.verb in {"create", "update", "patch"} else None
-    dry_run = parameters.write_options(info.query, "CreateOptions").dry_run if info.query else False
-    ctx = _context(request, dry_run=dry_run)
     namespace = _namespace(served, info)
+    if part.connects:
+        # Options of its own are in the query, and what it answers is not for us to encode.
+        return await _connect(request, served, part, namespace)
+    encoding = accept(request.headers.get("Accept"), tables=False, pretty=_pretty(request))
+    options = parameters.write_options(info.query, "CreateOptions") if info.query else WriteOptions()
+    ctx = _context(request, dry_run=options.dry_run)
+    body = None
+    if info.verb in {"create", "update", "patch"}:
+        body = await _part_body(request, ctx, part, options)
     parent = await ctx.objects.read(served, namespace, info.name)
     answer = await part.function(ctx, SubresourceCall(info.verb, info.name, namespace, body, parent))
     status = 201 if info.verb == "create" else 200
     return Response(status, encoding.document(orjson.dumps(answer)), encoding.content_type)
 
 
-async def _part_body(request: Request, part: Subresource) -> Object:
+async def _connect(request: Request, served: Served, part: Subresource, namespace: str) -> Response:
+    ctx = _context(request, dry_run=False)
+    info = request.info
+    parent = await ctx.objects.read(served, namespace, info.name)
+    call = SubresourceCall(info.verb, info.name, namespace, None, parent, info.query)
+    answer = await part.function(ctx, call)
+    return Response(200, orjson.dumps(answer))
+
+
+async def _part_body(request: Request, ctx: Context, part: Subresource, options: WriteOptions) -> Object:
     body = await request.read(BODY_BYTES_MAX)
     group_version = str(GroupVersion(part.group, part.version))
     expected = codec.Expected(group_version, part.kind, typed=True)
-    document, _ = decode_as(request.headers.get("Content-Type") or None, body, expected)
+    document, duplicates = decode_as(request.headers.get("Content-Type") or None, body, expected)
+    for served in part.bodies:
+        if document.get("apiVersion") == served.api_version and document.get("kind") == served.kind:
+            receive(ctx, served, document, replace(options, duplicates=tuple(duplicates)))
+            return document
     if document.get("apiVersion") != group_version or document.get("kind") != part.kind:
         raise codec.cannot_be_handled(
             str(document.get("kind", "")),
