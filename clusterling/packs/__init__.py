@@ -12,12 +12,29 @@ from clusterling.packs.apiextensions import PACK as apiextensions  # noqa: N811 
 from clusterling.packs.coordination import PACK as coordination  # noqa: N811 - how embedders name it
 from clusterling.packs.core import PACK as core  # noqa: N811 - how embedders name it
 from clusterling.packs.events import PACK as events  # noqa: N811 - how embedders name it
+from clusterling.packs.rbac import PACK as rbac  # noqa: N811 - how embedders name it
 from clusterling.registry.choice import Offer
 from clusterling.registry.pack import Pack
 
-__all__ = ["ALL", "DEFAULT", "OFFER", "apiextensions", "choose", "coordination", "core", "events"]
+__all__ = [
+    "ALL",
+    "DEFAULT",
+    "OFFER",
+    "apiextensions",
+    "choose",
+    "coordination",
+    "core",
+    "events",
+    "rbac",
+]
 
-ALL: Final[tuple[Pack, ...]] = (core, events, coordination, apiextensions)
+ALL: Final[tuple[Pack, ...]] = (
+    core,
+    events,
+    coordination,
+    apiextensions,
+    rbac,
+)
 # What a cluster without nodes needs.
 DEFAULT: Final[tuple[Pack, ...]] = (
     core.only("configmaps", "events", "namespaces", "secrets", "serviceaccounts"),

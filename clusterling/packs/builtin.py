@@ -37,13 +37,14 @@ AGE: Final = Column(
 COLUMNS: Final = (NAME_COLUMN, AGE)
 
 
-def _read(name: str) -> Any:
+def read(name: str) -> Any:
+    """The content of one of the compiled files, anew each time."""
     return orjson.loads(zlib.decompress((_DATA / name).read_bytes()))
 
 
 @cache
 def _discovery() -> Object:
-    found: Object = _read("discovery.zlib")
+    found: Object = read("discovery.zlib")
     return found
 
 
@@ -73,7 +74,7 @@ class _Definitions(Mapping[str, Object]):
     def _package(self, name: str) -> dict[str, Object]:
         if name not in self._packages:
             path = _DATA / "schemas" / f"{name}.zlib"
-            self._packages[name] = _read(f"schemas/{name}.zlib") if path.is_file() else {}
+            self._packages[name] = read(f"schemas/{name}.zlib") if path.is_file() else {}
         return self._packages[name]
 
 
@@ -114,7 +115,7 @@ def _beside_text(schema: Object) -> Object:
 
 @cache
 def _descriptions() -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = _read(_DESCRIPTIONS) if (_DATA / _DESCRIPTIONS).is_file() else {}
+    found: dict[str, dict[str, str]] = read(_DESCRIPTIONS) if (_DATA / _DESCRIPTIONS).is_file() else {}
     return found
 
 
@@ -177,7 +178,7 @@ def resource(
 @cache
 def _message_table(package: str) -> MessageTable:
     path = _DATA / "protobuf" / f"{package}.zlib"
-    table: MessageTable = _read(f"protobuf/{package}.zlib") if path.is_file() else {}
+    table: MessageTable = read(f"protobuf/{package}.zlib") if path.is_file() else {}
     return table
 
 
