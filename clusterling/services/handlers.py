@@ -29,10 +29,10 @@ from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.table import Include
 from clusterling.registry import views
 from clusterling.registry.options import DeleteOptions, WriteOptions
-from clusterling.registry.receiving import Undecodable
+from clusterling.registry.receiving import Undecodable, receive
 from clusterling.registry.resource import Served, Subresource, SubresourceCall
 from clusterling.registry.strategy import Context
-from clusterling.services import parameters, patching, scale
+from clusterling.services import parameters, patching, scale, websocket
 from clusterling.services.negotiation import (
     Encoding,
     Framing,
@@ -173,7 +173,8 @@ async def watch(app: App, request: Request, served: Served) -> Response:
     encoding = _encoding(request)
     options = parameters.watch_options(info.query, served, info.name)
     timeout_s = parameters.watch_timeout_s(info.query)
-    framing = Framing.CHUNKED if request.chunked else Framing.PLAIN
+    upgrades = request.chunked and request.method == "GET" and websocket.is_asked(request.headers)
+    framing = Framing.WEBSOCKET if upgrades else Framing.CHUNKED if request.chunked else Framing.PLAIN
     include = _include(encoding, info)
     stream = await open_watch(
         app.streams,
@@ -184,7 +185,13 @@ async def watch(app: App, request: Request, served: Served) -> Response:
         encoding.frame_codec(served, framing=framing, include=include),
         timeout_s=timeout_s,
     )
-    return StreamingResponse(stream, encoding.content_type)
+    if not upgrades:
+        return StreamingResponse(stream, encoding.content_type)
+    answer = websocket.handshake(request.headers)
+    if isinstance(answer, Response):
+        await stream.close()
+        return answer
+    return StreamingResponse(stream, "", answer, 101)
 
 
 # ---------------------------------------------------------------------- writing

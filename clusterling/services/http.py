@@ -36,9 +36,19 @@ import httptools
 from typing_extensions import override
 
 from clusterling.machinery.errors import bad_request, too_large
+from clusterling.services import websocket
 from clusterling.services.app import App
 from clusterling.services.begun import Begun
-from clusterling.services.request import Headers, Peer, Request, Response, Sink, Stream, StreamingResponse
+from clusterling.services.request import (
+    Header,
+    Headers,
+    Peer,
+    Request,
+    Response,
+    Sink,
+    Stream,
+    StreamingResponse,
+)
 from clusterling.services.watch import stop_spread
 
 _log = logging.getLogger(__name__)
@@ -185,6 +195,8 @@ class _Connection(asyncio.Protocol):
         self._receiving: _Body | None = None  # The body whose bytes arrive now.
         self._in_body = False
         self._deaf = False  # What still arrives means nothing.
+        self._held: bytes | None = None  # Came behind the last request, which may become a WebSocket.
+        self._hearing: websocket.Hearing | None = None  # It did.
         self._queue: deque[_Incoming] = deque()
         self._current: _Incoming | None = None
         self._begun: Begun[None] | None = None
@@ -258,6 +270,12 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
+        if self._hearing is not None:
+            self._hear(self._hearing, data)
+            return
+        if self._held is not None:
+            self._held += data
+            return
         self._unspent += len(data)
         try:
             self._parse(data)
@@ -281,9 +299,14 @@ class _Connection(asyncio.Protocol):
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                # Nobody speaks another protocol here: the request is answered as if it had not asked for one.
                 self._parser = httptools.HttpRequestParser(self)
                 data = data[upgrade.args[0] :]
+                if self._queue and websocket.is_asked(self._queue[-1].headers):
+                    asking = self._queue[-1]
+                    asking.headers = websocket.with_bearer(asking.headers)
+                    self._held = data
+                    return
+                # Nobody speaks another protocol here: the request is answered as if it had not asked for one.
             else:
                 return
 
@@ -294,13 +317,31 @@ class _Connection(asyncio.Protocol):
     def pace(self) -> None:
         """Pauses reading while there is enough to do, and resumes it."""
         body = self._receiving
-        enough = len(self._queue) > QUEUED_MAX or (body is not None and body.enough)
+        enough = len(self._queue) > QUEUED_MAX or (body is not None and body.enough) or self._held is not None
         if enough != self._paused and not self.transport.is_closing():
             self._paused = enough
             if enough:
                 self.transport.pause_reading()
             else:
                 self.transport.resume_reading()
+
+    def _hear(self, hearing: websocket.Hearing, data: bytes) -> None:
+        """Takes what the client of a WebSocket sends."""
+        answer = hearing.receive(data)
+        if answer and not (self._full or self.transport.is_closing()):
+            self.transport.write(answer)
+        if hearing.over:
+            self._deaf = True
+            if self.stream is not None:
+                self.stream.stop()
+
+    def _go_on_reading(self) -> None:
+        """What was held behind a request that did not become a WebSocket is HTTP."""
+        held, self._held = self._held, None
+        if held:
+            self.data_received(held)
+        else:
+            self.pace()
 
     def _refuse(self, status: int, why: str = "") -> None:
         """Answers in Go's words, behind the requests that came before, and reads no more."""
@@ -495,6 +536,9 @@ class _Connection(asyncio.Protocol):
     def _finish(self, incoming: _Incoming) -> None:
         self._current = None
         self._active_s = self._loop.time()
+        if self._held is not None and not self._queue:
+            # It stood behind this request.
+            self._loop.call_soon(self._go_on_reading)
         body = incoming.body
         whole = incoming.refused is None
         if body is not None and not body.ended:
@@ -575,6 +619,9 @@ class _Connection(asyncio.Protocol):
         try:
             if transport.is_closing():
                 return
+            if response.status == 101:
+                await self._talk(incoming, response)
+                return
             keep = incoming.keep_alive and not self._ending
             transport.write(_head(response, audit_id, incoming, keep=keep, length=None))
             if incoming.method == "HEAD":
@@ -585,6 +632,20 @@ class _Connection(asyncio.Protocol):
         finally:
             self.stream = self.on_drain = None
             await response.close()
+
+    async def _talk(self, incoming: _Incoming, response: StreamingResponse) -> None:
+        """A stream over a WebSocket, which this connection is from here to its end."""
+        incoming.keep_alive = False
+        hearing = self._hearing = websocket.Hearing()
+        transport = self.transport
+        transport.write(b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n" % _field_lines(response.headers))
+        held, self._held = self._held, None
+        if held:
+            self._hear(hearing, held)
+        self.pace()
+        await response.stream.run(_Sink(self, transport))
+        if not transport.is_closing():
+            transport.write(hearing.goodbye)
 
 
 def _peer_of(transport: asyncio.Transport) -> Peer:
@@ -778,9 +839,9 @@ def _head(response: Response, audit_id: str, incoming: _Incoming, *, keep: bool,
     """`length` None: the body is chunked, or ends with the connection."""
     fields = b""
     cacheable = False
-    for name, value in response.headers:
-        cacheable = cacheable or name == "Cache-Control"
-        fields += f"{name}: {_one_line(value)}\r\n".encode(errors="replace")
+    if response.headers:
+        fields = _field_lines(response.headers)
+        cacheable = any(name == "Cache-Control" for name, _ in response.headers)
     if audit_id:
         fields += b"Audit-Id: %b\r\n" % audit_id.encode("ascii")
     if length is None:
@@ -794,6 +855,10 @@ def _head(response: Response, audit_id: str, incoming: _Incoming, *, keep: bool,
         fields += b"Connection: keep-alive\r\n"
     shared = _shared_head(response.status, response.content_type, cacheable)
     return b"%b%b%b\r\n" % (shared, _date.line(), fields)
+
+
+def _field_lines(headers: tuple[Header, ...]) -> bytes:
+    return b"".join(f"{name}: {_one_line(value)}\r\n".encode(errors="replace") for name, value in headers)
 
 
 def _one_line(value: str) -> str:

@@ -44,6 +44,11 @@ class Headers:
         headers._fields = fields
         return headers
 
+    def replaced(self, fields: Mapping[str, str]) -> Headers:
+        """The same with other values for some names."""
+        lowered = {name.lower(): value for name, value in fields.items()}
+        return Headers.lowered({**self._fields, **lowered})
+
     @overload
     def get(self, name: str, /) -> str | None: ...
     @overload

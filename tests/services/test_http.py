@@ -455,9 +455,9 @@ async def test_a_watch_is_chunked_and_the_connection_lives_on(world: Serving) ->
         assert (await wire.answer())[0] == 200
 
 
-async def test_an_upgrade_to_a_websocket_is_answered_with_a_plain_watch(world: Serving) -> None:
+async def test_an_upgrade_to_what_is_not_spoken_is_answered_with_a_plain_watch(world: Serving) -> None:
     await world.client().post(CONFIGMAPS, configmap("a"))
-    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    upgrade = ("Connection: Upgrade", "Upgrade: SPDY/3.1")
     async with listening(world) as listener, connected(listener) as wire:
         await wire.send(get(f"{TEAM}{CONFIGMAPS}?watch=1&timeoutSeconds=1", *upgrade))
         assert (await wire.head())[0] == 200
