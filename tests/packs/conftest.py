@@ -1,9 +1,10 @@
-"""One logical cluster with the built-in kinds, over a memory store that has their underlay."""
+"""One logical cluster with all built-in kinds, over a memory store that has their underlay."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import orjson
@@ -106,21 +107,31 @@ def causes(error: ApiError) -> list[tuple[str, str]]:
     return [(cause["field"], cause["message"]) for cause in error.details["causes"]]
 
 
+@cache
+def _started_with() -> tuple[Catalog, tuple[Op, ...]]:
+    packs = choose("all")
+    catalog = Catalog(resource for pack in packs for resource in pack.resources)
+    ops = []
+    for obj in (obj for pack in packs for obj in pack.bootstrap):
+        group, _, version = obj["apiVersion"].rpartition("/")
+        served = catalog.by_kind(group, version, obj["kind"])
+        assert served is not None, obj["kind"]
+        metadata = obj["metadata"]
+        name = metadata["name"]
+        key = f"{served.resource.collection}{metadata.get('namespace', '-')}/{name}"
+        ops.append(Op(key, encode_stored({**obj, "metadata": {**metadata, "uid": f"uid-{name}"}})))
+        if served.plural == "namespaces":
+            ops.append(Op(NAMESPACE_FENCE + name, ACTIVE_FENCE))
+    return catalog, tuple(ops)
+
+
 @pytest.fixture
 async def cluster() -> AsyncIterator[Cluster]:
     clock = TurnedClock()
-    packs = choose("default")
-    catalog = Catalog(resource for pack in packs for resource in pack.resources)
+    catalog, ops = _started_with()
     async with memory.open() as store:
         records = Keyspace(store, "c1")
-        for pack in packs:
-            for obj in pack.bootstrap:
-                name = obj["metadata"]["name"]
-                stored = {**obj, "metadata": {**obj["metadata"], "uid": f"uid-{name}"}}
-                ops = [
-                    Op(f"core/namespaces/-/{name}", encode_stored(stored)),
-                    Op(NAMESPACE_FENCE + name, ACTIVE_FENCE),
-                ]
-                await records.write(ops)
+        for start in range(0, len(ops), 50):
+            await records.write(ops[start : start + 50])
         async with CachedStore(records, finish=views.finish) as cache:
             yield Cluster(ObjectStore(cache, records, Admission(), clock), records, clock, catalog)
