@@ -32,6 +32,7 @@ from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.registry.admission import Admission, AdmissionChain
 from clusterling.registry.catalog import Catalog
+from clusterling.registry.choice import Catalogs, Offer
 from clusterling.registry.pack import Pack
 from clusterling.registry.ports import Clock, Ports
 from clusterling.registry.strategy import User
@@ -52,7 +53,7 @@ from clusterling.tenancy import underlay
 from clusterling.tenancy.authentication.authenticator import Tokens, bearer_token
 from clusterling.tenancy.authentication.tokens import IssuedTokens, StaticTokens
 from clusterling.tenancy.authorization import ADMIN, allows
-from clusterling.tenancy.cluster import GROUP, KIND, PLURAL, ROOT_PACK, VERSION, ensure_root, refresh_urls
+from clusterling.tenancy.cluster import GROUP, KIND, PLURAL, VERSION, ensure_root, refresh_urls, root_pack
 from clusterling.tenancy.directory import Directory
 from clusterling.tenancy.kubeconfig import Endpoint
 from clusterling.tenancy.limits import Limits
@@ -130,8 +131,13 @@ class Clusters:
     def __init__(self, root: Client) -> None:
         self._root = root
 
-    async def create(self, name: str, spec: Object | None = None) -> LogicalCluster:
-        """A new cluster, ready when this returns. Raises ApiError (409 AlreadyExists, 422 Invalid)."""
+    async def create(self, name: str, spec: Object | None = None, *, packs: str = "") -> LogicalCluster:
+        """A new cluster, ready when this returns. `packs` as `--packs` has it: `core,-secrets`; "" the server's.
+
+        Raises ApiError (409 AlreadyExists, 422 Invalid).
+        """
+        if packs:
+            spec = {**(spec or {}), "packs": [item.strip() for item in packs.split(",")]}
         body: Object = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": {"name": name}}
         if spec is not None:
             body["spec"] = spec
@@ -175,7 +181,8 @@ def _logical_cluster(obj: Object) -> LogicalCluster:
 class ApiServer:
     """Serves logical clusters over any Store. Every part can be replaced by an argument.
 
-    `packs` None: what a cluster without nodes needs. `admin_tokens`: bearer tokens of root's realm.
+    `packs`: what a cluster serves that does not choose; None: what one without nodes needs. `offer`: what clusters
+    may choose from by `spec.packs`; None: `packs`, and everything that comes with this library. `admin_tokens`: bearer tokens of root's realm.
     `external_url`: what kubeconfigs and statuses say, where it is not the first listener's address.
     `default_cluster` is also served at `/`. `run_controllers` False: another replica does what they do.
     """
@@ -185,6 +192,7 @@ class ApiServer:
         store: Store,
         *,
         packs: Iterable[Pack] | None = None,
+        offer: Offer | None = None,
         authenticator: Authenticator | None = None,
         authorizer: Authorizer | None = None,
         admission: Sequence[Admission] = (),
@@ -196,11 +204,11 @@ class ApiServer:
         cache_bytes_max: int = 512 << 20,
         run_controllers: bool = True,
     ) -> None:
-        if packs is None:
-            from clusterling.packs import choose
+        if offer is None:
+            from clusterling.packs import OFFER
 
-            packs = choose("default")
-        self._packs = tuple(packs)
+            offer = OFFER
+        self._offer = offer if packs is None else offer.with_default(tuple(packs))
         # What this replica writes while it leads, and may have lost the lead, is refused where others write as well.
         self._replicated = store if is_shared(store) else None
         store = store if self._replicated is None else Led(store)
@@ -210,17 +218,17 @@ class ApiServer:
         self._endpoint = Endpoint(external_url, ca_pem)
         self._has_external_url = bool(external_url)
         self._tokens = IssuedTokens(store, self._clock)
-        self._base = Catalog(resource for pack in self._packs for resource in pack.resources)
-        root = Catalog(ROOT_PACK.resources, parent=self._base)
+        catalogs = Catalogs(self._offer)
+        root = Catalog(root_pack(self._offer).resources, parent=catalogs.default)
         self._root_keys = Keyspace(store, ROOT_ID)
         self._directory = Directory(self._root_keys)
         self._underlay = Keyspace(store, underlay.UNDERLAY_ID)
         self.pool = ClusterPool(
             store,
             self._directory,
-            base=self._base,
+            catalogs=catalogs,
             root=root,
-            underlay=self._underlay,
+            below=self._underlay,
             ports=Ports(self._clock, self._tokens, self._endpoint),
             admission=AdmissionChain(admission),
             budget=CacheBudget(cache_bytes_max),
@@ -355,7 +363,7 @@ class ApiServer:
 
     async def _prepare(self) -> None:
         """Brings the store to what this server needs of it. Safe to repeat, and by several replicas at once."""
-        await underlay.install(self._underlay, underlay.rows(self._packs, self._base))
+        await underlay.install(self._underlay, underlay.rows(self._offer.packs))
         await ensure_root(self._root_keys, self._clock, self._endpoint.url(str(ROOT)))
 
     async def _stop(self) -> None:

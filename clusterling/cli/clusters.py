@@ -98,10 +98,18 @@ Examples:
   clusterling create team-a
   clusterling create team-a --if-not-exists --kubeconfig-out team-a.yaml
   clusterling create ci-$RANDOM -o json
+  clusterling create crds-only --packs none
 """,
 )
 @click.argument("name")
 @click.option("--display-name", default="", help="What people call the cluster.")
+@click.option(
+    "--packs",
+    default="",
+    metavar="PACKS",
+    help="Built-in kinds the cluster serves: none, default, all, or packs and pack/resource, with - to leave out.  "
+    "[default: the server's]",
+)
 @click.option("--if-not-exists", is_flag=True, help="Accept that the cluster is there already.")
 @click.option(
     "--kubeconfig-out",
@@ -115,6 +123,7 @@ def create_command(
     *,
     name: str,
     display_name: str,
+    packs: str,
     if_not_exists: bool,
     kubeconfig_out: Path | None,
     output: str | None,
@@ -128,7 +137,9 @@ def create_command(
     if kubeconfig_out is not None:
         # Before there is a cluster that nobody got the kubeconfig of.
         check_writable(kubeconfig_out)
-    spec = {"displayName": display_name} if display_name else {}
+    spec: Object = {"displayName": display_name} if display_name else {}
+    if packs:
+        spec["packs"] = [item.strip() for item in packs.split(",")]
     obj: Object = {
         "apiVersion": "tenancy.clusterling.io/v1alpha1",
         "kind": "LogicalCluster",

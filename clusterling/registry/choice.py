@@ -1,12 +1,20 @@
-"""Choosing packs: what `--packs` of a server and `spec.packs` of a logical cluster say, read against what there is."""
+"""Choosing packs: what `--packs` of a server and `spec.packs` of a logical cluster say, read against what there is.
+
+Clusters that serve the same kinds share one Catalog, however they said so, and with it discovery and OpenAPI documents.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
+from clusterling.registry.catalog import Catalog
 from clusterling.registry.pack import Pack
 from clusterling.registry.resource import Resource
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +24,31 @@ class Offer:
     packs: tuple[Pack, ...]
     default: tuple[Pack, ...]
     none: tuple[Pack, ...] = ()
+
+    def with_default(self, default: Sequence[Pack]) -> Offer:
+        """The same, where `default` is served if nothing is chosen. What it has that is not on offer is from now on."""
+        mine = {(one.group, one.names.plural) for pack in default for one in pack.resources}
+        packs = {pack.name: pack for pack in default}
+        for pack in self.packs:
+            others = [one for one in pack.resources if (one.group, one.names.plural) not in mine]
+            rest = pack.only(*(one.names.plural for one in others))
+            packs[pack.name] = packs[pack.name].joined(rest) if pack.name in packs else rest
+        return replace(self, packs=tuple(packs.values()), default=tuple(default))
+
+    def resources(self, items: Sequence[str] | None) -> frozenset[Resource]:
+        """What a cluster serves whose `spec.packs` these are; None: the default. Raises ValueError."""
+        chosen = self.default if items is None else self.choose(",".join(items))
+        return frozenset(_of(chosen))
+
+    def known(self, items: Sequence[str]) -> list[str]:
+        """The items that name something on offer: another replica, of another version, may have had more."""
+        return [item for item in items if self._is_known(item.strip())]
+
+    def _is_known(self, item: str) -> bool:
+        try:
+            return bool(self._matching(item[1:], leaving_out=True) if item[:1] == "-" else self._named(item))
+        except ValueError:
+            return item in ("none", "default", "all")
 
     def choose(self, text: str) -> tuple[Pack, ...]:
         """The packs that a text names: `none`, `default`, `all`, or a list, read from left to right.
@@ -73,3 +106,40 @@ class Offer:
 
 def _of(packs: Sequence[Pack]) -> dict[Resource, None]:
     return {resource: None for pack in packs for resource in pack.resources}
+
+
+class Catalogs:
+    """The catalog of each choice, made once for all clusters that make it and kept while one of them is served."""
+
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
+        self.default = Catalog(resource for pack in offer.default for resource in pack.resources)
+        self._made: WeakValueDictionary[frozenset[Resource], Catalog] = WeakValueDictionary()
+        self._made[frozenset(self.default.resources)] = self.default
+
+    def of(self, items: Sequence[str] | None) -> Catalog:
+        """The catalog of a cluster whose `spec.packs` these are; None: the server's own choice."""
+        if items is None:
+            return self.default
+        chosen = self._chosen(items)
+        found = self._made.get(chosen)
+        if found is None:
+            in_order = (one for pack in self._offer.packs for one in pack.resources if one in chosen)
+            found = self._made[chosen] = Catalog(in_order)
+        return found
+
+    def _chosen(self, items: Sequence[str]) -> frozenset[Resource]:
+        known = self._offer.known(items)
+        if len(known) < len(items):
+            logger.warning("packs-unknown packs=%s", ",".join(item for item in items if item not in known))
+        try:
+            return self._offer.resources(known or ["none"])
+        except ValueError as error:
+            # It was right where it was written; what is left of it here is not.
+            logger.warning("packs-unusable packs=%s error=%s", ",".join(items), error)
+            return self._offer.resources(["none"])
+
+
+def kinds(resources: Iterable[Resource]) -> set[str]:
+    """The names of resources, as `<plural>.<group>`, for people."""
+    return {f"{one.names.plural}.{one.group}".removesuffix(".") for one in resources}

@@ -29,6 +29,14 @@ class Pack:
             bootstrap=self._bootstrap_of(self._chosen(plurals)),
         )
 
+    def joined(self, other: Self) -> Self:
+        """The pack with the resources and objects of another of the same name."""
+        return replace(
+            self,
+            resources=(*self.resources, *other.resources),
+            bootstrap=(*self.bootstrap, *other.bootstrap),
+        )
+
     def without(self, *plurals: str) -> Self:
         """The pack less these resources. Raises ValueError for one it does not have."""
         gone = self._chosen(plurals)

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from clusterling.storage.store import (
     ABSENT,
@@ -54,18 +54,26 @@ _REFUSED: Final = (KeyExists, RevisionConflict, GuardFailed)
 Derive = Callable[[str, bytes], bytes]
 
 
+class Reads(Protocol):
+    """What of a Store answers lookups."""
+
+    async def get(self, key: str) -> Entry | None: ...
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page: ...
+
+
 class Overlay:
     """`upper` over `lower`, as one store.
 
-    `reads` may be a cache over `lower`: it answers lookups, while watches go to `lower` itself, whose events arrive
+    `reads` may be a cache over `lower`, and may hide some of it: it answers lookups, while watches go to `lower` itself, whose events arrive
     together with the upper ones.
     """
 
-    def __init__(self, upper: Store, lower: Store, derive: Derive, *, reads: Store | None = None) -> None:
+    def __init__(self, upper: Store, lower: Store, derive: Derive, *, reads: Reads | None = None) -> None:
         self._upper = upper
         self._lower = lower
         self._derive = derive
-        self._reads = lower if reads is None else reads
+        self._reads: Reads = lower if reads is None else reads
 
     async def get(self, key: str) -> Entry | None:
         entry = await self._upper.get(key)

@@ -23,11 +23,13 @@ from clusterling.machinery.errors import (
     conflict,
     forbidden,
     forbidden_field,
+    invalid_value,
     not_found,
 )
 from clusterling.machinery.meta import Object, meta, name_of, rfc3339
 from clusterling.machinery.schema import compile_schema
 from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, column_from_jsonpath
+from clusterling.registry.choice import Offer, kinds
 from clusterling.registry.pack import Pack
 from clusterling.registry.ports import Clock
 from clusterling.registry.resource import Names, Resource, Subresource, SubresourceCall, Version
@@ -53,10 +55,12 @@ _PAGE: Final = 500
 READY: Final = "Ready"
 TERMINATING: Final = "Terminating"
 
+_PACK: Final = "^-?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[a-z0-9]+)?$"
+
 _LATER: Final = "not available in this version of Clusterling: leave it out"
 
 # Fields whose shape is settled and whose promise is not kept yet. To accept them would be to lie.
-_NOT_YET: Final = ("packs", "template", "ttl", "quota", "controllers")
+_NOT_YET: Final = ("template", "ttl", "quota", "controllers")
 
 
 def _reserved(schema: Object, description: str) -> Object:
@@ -77,10 +81,15 @@ _SPEC: Final[Object] = {
             "description": "Whether requests to the cluster are refused. True is refused in this version.",
         },
         "ttl": _reserved({"type": "string", "maxLength": 32}, "How long the cluster lives, as in 2h."),
-        "packs": _reserved(
-            {"type": "array", "maxItems": 256, "items": {"type": "string", "maxLength": 512}},
-            "The built-in kinds the cluster serves, where not those of the server.",
-        ),
+        "packs": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 256,
+            "items": {"type": "string", "maxLength": 512, "pattern": _PACK},
+            "description": "The built-in kinds the cluster serves, where not those of the server: none, default, all, or packs "
+            "and pack/resource, with - before what to leave out; read in this order. Kinds can be added later, "
+            "not taken away.",
+        },
         "template": _reserved(
             {"type": "string", "maxLength": 253}, "The LogicalClusterTemplate the cluster begins with."
         ),
@@ -170,6 +179,10 @@ class LogicalClusterStrategy(Strategy):
 
     name_problems = staticmethod(name_problems)
 
+    def __init__(self, offer: Offer) -> None:
+        """`offer`: what `spec.packs` may choose from."""
+        self._offer = offer
+
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
         metadata = meta(new)
@@ -194,12 +207,45 @@ class LogicalClusterStrategy(Strategy):
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
+        return [*self._reserved_problems(new), *self._pack_problems(new)]
+
+    @staticmethod
+    def _reserved_problems(new: Object) -> Sequence[FieldError]:
         spec = new.get("spec") or {}
         wrong = [forbidden_field(f"spec.{field}", _LATER) for field in _NOT_YET if field in spec]
         if spec.get("suspended"):
             wrong.append(
                 forbidden_field("spec.suspended", "true is not available in this version of Clusterling")
             )
+        return wrong
+
+    def _pack_problems(self, new: Object) -> Sequence[FieldError]:
+        packs = _packs(new)
+        if packs is None:
+            return ()
+        if name_of(new) == ROOT:
+            return [forbidden_field("spec.packs", "root serves what the server does")]
+        try:
+            self._offer.resources(packs)
+        except ValueError as error:
+            return [invalid_value("spec.packs", ",".join(packs), str(error))]
+        return ()
+
+    @override
+    def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
+        """A living cluster may be given more kinds. What it has stays: behind a kind taken away, its objects
+        would be out of everybody's reach, finalizers, owners and namespaces' deletion included."""
+        packs, before = _packs(new), _packs(old)
+        if packs == before:
+            # What was chosen from another replica's offer, perhaps, is not judged by this one's.
+            return self._reserved_problems(new)
+        wrong = list(self.validate(ctx, new))
+        if not wrong:
+            known = None if before is None else self._offer.known(before) or ["none"]
+            lost = kinds(self._offer.resources(known) - self._offer.resources(packs))
+            if lost:
+                why = f"kinds can be added to a living cluster, not taken away: {', '.join(sorted(lost))}"
+                wrong.append(forbidden_field("spec.packs", why))
         return wrong
 
     @override
@@ -232,6 +278,11 @@ class LogicalClusterStrategy(Strategy):
         return stays
 
 
+def _packs(obj: Object) -> list[str] | None:
+    packs: list[str] | None = (obj.get("spec") or {}).get("packs")
+    return packs
+
+
 def _with_ours(finalizers: list[str] | None) -> list[str]:
     given = list(finalizers or ())
     return given if FINALIZER in given else [*given, FINALIZER]
@@ -258,34 +309,38 @@ async def _kubeconfig(ctx: Context, call: SubresourceCall) -> Object:
     return ctx.ports.kubeconfigs.kubeconfig(call.name, token)
 
 
-LOGICAL_CLUSTERS: Final = Resource(
-    group=GROUP,
-    names=Names(PLURAL, "logicalcluster", KIND, f"{KIND}List", ("lc",), ("clusterling",)),
-    namespaced=False,
-    versions=(
-        Version(
-            VERSION,
-            compile_schema(SCHEMA),
-            columns=(
-                NAME_COLUMN,
-                column_from_jsonpath("Phase", "string", ".status.phase", description="Ready or Terminating."),
-                column_from_jsonpath("ID", "string", ".status.id", description="The cluster's identity."),
-                column_from_jsonpath("URL", "string", ".status.url", description="Where clients reach it."),
-                AGE_COLUMN,
+def root_pack(offer: Offer) -> Pack:
+    """What the logical cluster `root` serves besides the packs of every cluster; `offer` is what those choose from."""
+    resource = Resource(
+        group=GROUP,
+        names=Names(PLURAL, "logicalcluster", KIND, f"{KIND}List", ("lc",), ("clusterling",)),
+        namespaced=False,
+        versions=(
+            Version(
+                VERSION,
+                compile_schema(SCHEMA),
+                columns=(
+                    NAME_COLUMN,
+                    column_from_jsonpath(
+                        "Phase", "string", ".status.phase", description="Ready or Terminating."
+                    ),
+                    column_from_jsonpath("ID", "string", ".status.id", description="The cluster's identity."),
+                    column_from_jsonpath(
+                        "URL", "string", ".status.url", description="Where clients reach it."
+                    ),
+                    AGE_COLUMN,
+                ),
+                status=True,
             ),
-            status=True,
         ),
-    ),
-    storage_version=VERSION,
-    strategy=LogicalClusterStrategy(),
-    subresources=MappingProxyType(
-        {"kubeconfig": Subresource("kubeconfig", "", "v1", "Config", ("create",), _kubeconfig)}
-    ),
-    builtin=False,
-)
-
-# What the logical cluster `root` serves besides the packs of every cluster.
-ROOT_PACK: Final = Pack("tenancy", (LOGICAL_CLUSTERS,))
+        storage_version=VERSION,
+        strategy=LogicalClusterStrategy(offer),
+        subresources=MappingProxyType(
+            {"kubeconfig": Subresource("kubeconfig", "", "v1", "Config", ("create",), _kubeconfig)}
+        ),
+        builtin=False,
+    )
+    return Pack("tenancy", (resource,))
 
 
 def root_object(uid: str, now: str, url: str) -> Object:

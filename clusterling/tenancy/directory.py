@@ -41,6 +41,11 @@ class Record:
     created_at: str
     spec: Object = field(hash=False, compare=False)
 
+    @property
+    def packs(self) -> list[str] | None:
+        """Which kinds the cluster serves, where not those of the server."""
+        return self.spec.get("packs")
+
 
 # Called with the record before and after: (None, new) it appeared, (old, new) it changed, (old, None) it is gone.
 # Called on the event loop; it must not fail and must not wait.

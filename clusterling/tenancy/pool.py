@@ -15,6 +15,7 @@ from typing import Final
 from clusterling.registry import views
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
+from clusterling.registry.choice import Catalogs
 from clusterling.registry.cluster import Cluster
 from clusterling.registry.ports import Ports
 from clusterling.storage.cache import CacheBudget, CachedStore
@@ -22,9 +23,9 @@ from clusterling.storage.guarded import Guarded
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.overlay import Overlay
 from clusterling.storage.store import Store, Unavailable
+from clusterling.tenancy import underlay
 from clusterling.tenancy.directory import Directory, Record
 from clusterling.tenancy.names import ROOT_ID, fence_key
-from clusterling.tenancy.underlay import derived
 
 SERVED_MAX: Final = 2_000
 IDLE_S: Final = 300.0
@@ -40,20 +41,20 @@ class ClusterPool:
         store: Store,
         directory: Directory,
         *,
-        base: Catalog,
+        catalogs: Catalogs,
         root: Catalog,
-        underlay: Store,
+        below: Store,
         ports: Ports,
         admission: Admission,
         budget: CacheBudget,
     ) -> None:
-        """`store` sees the whole server. `base` is what every cluster serves, `root` what `root` serves."""
+        """`store` sees the whole server. `catalogs` say what a cluster serves, `root` what `root` serves, `below` holds what all begin with."""
         self._store = store
         self._directory = directory
-        self._base = base
+        self._catalogs = catalogs
         self._root = root
-        self._underlay = underlay
-        self._underlay_reads = CachedStore(underlay, budget=budget, barrier=False)
+        self._underlay = below
+        self._underlay_reads = CachedStore(below, budget=budget, barrier=False)
         self._ports = ports
         self._admission = admission
         self._budget = budget
@@ -118,22 +119,24 @@ class ClusterPool:
             store = Guarded(store, f"{ROOT_ID}/{fence_key(record.id)}")
 
         def derive(key: str, value: bytes) -> bytes:
-            return derived(key, value, uid=record.uid, created_at=record.created_at)
+            return underlay.derived(key, value, uid=record.uid, created_at=record.created_at)
 
-        records = Overlay(Keyspace(store, record.id), self._underlay, derive, reads=self._underlay_reads)
+        base = self._root if record.id == ROOT_ID else self._catalogs.of(record.packs)
+        below = underlay.Showing(self._underlay_reads, base)
+        records = Overlay(Keyspace(store, record.id), self._underlay, derive, reads=below)
         return Cluster(
             record.name,
             record.id,
             CachedStore(records, finish=views.finish, budget=self._budget, barrier=False),
             records,
-            base=self._root if record.id == ROOT_ID else self._base,
+            base=base,
             ports=self._ports,
             admission=self._admission,
         )
 
     def _heard(self, old: Record | None, new: Record | None) -> None:
-        """A cluster that is gone from the directory is not served a moment longer."""
-        if old is not None and (new is None or new.id != old.id):
+        """A cluster that is gone from the directory, or serves other kinds now, is not served a moment longer as it was."""
+        if old is not None and (new is None or new.id != old.id or new.packs != old.packs):
             self._let_go(old.id)
 
     def _let_go(self, cluster_id: str) -> None:

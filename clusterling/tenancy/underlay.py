@@ -17,16 +17,19 @@ from clusterling.machinery.meta import Object
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.objects import ACTIVE_FENCE, NAMESPACE_FENCE
 from clusterling.registry.pack import Pack
-from clusterling.storage.store import Op, Store
+from clusterling.storage.overlay import Reads
+from clusterling.storage.store import Entry, Op, Page, Store
 
 UNDERLAY_ID: Final = "~base"
 
 _KUBE_SYSTEM: Final = "core/namespaces/-/kube-system"
 _OPS_AT_ONCE: Final = 50
+_COLLECTION_SLASHES: Final = 2  # `<group>/<resource>/`
 
 
-def rows(packs: Iterable[Pack], catalog: Catalog) -> dict[str, bytes]:
+def rows(packs: Sequence[Pack]) -> dict[str, bytes]:
     """The underlay's keys and values, as the packs' bootstrap objects make them."""
+    catalog = Catalog(resource for pack in packs for resource in pack.resources)
     found: dict[str, bytes] = {}
     for pack in packs:
         for obj in pack.bootstrap:
@@ -59,6 +62,30 @@ async def install(store: Store, wanted: dict[str, bytes]) -> None:
 
 def _chunks(ops: Sequence[Op]) -> Iterable[Sequence[Op]]:
     return (ops[start : start + _OPS_AT_ONCE] for start in range(0, len(ops), _OPS_AT_ONCE))
+
+
+class Showing:
+    """The underlay as a cluster may see it: only what is of a kind that its packs have."""
+
+    def __init__(self, store: Reads, catalog: Catalog) -> None:
+        self._store = store
+        self._collections = frozenset(resource.collection for resource in catalog.resources)
+
+    async def get(self, key: str) -> Entry | None:
+        return await self._store.get(key) if self._shows(key) else None
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page:
+        if prefix.count("/") >= _COLLECTION_SLASHES:
+            shows = self._shows(prefix)
+            page = await self._store.list(prefix, after=after, limit=limit, revision=revision)
+            return page if shows else Page((), page.revision, 0, 0)
+        # It spans collections, of which some may be hidden: few hundred entries, and nobody's request.
+        page = await self._store.list(prefix, after=after, revision=revision)
+        shown = [entry for entry in page.entries if self._shows(entry.key)]
+        return Page(shown[:limit] if limit else shown, page.revision, None, page.last_change)
+
+    def _shows(self, key: str) -> bool:
+        return key.startswith("~") or "/".join(key.split("/", 2)[:2]) + "/" in self._collections
 
 
 def derived(key: str, value: bytes, *, uid: str, created_at: str) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
+from clusterling.packs import OFFER
 from clusterling.registry.admission import AdmissionChain
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.objects import ObjectStore
@@ -29,10 +30,10 @@ from clusterling.tenancy.cluster import (
     FINALIZER,
     GROUP,
     KIND,
-    ROOT_PACK,
     VERSION,
     ensure_root,
     refresh_urls,
+    root_pack,
 )
 from clusterling.tenancy.directory import key_of
 from clusterling.tenancy.kubeconfig import Endpoint
@@ -51,7 +52,7 @@ class Root:
         self.clock = Turned()
         self.endpoint = Endpoint(URL, b"PEM")
         self.tokens = IssuedTokens(store, self.clock)
-        self.catalog = Catalog(ROOT_PACK.resources)
+        self.catalog = Catalog(root_pack(OFFER).resources)
         found = self.catalog.by_kind(GROUP, VERSION, KIND)
         assert found is not None
         self.served = found
@@ -154,7 +155,6 @@ async def test_a_name_that_cannot_be_served_is_refused(root: Root, name: str) ->
     "spec",
     [
         {"ttl": "2h"},
-        {"packs": ["core"]},
         {"template": "base"},
         {"quota": {"count/configmaps": 5}},
         {"controllers": {"garbage": False}},
@@ -169,6 +169,31 @@ async def test_what_is_not_kept_yet_is_not_promised(root: Root, spec: Object) ->
     made = await root.create("team-a", {"suspended": False})
     made["spec"] = spec
     assert (await _refused(root.update(made))).code == 422
+
+
+async def test_packs_that_are_not_on_offer_are_refused_with_what_is(root: Root) -> None:
+    refused = await _refused(root.create("team-a", {"packs": ["core", "nope"]}))
+    assert (refused.code, refused.reason) == (422, "Invalid")
+    assert (
+        'spec.packs: Invalid value: "core,nope": there is no "nope"; there are none, default, all, core ('
+        in refused.message
+    )
+    for packs in ([], ["core,events"], ["core/"], ["a" * 600]):
+        assert (await _refused(root.create("team-a", {"packs": packs}))).code == 422
+
+
+async def test_kinds_are_added_to_a_living_cluster_and_never_taken_away(root: Root) -> None:
+    made = await root.create("team-a", {"packs": ["none", "core/secrets"]})
+    made["spec"]["packs"] = ["none", "core/secrets", "coordination"]
+    made = await root.update(made)
+    made["spec"]["packs"] = ["coordination", "core/configmaps"]
+    refused = await _refused(root.update(made))
+    assert refused.message.endswith(
+        "spec.packs: Forbidden: kinds can be added to a living cluster, not taken away: "
+        "customresourcedefinitions.apiextensions.k8s.io, secrets"
+    )
+    del made["spec"]["packs"]
+    assert "packs" not in (await root.update(made))["spec"]
 
 
 async def test_deleting_ends_the_cluster_and_keeps_its_object_until_its_data_are_gone(root: Root) -> None:
@@ -274,5 +299,5 @@ async def test_an_object_that_is_changed_keeps_what_makes_it_a_cluster(root: Roo
 
 
 def test_keys_are_where_the_object_store_puts_them() -> None:
-    (resource,) = ROOT_PACK.resources
+    (resource,) = root_pack(OFFER).resources
     assert key_of("team-a") == f"{resource.collection}-/team-a"
