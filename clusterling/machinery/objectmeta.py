@@ -325,7 +325,7 @@ def _labels_and_owners(meta: Object, path: str) -> list[FieldError]:
     if labels := meta.get("labels"):
         errors += validate_labels(labels, f"{path}.labels")
     if annotations := meta.get("annotations"):
-        errors += _annotations(annotations, f"{path}.annotations")
+        errors += validate_annotations(annotations, f"{path}.annotations")
     if references := meta.get("ownerReferences"):
         errors += _owner_references(references, f"{path}.ownerReferences")
     return errors
@@ -342,7 +342,8 @@ def validate_labels(labels: Mapping[str, str], path: str) -> list[FieldError]:
     return errors
 
 
-def _annotations(annotations: Mapping[str, str], path: str) -> list[FieldError]:
+def validate_annotations(annotations: Mapping[str, str], path: str) -> list[FieldError]:
+    """What is wrong with a map of annotations (also a template's)."""
     errors: list[FieldError] = []
     size = 0
     for key, value in annotations.items():

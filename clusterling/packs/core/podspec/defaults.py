@@ -90,7 +90,7 @@ def default_pod_spec(spec: Object) -> None:
 
 def entries(part: Object, field: str) -> list[Object]:
     """The list of objects in a field, empty where there is none; a null among them becomes the empty object it is in Go."""
-    found: list[Object] = part.get(field) or []
+    found: list[Any] = part.get(field) or []
     if None in found:
         found[:] = [{} if one is None else one for one in found]
     return found
