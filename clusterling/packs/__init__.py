@@ -12,6 +12,7 @@ from clusterling.packs.apiextensions import PACK as apiextensions  # noqa: N811 
 from clusterling.packs.coordination import PACK as coordination  # noqa: N811 - how embedders name it
 from clusterling.packs.core import PACK as core  # noqa: N811 - how embedders name it
 from clusterling.packs.events import PACK as events  # noqa: N811 - how embedders name it
+from clusterling.packs.networking import PACK as networking  # noqa: N811 - how embedders name it
 from clusterling.packs.rbac import PACK as rbac  # noqa: N811 - how embedders name it
 from clusterling.registry.choice import Offer
 from clusterling.registry.pack import Pack
@@ -25,6 +26,7 @@ __all__ = [
     "coordination",
     "core",
     "events",
+    "networking",
     "rbac",
 ]
 
@@ -34,6 +36,7 @@ ALL: Final[tuple[Pack, ...]] = (
     coordination,
     apiextensions,
     rbac,
+    networking,
 )
 # What a cluster without nodes needs.
 DEFAULT: Final[tuple[Pack, ...]] = (
