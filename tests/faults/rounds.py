@@ -129,27 +129,26 @@ class Service:
         history = History()
         async with aiohttp.ClientSession() as session:
             clients = Clients(session, self.replicas, self.token, history, random.Random(0))
-            deadline = monotonic() + FAIL_OVER_S
-            while self.deleting and monotonic() < deadline:
-                await self._see_deleted(clients, -1)
-                await asyncio.sleep(0.2)
             await self._see_deleted(clients, self.rounds)
         return history.complaints
 
     async def _see_deleted(self, clients: Clients, before: int) -> None:
-        """Forgets the namespaces that are gone; those of rounds up to `before` must be."""
-        left = []
-        for since, path in self.deleting:
-            answer = await clients.ask(clients.chance.choice(self.replicas), "GET", path)
-            if answer.status == 404:
-                continue
-            if since <= before and answer.status == 200:
-                clients.complain(
-                    f"{path} is there, which was deleted {self.rounds - since} rounds ago: {answer.body}"
-                )
-            else:
-                left.append((since, path))
-        self.deleting = left
+        """Forgets the namespaces that are gone; those of rounds up to `before` must be, once there are no faults, within the
+        time of a fail-over."""
+        deadline = monotonic() + FAIL_OVER_S
+        while True:
+            self.deleting = [one for one in self.deleting if not await self._is_gone(clients, one[1])]
+            due = [one for one in self.deleting if one[0] <= before]
+            if not due or monotonic() > deadline:
+                break
+            await asyncio.sleep(0.2)
+        for since, path in due:
+            clients.complain(f"{path} is there, which was deleted {self.rounds - since} rounds ago")
+        self.deleting = [one for one in self.deleting if one not in due]
+
+    async def _is_gone(self, clients: Clients, path: str) -> bool:
+        answer = await clients.ask(clients.chance.choice(self.replicas), "GET", path)
+        return answer.status == 404
 
     def _note_deaths(self, clients: Clients) -> None:
         """What is not a client's to see."""
