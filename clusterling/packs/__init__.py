@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from clusterling.packs.apiextensions import PACK as apiextensions  # noqa: N811 - how embedders name it
+from clusterling.packs.apps import PACK as apps  # noqa: N811 - how embedders name it
 from clusterling.packs.coordination import PACK as coordination  # noqa: N811 - how embedders name it
 from clusterling.packs.core import PACK as core  # noqa: N811 - how embedders name it
 from clusterling.packs.events import PACK as events  # noqa: N811 - how embedders name it
@@ -22,6 +23,7 @@ __all__ = [
     "DEFAULT",
     "OFFER",
     "apiextensions",
+    "apps",
     "choose",
     "coordination",
     "core",
@@ -37,6 +39,7 @@ ALL: Final[tuple[Pack, ...]] = (
     apiextensions,
     rbac,
     networking,
+    apps,
 )
 # What a cluster without nodes needs.
 DEFAULT: Final[tuple[Pack, ...]] = (

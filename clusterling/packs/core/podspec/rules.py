@@ -5,11 +5,10 @@ Each gives the problems it found. A field that is absent has Go's zero value.
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+from clusterling.machinery.addresses import ip_problems, problems_at
 from clusterling.machinery.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_label
@@ -21,10 +20,6 @@ FILE_MODE: Final = "must be a number between 0 and 0777 (octal), both inclusive"
 ID_MAX: Final = 2**31 - 1
 
 _ID_WRONG: Final = f"must be between 0 and {ID_MAX}, inclusive"
-_NO_ADDRESS: Final = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-_leading_zeros = re.compile(
-    r"(?:0*(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\.){3}0*(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})"
-).fullmatch
 
 
 def items(part: Object, field: str, path: str) -> Iterator[tuple[str, Object]]:
@@ -102,17 +97,8 @@ def local_path(value: str, path: str) -> Problems:
 
 
 def address(value: str, path: str) -> Problems:
-    """An IP address in a field older than strict checks: any form that is not ambiguous (StrictIPCIDRValidation)."""
-    try:
-        parsed = ipaddress.ip_address(value)
-    except ValueError:
-        ambiguous = _leading_zeros(value) is not None
-        yield invalid_value(path, value, "must not have leading 0s" if ambiguous else _NO_ADDRESS)
-        return
-    if "%" in value:
-        yield invalid_value(path, value, _NO_ADDRESS)
-    elif isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        yield invalid_value(path, value, "must not be an IPv4-mapped IPv6 address")
+    """An IP address, in any form that is not ambiguous."""
+    yield from problems_at(path, value, ip_problems(value))
 
 
 def only(part: Object, path: str, allowed: frozenset[str], why: str) -> Problems:

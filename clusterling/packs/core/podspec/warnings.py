@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+from clusterling.machinery.addresses import ip_warnings
 from clusterling.machinery.errors import go_quote
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_label, is_label_value
@@ -76,6 +77,7 @@ def pod_template_warnings(template: Object, path: str) -> list[str]:
         *_of_port_names(containers),
         *_of_grace(spec, here),
         *_of_pod_affinity(spec, here),
+        *_of_addresses(spec, here),
     ]
 
 
@@ -260,3 +262,11 @@ def _of_pod_affinity(spec: Object, path: str) -> Iterator[str]:
         for place, term in items(affinity, _PREFERRED, f"{path}.affinity.{field}"):
             if (term.get("podAffinityTerm") or {}).get("labelSelector") is None:
                 yield f"{place}.podAffinityTerm.labelSelector: {_NO_PODS}"
+
+
+def _of_addresses(spec: Object, path: str) -> Iterator[str]:
+    config, here = spec.get("dnsConfig") or {}, f"{path}.dnsConfig"
+    for index, server in enumerate(config.get("nameservers") or ()):
+        yield from ip_warnings(f"{here}.nameservers[{index}]", server)
+    for place, alias in items(spec, "hostAliases", path):
+        yield from ip_warnings(f"{place}.ip", alias.get("ip") or "")
