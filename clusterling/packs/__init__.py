@@ -12,9 +12,13 @@ from clusterling.packs.apiextensions import PACK as apiextensions  # noqa: N811 
 from clusterling.packs.apps import PACK as apps  # noqa: N811 - how embedders name it
 from clusterling.packs.coordination import PACK as coordination  # noqa: N811 - how embedders name it
 from clusterling.packs.core import PACK as core  # noqa: N811 - how embedders name it
+from clusterling.packs.discovery import PACK as discovery  # noqa: N811 - how embedders name it
 from clusterling.packs.events import PACK as events  # noqa: N811 - how embedders name it
 from clusterling.packs.networking import PACK as networking  # noqa: N811 - how embedders name it
+from clusterling.packs.node import PACK as node  # noqa: N811 - how embedders name it
+from clusterling.packs.policy import PACK as policy  # noqa: N811 - how embedders name it
 from clusterling.packs.rbac import PACK as rbac  # noqa: N811 - how embedders name it
+from clusterling.packs.scheduling import PACK as scheduling  # noqa: N811 - how embedders name it
 from clusterling.registry.choice import Offer
 from clusterling.registry.pack import Pack
 
@@ -27,9 +31,13 @@ __all__ = [
     "choose",
     "coordination",
     "core",
+    "discovery",
     "events",
     "networking",
+    "node",
+    "policy",
     "rbac",
+    "scheduling",
 ]
 
 ALL: Final[tuple[Pack, ...]] = (
@@ -40,6 +48,10 @@ ALL: Final[tuple[Pack, ...]] = (
     rbac,
     networking,
     apps,
+    policy,
+    scheduling,
+    node,
+    discovery,
 )
 # What a cluster without nodes needs.
 DEFAULT: Final[tuple[Pack, ...]] = (

@@ -523,7 +523,8 @@ class ObjectStore:
         strategy.prepare_for_update(ctx, obj, old)
         _default_again(served, obj)
         _keep_system_fields(before, metadata := meta(obj))
-        if strategy.has_generation and self._outgrew(served, obj, old):
+        rises = strategy.raises_generation(ctx, obj, old) if strategy.has_generation else False
+        if self._outgrew(served, obj, old) if rises is None else rises:
             metadata["generation"] = int(before.get("generation", 0)) + 1
         metadata["resourceVersion"] = before["resourceVersion"]
         await strategy.admit(ctx, obj, old)

@@ -113,6 +113,10 @@ class Strategy:
         """What goes into the same transaction. `new` None: the object is being removed for good."""
         return NO_COMPANIONS
 
+    def raises_generation(self, ctx: Context, new: Object, old: Object) -> bool | None:
+        """Whether metadata.generation rises with a change of a kind that has one; None: by the rule beside `has_generation`."""
+        return None
+
     def may_delete(self, ctx: Context, old: Object) -> None:
         """Raises ApiError where the object is protected (`default` namespace)."""
 

@@ -1,14 +1,34 @@
-"""The core group of a cluster without nodes: namespaces, configmaps, secrets, serviceaccounts, events."""
+"""The core group: what a cluster without nodes needs (packs.DEFAULT names it), and the kinds of one that has some."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from clusterling.packs.core.bindings import BINDINGS
+from clusterling.packs.core.componentstatuses import COMPONENTS, COMPONENTSTATUSES
 from clusterling.packs.core.configmaps import CONFIGMAPS
+from clusterling.packs.core.endpoints import ENDPOINTS
 from clusterling.packs.core.events import EVENTS
 from clusterling.packs.core.namespaces import BOOTSTRAP, NAMESPACES
+from clusterling.packs.core.nodes import NODES
+from clusterling.packs.core.pods import PODS
 from clusterling.packs.core.secrets import SECRETS
 from clusterling.packs.core.serviceaccounts import SERVICEACCOUNTS
 from clusterling.registry.pack import Pack
 
-PACK: Final = Pack("core", (CONFIGMAPS, EVENTS, NAMESPACES, SECRETS, SERVICEACCOUNTS), bootstrap=BOOTSTRAP)
+PACK: Final = Pack(
+    "core",
+    (
+        BINDINGS,
+        COMPONENTSTATUSES,
+        CONFIGMAPS,
+        ENDPOINTS,
+        EVENTS,
+        NAMESPACES,
+        NODES,
+        PODS,
+        SECRETS,
+        SERVICEACCOUNTS,
+    ),
+    bootstrap=(*BOOTSTRAP, *COMPONENTS),
+)

@@ -1,0 +1,204 @@
+"""What pods have beyond a pod spec: defaults that templates do not get, the class of their service, the form of their status.
+
+All of it is pure and in place. Upstream: kubernetes pkg/apis/core/v1/{defaults,conversion}.go (SetDefaults_Pod,
+SetDefaults_PodStatus), pkg/api/pod/util.go (DefaultPodLevelResources), pkg/apis/core/helper/qos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from clusterling.machinery.meta import Object, rfc3339
+from clusterling.machinery.quantity import Quantity
+from clusterling.packs.core.podspec import default_pod_spec, reading
+from clusterling.packs.core.times import read_time
+
+SPEC_CONTAINERS: Final = ("initContainers", "containers")
+_STATUSES: Final = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
+_ZERO: Final = Quantity(0)
+_HUGE_PAGES: Final = "hugepages-"
+_QOS_RESOURCES: Final = ("cpu", "memory")
+
+
+def default_pod(pod: Object) -> None:
+    """Everything that decoding a pod gives it. Raises ApiError 400 for a quantity or a time that is none."""
+    spec = pod.setdefault("spec", {})
+    with reading(pod):
+        default_pod_spec(spec)
+    if spec["terminationGracePeriodSeconds"] < 0:
+        spec["terminationGracePeriodSeconds"] = 1
+    for container in containers(spec):
+        limits = container["resources"].get("limits")
+        if limits:
+            container["resources"]["requests"] = {**limits, **(container["resources"].get("requests") or {})}
+        if spec.get("hostNetwork"):
+            for port in container.get("ports") or ():
+                if not port.get("hostPort"):
+                    port["hostPort"] = port.get("containerPort", 0)
+    spec.setdefault("enableServiceLinks", True)
+    complete_status(pod)
+
+
+def containers(spec: Object) -> Iterator[Object]:
+    """The containers that a pod is made with: those for its start, then those for its life."""
+    for field in SPEC_CONTAINERS:
+        yield from spec.get(field) or ()
+
+
+# ---------------------------------------------------------------------- resources of the pod as a whole
+
+
+def default_pod_resources(spec: Object) -> None:
+    """What a pod's own resources do not say follows from those of its containers and from its limits."""
+    resources = spec.get("resources") or {}
+    if not (resources.get("requests") or resources.get("limits")):
+        return
+    requests, limits = dict(resources.get("requests") or {}), dict(resources.get("limits") or {})
+    for name, quantity in _needed(spec, "limits").items():
+        if name.startswith(_HUGE_PAGES) and name not in requests:
+            limits.setdefault(name, quantity.canonical)
+    if limits:
+        for name, quantity in _needed(spec, "requests").items():
+            if name in _QOS_RESOURCES:
+                requests.setdefault(name, quantity.canonical)
+        for name, text in limits.items():
+            if name in _QOS_RESOURCES or name.startswith(_HUGE_PAGES):
+                requests.setdefault(name, text)
+    for field, values in (("limits", limits), ("requests", requests)):
+        if values:
+            resources[field] = values
+    spec["resources"] = resources
+
+
+def _needed(spec: Object, field: str) -> dict[str, Quantity]:
+    """What all containers need at once at most: those that run side by side, or those for the start, one after another.
+
+    Upstream: component-helpers/resource, AggregateContainerRequests.
+    """
+    total: dict[str, Quantity] = {}
+    for container in spec.get("containers") or ():
+        _add(total, container, field)
+    sidecars: dict[str, Quantity] = {}
+    peak: dict[str, Quantity] = {}
+    for container in spec.get("initContainers") or ():
+        if container.get("restartPolicy") == "Always":
+            _add(total, container, field)
+            _add(sidecars, container, field)
+            _raise(peak, sidecars)
+        else:
+            alone = dict(sidecars)
+            _add(alone, container, field)
+            _raise(peak, alone)
+    _raise(total, peak)
+    return total
+
+
+def _add(total: dict[str, Quantity], container: Object, field: str) -> None:
+    for name, text in (container.get("resources") or {}).get(field, {}).items():
+        total[name] = total.get(name, _ZERO) + Quantity.parse(text)
+
+
+def _raise(total: dict[str, Quantity], others: dict[str, Quantity]) -> None:
+    for name, quantity in others.items():
+        if total.get(name, _ZERO) < quantity:
+            total[name] = quantity
+
+
+def qos_class(spec: Object) -> str:
+    """Guaranteed, Burstable or BestEffort: from the pod's own resources where it has some, else its containers'."""
+    own = spec.get("resources") or {}
+    if own.get("requests") or own.get("limits"):
+        return _qos_of(own)
+    classes = {_qos_of(container.get("resources") or {}) for container in containers(spec)}
+    if len(classes) > 1:
+        return "Burstable"
+    return classes.pop() if classes else "BestEffort"
+
+
+def _qos_of(resources: Object) -> str:
+    requests, limits = _counted(resources, "requests"), _counted(resources, "limits")
+    if not requests and not limits:
+        return "BestEffort"
+    full = set(limits) == set(_QOS_RESOURCES) and requests == limits
+    return "Guaranteed" if full else "Burstable"
+
+
+def _counted(resources: Object, field: str) -> dict[str, Quantity]:
+    found = {name: Quantity.parse(text) for name, text in (resources.get(field) or {}).items()}
+    return {name: one for name, one in found.items() if name in _QOS_RESOURCES and one > _ZERO}
+
+
+# ---------------------------------------------------------------------- status
+
+
+def complete_status(pod: Object) -> None:
+    """The status as Go writes it: both forms of the pod's address, times in their one form, zeros that are always told."""
+    status = pod.get("status")
+    if not status:
+        return
+    address, addresses = status.get("podIP"), status.get("podIPs")
+    if address and (not addresses or addresses[0].get("ip") != address):
+        status["podIPs"] = [{"ip": address}]
+    elif addresses and not address:
+        status["podIP"] = addresses[0].get("ip", "")
+    if "startTime" in status:
+        read_time(pod, status, "startTime")
+    for condition in status.get("conditions") or ():
+        _told_times(pod, condition, "lastProbeTime", "lastTransitionTime")
+    for field in _STATUSES:
+        for one in status.get(field) or ():
+            _complete_container(pod, one)
+
+
+def _complete_container(pod: Object, status: Object) -> None:
+    for field, zero in (("ready", False), ("restartCount", 0), ("image", ""), ("imageID", "")):
+        status.setdefault(field, zero)
+    for field in ("state", "lastState"):
+        state = status.setdefault(field, {})
+        if "running" in state:
+            _told_times(pod, state["running"], "startedAt")
+        if "terminated" in state:
+            state["terminated"].setdefault("exitCode", 0)
+            _told_times(pod, state["terminated"], "startedAt", "finishedAt")
+
+
+def _told_times(pod: Object, part: Object, *fields: str) -> None:
+    """Times of no pointer: null where there is none."""
+    for field in fields:
+        part.setdefault(field, None)
+        read_time(pod, part, field)
+
+
+def set_condition(
+    pod: Object, now: datetime, kind: str, value: str, reason: str = "", message: str = ""
+) -> None:
+    """Adds or replaces a condition; when it last changed stays where its status does (upstream: UpdatePodCondition)."""
+    conditions: list[Object] = pod.setdefault("status", {}).setdefault("conditions", [])
+    made: Object = {"type": kind, "status": value, "lastProbeTime": None, "lastTransitionTime": rfc3339(now)}
+    if reason:
+        made["reason"] = reason
+    if message:
+        made["message"] = message
+    for index, old in enumerate(conditions):
+        if old.get("type") == kind:
+            if old.get("status") == value:
+                made["lastTransitionTime"] = old.get("lastTransitionTime")
+            conditions[index] = made
+            return
+    conditions.append(made)
+
+
+def condition_of(pod: Object, kind: str) -> Object | None:
+    """The first condition of a type."""
+    for condition in (pod.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == kind:
+            found: Object = condition
+            return found
+    return None
+
+
+def is_ready(pod: Object) -> bool:
+    condition = condition_of(pod, "Ready")
+    return condition is not None and condition.get("status") == "True"
