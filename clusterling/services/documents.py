@@ -1,7 +1,7 @@
 """Paths that name no resource: which document each means. Discovery, OpenAPI, version, and the list of paths.
 
 Upstream: apiserver/pkg/server/routes; its router answers 405 to whatever does more than read, and HEAD is not reading
-for all but OpenAPI.
+for all but OpenAPI. kube-aggregator/pkg/apiserver/handler_apis.go does not look at the method.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ async def respond(request: Request, catalog: Catalog | None) -> Response | None:
         return discovery.root(catalog, OTHER_PATHS)
     head, _, _ = path[1:].partition("/")
     if head in {"api", "apis"}:
-        _only_get(request)
+        if not _is_groups(path):
+            _only_get(request)
         return discovery.respond(
             catalog,
             path,
@@ -63,6 +64,11 @@ async def respond(request: Request, catalog: Catalog | None) -> Response | None:
             if_none_match=headers.get("If-None-Match"),
         )
     return None
+
+
+def _is_groups(path: str) -> bool:
+    """The list of groups, or one of them: upstream's aggregator answers those whatever the method."""
+    return path.startswith("/apis") and path.strip("/").count("/") < 2
 
 
 def _only_get(request: Request) -> None:

@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from clusterling.testing.kube import KubeServer
@@ -51,20 +52,27 @@ def tell(peer: Peer, names: list[str]) -> dict[str, list[Json]]:
     return exchange.tell_all(peer, {name: STORIES[name] for name in names}, DEFINITIONS)
 
 
-def report(what: str, table: dict[str, list[Json]], answers: dict[str, list[Json]], *, excused: bool) -> int:
-    """Prints what differs from the table; how many did."""
-    count = 0
+def wrong(
+    table: dict[str, list[Json]], answers: dict[str, list[Json]], *, excused: bool
+) -> Iterator[tuple[str, str]]:
+    """(story, what differs from the table). `excused`: where the table gives a reason, that is right."""
     for name, told in answers.items():
         for step, row, answer in zip(STORIES[name], table[name], told, strict=True):
             if excused:
-                wrong = exchange.judge(step, row, answer)
+                yield from ((name, text) for text in exchange.judge(step, row, answer))
             else:
                 compared = {key: row[key] for key in answer}
-                wrong = [f"{step.title}: {found}" for found in exchange.differences(compared, answer)]
-            for text in wrong:
-                print(f"{what} [{name}] {text}")
-            count += len(wrong)
-    return count
+                yield from (
+                    (name, f"{step.title}: {found}") for found in exchange.differences(compared, answer)
+                )
+
+
+def report(what: str, table: dict[str, list[Json]], answers: dict[str, list[Json]], *, excused: bool) -> int:
+    """Prints what differs from the table; how many did."""
+    found = list(wrong(table, answers, excused=excused))
+    for name, text in found:
+        print(f"{what} [{name}] {text}")
+    return len(found)
 
 
 def main() -> int:
@@ -81,18 +89,18 @@ def main() -> int:
     asked = parser.parse_args()
     names: list[str] = asked.stories or list(STORIES)
     table = recorded() if RECORDED.exists() else {}
-    wrong = 0
+    count = 0
     if asked.url:
         answers = tell(Peer(asked.url, asked.token, asked.ca.read_text()), names)
         if asked.record:
             table |= {name: exchange.rows(STORIES[name], told) for name, told in answers.items()}
             write(table)
         else:
-            wrong += report("recorded", table, answers, excused=False)
-    wrong += report("ours", table, ours(names), excused=True)
+            count += report("recorded", table, answers, excused=False)
+    count += report("ours", table, ours(names), excused=True)
     requests = sum(len(STORIES[name]) + sum(len(step.during) for step in STORIES[name]) for name in names)
-    print(f"{requests} requests in {len(names)} stories, {wrong} differences", file=sys.stderr)
-    return 1 if wrong else 0
+    print(f"{requests} requests in {len(names)} stories, {count} differences", file=sys.stderr)
+    return 1 if count else 0
 
 
 if __name__ == "__main__":

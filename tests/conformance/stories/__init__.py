@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.conformance.exchange import Story
-from tests.conformance.stories import customs, definitions, reading, schemas, shapes, verbs, wire
+from tests.conformance.stories import clients, customs, definitions, reading, schemas, shapes, verbs, wire
 from tests.conformance.stories.definitions import DEFINITIONS
 
 STORIES: Final[dict[str, Story]] = {
@@ -15,6 +15,7 @@ STORIES: Final[dict[str, Story]] = {
     **schemas.STORIES,
     **shapes.STORIES,
     **wire.STORIES,
+    **clients.STORIES,
     **definitions.STORIES,
 }
 
