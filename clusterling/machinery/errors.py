@@ -116,11 +116,18 @@ def _go_value(value: object) -> str:
         case float():
             return go_float(value)
         case _:
-            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str)
+            ordered = not isinstance(value, GoStruct)
+            text = json.dumps(
+                value, ensure_ascii=False, separators=(",", ":"), sort_keys=ordered, default=str
+            )
             if len(text) > SHOWN_CHARACTERS_MAX:
                 text = text[:SHOWN_CHARACTERS_MAX] + "..."
             # encoding/json escapes these three; messages carry them so.
             return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+class GoStruct(dict[str, Any]):
+    """A wrong value that is a struct in Go: told in the order of its fields, where a map is told in that of its keys."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from clusterling.machinery.errors import FieldError, duplicate, invalid_value, required
+from clusterling.machinery.errors import FieldError, GoStruct, duplicate, invalid_value, required
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_label
 from clusterling.machinery.objectmeta import validate_labels
@@ -49,12 +49,6 @@ class RuntimeClassStrategy(Strategy):
 
 
 def _problems(new: Object) -> Iterator[FieldError]:
-    handler = new["handler"]
-    if handler:
-        for problem in is_dns1123_label(handler):
-            yield invalid_value("handler", handler, problem)
-    else:
-        yield required("handler")
     limits = {"limits": (new.get("overhead") or {}).get("podFixed") or {}}
     yield from requirement_problems(limits, "overhead")
     scheduling = new.get("scheduling") or {}
@@ -64,10 +58,17 @@ def _problems(new: Object) -> Iterator[FieldError]:
     for index, one in enumerate(scheduling.get("tolerations") or ()):
         listed = tuple(one.get(field.lower()) or "" for field in _TOLERATION)
         if listed in seen:
-            shown = dict(zip(_TOLERATION, listed, strict=True))
+            shown: Object = dict(zip(_TOLERATION, listed, strict=True))
             shown["TolerationSeconds"] = one.get("tolerationSeconds")
-            yield duplicate(f"scheduling.tolerations[{index}]", shown)
+            yield duplicate(f"scheduling.tolerations[{index}]", GoStruct(shown))
         seen.add(listed)
+    # Upstream declares this rule, and what is declared is told last.
+    handler = new["handler"]
+    if handler:
+        for problem in is_dns1123_label(handler):
+            yield invalid_value("handler", handler, problem)
+    else:
+        yield required("handler")
 
 
 RUNTIMECLASSES: Final = builtin.resource(

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import (
     FieldError,
+    GoStruct,
     duplicate,
     invalid_value,
     not_supported,
@@ -84,7 +85,7 @@ def _spec_problems(spec: Object) -> Problems:
             field[0].upper() + field[1:]: spec.get(field)
             for field in ("minAvailable", "selector", "maxUnavailable", "unhealthyPodEvictionPolicy")
         }
-        yield invalid_value("spec", shown, "minAvailable and maxUnavailable cannot be both set")
+        yield invalid_value("spec", GoStruct(shown), "minAvailable and maxUnavailable cannot be both set")
     for field in ("minAvailable", "maxUnavailable"):
         if spec.get(field) is not None:
             yield from _share_problems(spec[field], f"spec.{field}")

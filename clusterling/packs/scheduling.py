@@ -128,7 +128,7 @@ PRIORITYCLASSES: Final = builtin.resource(
         Column("Value", "integer", lambda obj, _: obj.get("value", 0)),
         Column("Global-Default", "boolean", lambda obj, _: bool(obj.get("globalDefault"))),
         builtin.AGE,
-        Column("PreemptionPolicy", "string", lambda obj, _: obj.get("preemptionPolicy") or "", priority=1),
+        Column("PreemptionPolicy", "string", lambda obj, _: obj.get("preemptionPolicy") or ""),
     ),
 )
 

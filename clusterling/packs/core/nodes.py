@@ -13,6 +13,7 @@ from clusterling.machinery.addresses import cidr_problems, parse_cidr
 from clusterling.machinery.errors import (
     FieldError,
     FieldErrorType,
+    GoStruct,
     duplicate,
     forbidden_field,
     invalid_value,
@@ -103,7 +104,7 @@ class NodeStrategy(Strategy):
 
     @override
     def field_values(self, obj: Object) -> dict[str, str]:
-        return {"spec.unschedulable": "true" if obj["spec"].get("unschedulable") else "false"}
+        return {"spec.unschedulable": "true" if (obj.get("spec") or {}).get("unschedulable") else "false"}
 
 
 def _complete(node: Object) -> None:
@@ -153,12 +154,8 @@ def _taint_problems(taints: Sequence[Object]) -> Problems:
         if (key, effect) in seen:
             shown = {"Key": key, "Value": value, "Effect": effect, "TimeAdded": taint.get("timeAdded")}
             why = "taints must be unique by key and effect pair"
-            yield FieldError(FieldErrorType.DUPLICATE, path, _InOrder(shown), why)
+            yield FieldError(FieldErrorType.DUPLICATE, path, GoStruct(shown), why)
         seen.add((key, effect))
-
-
-class _InOrder(dict[str, object]):
-    """A Go struct in an error: its fields are told in its own order, which no sorting of keys keeps."""
 
 
 def _resource_problems(status: Object) -> Problems:
@@ -216,7 +213,7 @@ def _change_problems(new: Object, old: Object) -> Problems:
     for index, address in enumerate(new["status"].get("addresses") or ()):
         if address in seen:
             shown = {"Type": address.get("type", ""), "Address": address.get("address", "")}
-            yield duplicate(f"status.addresses[{index}]", _InOrder(shown))
+            yield duplicate(f"status.addresses[{index}]", GoStruct(shown))
         seen.append(address)
     after, before = new["spec"], old["spec"]
     ranges, was = after.get("podCIDRs") or [], before.get("podCIDRs") or []
