@@ -90,8 +90,8 @@ class Subresource:
 
     `group`, `version` and `kind` are those of its body and answer, as discovery tells them.
     `bodies`: the kind of its body at each version that it may have, first the one that is meant where it names none;
-    bodies are then held to it as objects are. `connects`: what comes and goes is no object (`exec`, `proxy`), nor is
-    what follows its name in the path.
+    bodies are then held to it as objects are. `connects`: what comes and goes is no object (`exec`, `log`). `has_paths`:
+    what follows its name in the path is its own (`proxy`).
     """
 
     name: str
@@ -102,6 +102,7 @@ class Subresource:
     function: SubresourceFunction
     bodies: tuple[Served, ...] = ()
     connects: bool = False
+    has_paths: bool = False
 
 
 @dataclass(frozen=True, slots=True)

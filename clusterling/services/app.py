@@ -228,7 +228,7 @@ def _placed(served: Served, info: RequestInfo) -> Response | None:
     resource = served.resource
     alone = info.verb in {"list", "watch"} or info.in_namespace
     part = resource.subresources.get(info.subresource) if info.beyond else None
-    beyond = info.beyond and resource.builtin and (part is None or not part.connects)
+    beyond = info.beyond and resource.builtin and (part is None or not part.has_paths)
     if beyond or (info.in_namespace and not resource.namespaced):
         return _absent(resource)
     if resource.namespaced and not alone:

@@ -362,7 +362,7 @@ async def _part_body(request: Request, ctx: Context, part: Subresource, options:
             str(document.get("apiVersion", "")),
             part.kind,
             f"no kind {go_quote(str(document.get('kind', '')))} is registered for version "
-            f"{go_quote(str(document.get('apiVersion', '')))}",
+            f'{go_quote(str(document.get("apiVersion", "")))} in scheme "pkg/runtime/scheme.go:111"',
         )
     return document
 

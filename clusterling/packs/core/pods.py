@@ -141,7 +141,7 @@ class PodStrategy(Strategy):
             return [*common, *pods_changes.ephemeral_problems(new, old)]
         if part == "resize":
             return [*common, *pods_changes.resize_problems(new, old)]
-        return [*common, *pods_changes.update_problems(new, old)]
+        return _once([*common, *pods_changes.update_problems(new, old)])
 
     @override
     def warnings(self, ctx: Context, new: Object, old: Object | None = None) -> Sequence[str]:
@@ -199,6 +199,11 @@ def _problems(pod: Object) -> Iterator[FieldError]:
             if "serviceAccountToken" in source:
                 path = f"spec.volumes[{index}].projected.sources[{at}].serviceAccountToken"
                 yield forbidden_field(path, "must not be specified when serviceAccountName is not set")
+
+
+def _once(problems: Sequence[FieldError]) -> list[FieldError]:
+    """What the pod and its change are both judged for is told once."""
+    return list({(one.type, one.field, one.detail): one for one in reversed(problems)}.values())[::-1]
 
 
 def _keep_metadata(new: Object, old: Object) -> None:

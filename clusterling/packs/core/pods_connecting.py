@@ -32,7 +32,16 @@ def connecting(
     """Such a subresource, from upstream's facts."""
     parts = builtin.facts(group, version, plural)["subresources"]
     found = next(one for one in parts if one["name"] == name)
-    return Subresource(name, group, version, found["kind"], tuple(found["verbs"]), function, connects=True)
+    return Subresource(
+        name,
+        group,
+        version,
+        found["kind"],
+        tuple(found["verbs"]),
+        function,
+        connects=True,
+        has_paths=name == "proxy",
+    )
 
 
 async def pod_log(ctx: Context, call: SubresourceCall) -> Object:

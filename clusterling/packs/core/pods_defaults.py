@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from clusterling.machinery.meta import Object, rfc3339
 from clusterling.machinery.quantity import Quantity
@@ -17,6 +17,7 @@ from clusterling.packs.core.times import read_time
 
 SPEC_CONTAINERS: Final = ("initContainers", "containers")
 _STATUSES: Final = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
+_TOLD_EMPTY: Final = ("containers", "nodeSelectorTerms")
 _ZERO: Final = Quantity(0)
 _HUGE_PAGES: Final = "hugepages-"
 _QOS_RESOURCES: Final = ("cpu", "memory")
@@ -25,6 +26,7 @@ _QOS_RESOURCES: Final = ("cpu", "memory")
 def default_pod(pod: Object) -> None:
     """Everything that decoding a pod gives it. Raises ApiError 400 for a quantity or a time that is none."""
     spec = pod.setdefault("spec", {})
+    _drop_empty_lists(spec)
     with reading(pod):
         default_pod_spec(spec)
     if spec["terminationGracePeriodSeconds"] < 0:
@@ -39,6 +41,16 @@ def default_pod(pod: Object) -> None:
                     port["hostPort"] = port.get("containerPort", 0)
     spec.setdefault("enableServiceLinks", True)
     complete_status(pod)
+
+
+def _drop_empty_lists(part: Any) -> None:
+    """Go leaves them out, but for the few that it always tells."""
+    for inner in list(part.values()) if isinstance(part, dict) else part:
+        if isinstance(inner, dict | list):
+            _drop_empty_lists(inner)
+    if isinstance(part, dict):
+        for field in [key for key, inner in part.items() if inner == [] and key not in _TOLD_EMPTY]:
+            del part[field]
 
 
 def containers(spec: Object) -> Iterator[Object]:
