@@ -14,6 +14,7 @@ from clusterling.packs.core.nodes import NODES
 from clusterling.packs.core.pods import PODS
 from clusterling.packs.core.secrets import SECRETS
 from clusterling.packs.core.serviceaccounts import SERVICEACCOUNTS
+from clusterling.packs.core.services import SERVER, SERVICES
 from clusterling.registry.pack import Pack
 
 PACK: Final = Pack(
@@ -29,6 +30,7 @@ PACK: Final = Pack(
         PODS,
         SECRETS,
         SERVICEACCOUNTS,
+        SERVICES,
     ),
-    bootstrap=(*BOOTSTRAP, *COMPONENTS),
+    bootstrap=(*BOOTSTRAP, *COMPONENTS, SERVER),
 )
