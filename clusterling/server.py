@@ -27,6 +27,7 @@ from clusterling.controllers.clusters import ClusterController
 from clusterling.controllers.crds import CrdController
 from clusterling.controllers.garbage import GarbageCollector
 from clusterling.controllers.namespaces import NamespaceController
+from clusterling.controllers.quota import QuotaController
 from clusterling.controllers.runtime import Runtime
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
@@ -230,7 +231,7 @@ class ApiServer:
             root=root,
             below=self._underlay,
             ports=Ports(self._clock, self._tokens, self._endpoint),
-            admission=AdmissionChain(admission),
+            admission=AdmissionChain((*self._offer.admission, *admission)),
             budget=CacheBudget(cache_bytes_max),
         )
         static = StaticTokens(admin_tokens or {})
@@ -252,6 +253,7 @@ class ApiServer:
                 NamespaceController(self.pool),
                 CrdController(self.pool),
                 GarbageCollector(self.pool),
+                QuotaController(self.pool),
                 ClusterController(store, self.pool, self._tokens),
             ),
             self._clock,

@@ -1,18 +1,20 @@
 """Admission: what may change or refuse a write, between the kind's own rules and the store.
 
-Members run in order: all `mutate`s before validation, all `validate`s after it. Quota comes last.
+Members run in order: all `mutate`s before validation, all `validate`s after it, then what they charge the write with. Quota
+comes last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Literal
 
 from typing_extensions import override
 
 from clusterling.machinery.meta import Object
 from clusterling.registry.resource import Served
-from clusterling.registry.strategy import Context
+from clusterling.registry.strategy import Companions, Context
 
 Operation = Literal["CREATE", "UPDATE", "DELETE"]
 
@@ -32,6 +34,16 @@ class Admission:
         self, ctx: Context, served: Served, operation: Operation, new: Object | None, old: Object | None
     ) -> None:
         """Looks at the write as it will be stored."""
+
+    def charging(
+        self, ctx: Context, served: Served, new: Object | None, old: Object | None
+    ) -> AbstractAsyncContextManager[Companions] | None:
+        """What goes into the transaction of the write besides, of any kind (quotas); None: nothing, without waiting to know.
+
+        Entered when all else has agreed, before the write or in its place in a dry run, and left when it is done;
+        entering refuses by raising ApiError. Of a conflict on its keys another turn is made of it, not of the write.
+        """
+        return None
 
 
 class AdmissionChain(Admission):
@@ -53,3 +65,20 @@ class AdmissionChain(Admission):
     ) -> None:
         for plugin in self._plugins:
             await plugin.validate(ctx, served, operation, new, old)
+
+    @override
+    def charging(
+        self, ctx: Context, served: Served, new: Object | None, old: Object | None
+    ) -> AbstractAsyncContextManager[Companions] | None:
+        found = [one for plugin in self._plugins if (one := plugin.charging(ctx, served, new, old))]
+        return found[0] if len(found) == 1 else _together(found) if found else None
+
+
+@asynccontextmanager
+async def _together(charges: Sequence[AbstractAsyncContextManager[Companions]]) -> AsyncIterator[Companions]:
+    async with AsyncExitStack() as stack:
+        found = [await stack.enter_async_context(one) for one in charges]
+        yield Companions(
+            tuple(op for one in found for op in one.ops),
+            tuple(guard for one in found for guard in one.guards),
+        )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
+from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.pack import Pack
 from clusterling.registry.resource import Resource
@@ -24,6 +25,11 @@ class Offer:
     packs: tuple[Pack, ...]
     default: tuple[Pack, ...]
     none: tuple[Pack, ...] = ()
+
+    @property
+    def admission(self) -> tuple[Admission, ...]:
+        """What the packs have a say with in every write, whoever serves them."""
+        return tuple(dict.fromkeys(one for pack in self.packs for one in pack.admission))
 
     def with_default(self, default: Sequence[Pack]) -> Offer:
         """The same, where `default` is served if nothing is chosen. What it has that is not on offer is from now on."""

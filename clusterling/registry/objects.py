@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Final, NoReturn, TypeVar
@@ -66,6 +66,9 @@ from clusterling.storage.store import (
 GENERATED_NAME_TRIES: Final = 8
 PROBLEMS_MAX: Final = 1000  # Told of one object.
 TRIES: Final = 5  # Of a write whose ground moved, unless the client tied it to a resourceVersion (upstream: MaxRetryWhenPatchConflicts).
+CHARGE_TRIES: Final = (
+    50  # Of a write whose accounts other replicas charge at the same time: each time one of them got through.
+)
 FUTURE_WAIT_S: Final = (
     3.0  # How long a read waits for a revision that has not happened (upstream: blockTimeout).
 )
@@ -156,6 +159,11 @@ class ObjectStore:
         """The revision at which a fence stands now; 0 where it is absent."""
         entry = await self._translated(self._store.get(key))
         return 0 if entry is None else entry.revision
+
+    async def active_fence(self, namespace: str) -> int:
+        """The revision at which a namespace's fence stands; 0 where it is being deleted or not there."""
+        entry = await self._translated(self._store.get(NAMESPACE_FENCE + namespace))
+        return entry.revision if entry is not None and entry.value == ACTIVE_FENCE else 0
 
     async def dependents(self, uid: str) -> AsyncIterator[owners.Dependent]:
         """The objects that name this uid as an owner, in pages, as the index has them now."""
@@ -413,7 +421,7 @@ class ObjectStore:
                 raise errors.already_exists(served.plural, served.group, name_of(obj))
             return orjson.dumps(_reread(obj, stored, served))
         op = Op(_key(resource, namespace, name_of(obj)), stored, ABSENT, strategy.expires_at(ctx, obj))
-        revision = await self._write(served, name_of(obj), op, companions, guards)
+        revision = await self._write(ctx, served, op, companions, guards, new=obj, old=None)
         strategy.after_write(ctx, resource, obj, None)
         return _shown(obj, stored, revision, served)
 
@@ -543,7 +551,7 @@ class ObjectStore:
         if ctx.dry_run:
             return orjson.dumps(_reread(obj, stored, served))
         op = Op(entry.key, stored, entry.revision, strategy.expires_at(ctx, obj))
-        revision = await self._write(served, name_of(obj), op, companions, guards)
+        revision = await self._write(ctx, served, op, companions, guards, new=obj, old=old)
         strategy.after_write(ctx, resource, obj, old)
         return _shown(obj, stored, revision, served)
 
@@ -662,7 +670,7 @@ class ObjectStore:
         companions = await self._companions(ctx, served, obj, old)
         stored = encode_stored(views.to_storage(obj, served))
         op = Op(entry.key, stored, entry.revision, strategy.expires_at(ctx, obj))
-        revision = await self._write(served, name_of(obj), op, companions, ())
+        revision = await self._write(ctx, served, op, companions, (), new=obj, old=old)
         strategy.after_write(ctx, served.resource, obj, old)
         return revision, stored
 
@@ -672,7 +680,7 @@ class ObjectStore:
         if ctx.dry_run:
             return entry.revision
         op = Op(entry.key, None, entry.revision)
-        revision = await self._write(served, name_of(last), op, companions, ())
+        revision = await self._write(ctx, served, op, companions, (), new=None, old=last)
         served.resource.strategy.after_write(ctx, served.resource, None, last)
         return revision
 
@@ -794,17 +802,51 @@ class ObjectStore:
             raise error
         return Guard(key, fence.revision)
 
-    @staticmethod
-    async def _companions(ctx: Context, served: Served, new: Object | None, old: Object | None) -> Companions:
-        """What the kind adds to the transaction, and the index of dependents."""
+    async def _companions(
+        self, ctx: Context, served: Served, new: Object | None, old: Object | None
+    ) -> Companions:
+        """What the kind adds to the transaction, and the index of dependents. In a dry run the last word is said here."""
         companions = await served.resource.strategy.companions(ctx, new, old)
         index = owners.changes(served.resource, new, old)
+        if ctx.dry_run:
+            charge = self._admission.charging(ctx, served, new, old)
+            async with charge or nullcontext():
+                pass
         return replace(companions, ops=(*companions.ops, *index)) if index else companions
 
     async def _write(
+        self,
+        ctx: Context,
+        served: Served,
+        op: Op,
+        companions: Companions,
+        guards: Sequence[Guard],
+        *,
+        new: Object | None,
+        old: Object | None,
+    ) -> int:
+        """Commits with what the write is charged with; the revision of `op`. Raises _Again where it must be computed anew."""
+        obj = old if new is None else new
+        assert obj is not None, "a write has an object before or after it"
+        name = name_of(obj)
+        for tried in range(1, CHARGE_TRIES + 1):
+            charge = self._admission.charging(ctx, served, new, old)
+            if charge is None:
+                return await self._commit(served, name, op, companions, guards)
+            async with charge as more:
+                ops, all_guards = (*companions.ops, *more.ops), (*companions.guards, *more.guards)
+                try:
+                    return await self._commit(served, name, op, Companions(ops, all_guards), guards)
+                except _Again as again:
+                    # Other replicas charge the same account: it is the account alone that is looked at again.
+                    if tried == CHARGE_TRIES or not _moved(again, more):
+                        raise
+            await self._translated(self._store.fresh())
+        raise AssertionError("the loop returns or raises")
+
+    async def _commit(
         self, served: Served, name: str, op: Op, companions: Companions, guards: Sequence[Guard]
     ) -> int:
-        """Commits; the revision of `op`. Raises _Again where the write must be computed anew."""
         try:
             revisions = await self._store.write((op, *companions.ops), (*guards, *companions.guards))
         except KeyExists as error:
@@ -847,6 +889,12 @@ class ObjectStore:
             return await answer
         except StorageError as error:
             _refuse(error)
+
+
+def _moved(again: _Again, charged: Companions) -> bool:
+    """What did not stand where it was seen is of the charge."""
+    cause = again.__cause__
+    return isinstance(cause, RevisionConflict) and any(op.key == cause.args[0] for op in charged.ops)
 
 
 def _refuse(error: StorageError) -> NoReturn:

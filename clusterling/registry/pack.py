@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from clusterling.machinery.meta import Object
+from clusterling.registry.admission import Admission
 from clusterling.registry.resource import Resource
 
 
@@ -14,12 +15,14 @@ from clusterling.registry.resource import Resource
 class Pack:
     """Kinds of one API group (or of an embedder), and the objects every cluster has from the start.
 
-    `bootstrap` objects live once, in the read-only underlay that all clusters share (decision 16).
+    `bootstrap` objects live once, in the read-only underlay that all clusters share (decision 16). `admission` looks at
+    writes of every kind, in clusters that serve the pack's; it asks the catalog whether they do.
     """
 
     name: str
     resources: tuple[Resource, ...]
     bootstrap: tuple[Object, ...] = ()
+    admission: tuple[Admission, ...] = ()
 
     def only(self, *plurals: str) -> Self:
         """The pack narrowed to these resources. Raises ValueError for one it does not have."""
@@ -35,6 +38,7 @@ class Pack:
             self,
             resources=(*self.resources, *other.resources),
             bootstrap=(*self.bootstrap, *other.bootstrap),
+            admission=tuple(dict.fromkeys((*self.admission, *other.admission))),
         )
 
     def without(self, *plurals: str) -> Self:

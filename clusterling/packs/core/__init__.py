@@ -9,9 +9,13 @@ from clusterling.packs.core.componentstatuses import COMPONENTS, COMPONENTSTATUS
 from clusterling.packs.core.configmaps import CONFIGMAPS
 from clusterling.packs.core.endpoints import ENDPOINTS
 from clusterling.packs.core.events import EVENTS
+from clusterling.packs.core.limitranger import LimitRanger
+from clusterling.packs.core.limitranges import LIMITRANGES
 from clusterling.packs.core.namespaces import BOOTSTRAP, NAMESPACES
 from clusterling.packs.core.nodes import NODES
 from clusterling.packs.core.pods import PODS
+from clusterling.packs.core.quota import QuotaCharges
+from clusterling.packs.core.resourcequotas import RESOURCEQUOTAS
 from clusterling.packs.core.secrets import SECRETS
 from clusterling.packs.core.serviceaccounts import SERVICEACCOUNTS
 from clusterling.packs.core.services import SERVER, SERVICES
@@ -25,12 +29,15 @@ PACK: Final = Pack(
         CONFIGMAPS,
         ENDPOINTS,
         EVENTS,
+        LIMITRANGES,
         NAMESPACES,
         NODES,
         PODS,
+        RESOURCEQUOTAS,
         SECRETS,
         SERVICEACCOUNTS,
         SERVICES,
     ),
     bootstrap=(*BOOTSTRAP, *COMPONENTS, SERVER),
+    admission=(LimitRanger(), QuotaCharges()),
 )

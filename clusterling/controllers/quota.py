@@ -1,0 +1,116 @@
+"""Counts what is there for each new ResourceQuota, and for each whose limits were changed; from then on writes are charged.
+
+The count is written at the revision it began from. Every write of a kind that the quota limits rewrites a quota it finds
+uncounted (packs/core/quota.py), so of a count that missed it nothing comes, and it is made again.
+Upstream: kubernetes pkg/controller/resourcequota.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from typing_extensions import override
+
+from clusterling.controllers.reach import EVERYTHING, Clusters, edit, place, stored
+from clusterling.controllers.runtime import Controller
+from clusterling.machinery.meta import Object
+from clusterling.packs.core import amounts
+from clusterling.packs.core.amounts import ZERO, Amounts
+from clusterling.packs.core.quota import Quota
+from clusterling.packs.core.usage import evaluator
+from clusterling.registry.cluster import Cluster
+from clusterling.storage.store import Event
+
+# A delete that was under way when the quota was made may have been counted as if it had not been.
+SECOND_LOOK_S: Final = 5.0
+DECODED_AT_ONCE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One ResourceQuota, by its cluster's id, namespace and name."""
+
+    cluster: str
+    namespace: str
+    name: str
+
+
+class QuotaController(Controller[Account]):
+    name = "quotas"
+    workers = 2
+
+    def __init__(self, clusters: Clusters) -> None:
+        self._clusters = clusters
+        # What has been counted and is to be looked at once more, with the limits it had.
+        self._again: dict[Account, Mapping[str, str]] = {}
+
+    @override
+    def keys(self, event: Event) -> Iterable[Account]:
+        if "/core/resourcequotas/" not in event.key or event.entry is None:
+            return ()
+        where = place(event.key)
+        # Each charge is an event too: these are told by a look at the bytes' own object.
+        if where is None or _is_settled(orjson.loads(event.entry.value)):
+            return ()
+        return (Account(where.cluster, where.namespace, where.name),)
+
+    @override
+    async def walk(self) -> AsyncIterator[Account]:
+        async for cluster_id in self._clusters.ids():
+            cluster = await self._clusters.by_id(cluster_id)
+            served = stored(cluster, "", "resourcequotas") if cluster else None
+            if cluster is None or served is None:
+                continue
+            for value in (await cluster.objects.list(served, "", EVERYTHING)).values:
+                metadata = orjson.loads(value)["metadata"]
+                yield Account(cluster_id, metadata["namespace"], metadata["name"])
+
+    @override
+    async def reconcile(self, key: Account) -> float | None:
+        cluster = await self._clusters.by_id(key.cluster)
+        served = stored(cluster, "", "resourcequotas") if cluster else None
+        obj = await cluster.objects.read(served, key.namespace, key.name) if cluster and served else None
+        if cluster is None or served is None or obj is None:
+            self._again.pop(key, None)
+            return None
+        limits = (obj.get("spec") or {}).get("hard") or {}
+        is_second = self._again.pop(key, None) == limits
+        used = await _counted(cluster, Quota.of(obj))
+        status = {"hard": limits, "used": amounts.written(used)} if limits else {}
+        if status != (obj.get("status") or {}):
+            obj["status"] = status
+            await edit(cluster, served, obj, "status")
+        if is_second:
+            return None
+        self._again[key] = limits
+        return SECOND_LOOK_S
+
+
+def _is_settled(quota: Object) -> bool:
+    spec, status = quota.get("spec") or {}, quota.get("status") or {}
+    hard = spec.get("hard") or {}
+    return bool(
+        "hard" in status and status["hard"] == hard and hard.keys() <= (status.get("used") or {}).keys()
+    )
+
+
+async def _counted(cluster: Cluster, quota: Quota) -> Amounts:
+    """What is used of everything that the quota limits; of what no kind has to do with, nothing."""
+    found: Amounts = dict.fromkeys(quota.wanted, ZERO)
+    for served in cluster.catalog.storage:
+        how = evaluator(served.group, served.plural) if served.resource.namespaced else None
+        tracked = frozenset(how.names(quota.wanted)) if how is not None else frozenset()
+        if how is None or not tracked:
+            continue
+        values = (await cluster.objects.list(served, quota.namespace, EVERYTHING)).values
+        for at, value in enumerate(values):
+            if at % DECODED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            obj = orjson.loads(value)
+            if how.counts(quota.scopes, obj):
+                amounts.add(found, amounts.only(how.usage(obj), tracked))
+    return found
