@@ -75,7 +75,7 @@ KEY_BYTES_MAX: Final = 2048  # An index row of PostgreSQL holds 2,704 bytes.
 POLL_S: Final = 1.0  # The net under the notifications.
 ROUND_EVENTS: Final = 1000
 ROUND_BYTES: Final = 8 << 20
-NOTIFY_EVERY_S: Final = 0.005
+NOTIFY_EVERY_S: Final = 0.008
 OTHERS_BYTES_MAX: Final = (
     256 << 10
 )  # What others wrote comes with a commit's reply up to this size: they wait meanwhile.
@@ -123,15 +123,18 @@ WHERE locktype = 'advisory' AND classid = $1::bigint::oid AND objid = $2::bigint
 
 HEAD: Final = "SELECT c.epoch, c.head FROM clock c"
 
+# The log after $1, up to $2 revisions on; nothing of it where that is more than $3 bytes.
 FOLLOW: Final = """
 SELECT c.epoch, c.head, r.revision, r.key, r.previous, r.value, r.before
 FROM clock c LEFT JOIN LATERAL (
-    SELECT l.revision, l.key, l.previous, l.value, p.value AS before,
-        sum(coalesce(octet_length(l.value), 0)) OVER (ORDER BY l.revision) - coalesce(octet_length(l.value), 0) AS bytes
-    FROM (SELECT * FROM log f WHERE f.revision > $1 ORDER BY f.revision LIMIT $2) l
-    LEFT JOIN log p ON p.revision = l.previous
-) r ON r.bytes <= $3
-ORDER BY r.revision
+    SELECT l.revision, l.key, l.previous, l.value,
+        CASE WHEN l.previous > 0 THEN (SELECT p.value FROM log p WHERE p.revision = l.previous) END AS before
+    FROM log l
+    WHERE l.revision > $1 AND l.revision <= $1 + $2 AND $3 >= (
+        SELECT coalesce(sum(octet_length(b.value)), 0) FROM log b WHERE b.revision > $1 AND b.revision <= $1 + $2
+    )
+    ORDER BY l.revision
+) r ON true
 """
 
 CHANGES: Final = """
@@ -569,17 +572,23 @@ class PostgresBackend:
             [(epoch, head)] = await db.fetch(HEAD, timeout=QUERY_S)
             if epoch == self._identity.epoch and after <= head <= self._head:
                 return int(head)
-        after = self._head
-        rows = await db.fetch(FOLLOW, after, ROUND_EVENTS, ROUND_BYTES, timeout=QUERY_S)
-        epoch, head = rows[0][0], int(rows[0][1])
-        self._quiet = rows[0][2] is None
-        if epoch != self._identity.epoch or head < after:
-            await self._greet(db)
-            return head
-        if rows[0]["revision"] is None:
-            if head > after and self._head == after:
-                self._lose(head)
-            return head
+        after, events = self._head, ROUND_EVENTS
+        while True:
+            rows = await db.fetch(FOLLOW, after, events, ROUND_BYTES, timeout=QUERY_S)
+            epoch, head = rows[0][0], int(rows[0][1])
+            self._quiet = head == after
+            if epoch != self._identity.epoch or head < after:
+                await self._greet(db)
+                return head
+            if rows[0][2] is not None:
+                break
+            if head <= max(after, self._head):
+                return head
+            if events == 1:
+                if self._head == after:
+                    self._lose(head)
+                return head
+            events = max(events // 8, 1)  # They are more bytes than a round should be, or gone.
         last = rows[-1]["revision"]
         if last - after != len(rows):
             # Compaction has passed this replica by: it was out of reach for longer than history is kept.

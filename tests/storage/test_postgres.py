@@ -317,6 +317,74 @@ async def test_a_batch_given_up_never_happens(postgres_url: str) -> None:
         assert entry is not None and entry.value == b"late"
 
 
+async def test_a_commits_reply_has_what_came_before_it_unless_that_is_much(postgres_url: str) -> None:
+    async with open_postgres(postgres_url) as store:
+        first = await put(store, "apps/things/a", b"1")
+        await put(store, "apps/things/b", b"2")
+        await put(store, "apps/things/a", b"3")
+        await remove(store, "apps/things/b")
+        db = await postgres_links.connect(postgres_links.parse(postgres_url))
+
+        async def commit(number: int, seen: int) -> Any:
+            ops: tuple[Any, ...] = ([0], ["apps/things/c"], [b""], [None], [None], [], [], [])
+            return await db.fetchrow(postgres_store.COMMIT, "w", number, seen, None, *ops)
+
+        try:
+            reply = await commit(1, first)
+            assert reply["base_revision"] == first + 3
+            assert reply["keys"] == ["apps/things/b", "apps/things/a", "apps/things/b"]
+            assert reply["previous"] == [0, first, first + 1]
+            assert reply["contents"] == [b"2", b"3", None]
+            assert (await commit(2, first + 4))["keys"] == []
+            seen = first + 5
+            for size in (postgres_store.OTHERS_BYTES_MAX, 1):
+                await put(store, "apps/things/large", bytes(size))
+            assert (await commit(3, seen))["keys"] is None
+            assert (await commit(4, seen + 1))["keys"] == ["apps/things/large", "apps/things/c"]
+        finally:
+            await db.close()
+
+
+async def test_what_was_missed_is_followed_however_much_it_is(postgres: PostgresServer) -> None:
+    url = new_url(postgres)
+    async with (
+        proxied(f"127.0.0.1:{postgres.port}") as proxy,
+        open_postgres(url) as one,
+        open_postgres(url.replace(f":{postgres.port}/", f":{proxy.port}/")) as two,
+        two.watch("", after=two.head()) as watch,
+    ):
+        proxy.open = False
+        proxy.cut()
+        value = bytes(1 << 20)
+        count = 3 * postgres_store.ROUND_BYTES // len(value)
+        written = [await put(one, f"apps/things/{n % 5}", value) for n in range(count)]
+        proxy.open = True
+        seen = await followed(watch, written[-1])
+        assert [revision for revision, _, _ in seen] == written
+
+
+async def test_who_was_passed_by_compaction_is_told_so(postgres: PostgresServer) -> None:
+    url = new_url(postgres)
+    async with (
+        proxied(f"127.0.0.1:{postgres.port}") as proxy,
+        open_postgres(url) as one,
+        open_postgres(url.replace(f":{postgres.port}/", f":{proxy.port}/")) as two,
+        two.watch("", after=two.head()) as watch,
+    ):
+        proxy.open = False
+        proxy.cut()
+        for _ in range(50):
+            last = await put(one, "apps/things/a", b"")
+        await one.compact(last)
+        proxy.open = True
+        with pytest.raises(Compacted):
+            async with asyncio.timeout(PATIENCE_S):
+                await anext(watch)
+        await eventually(two.fresh)
+        assert two.head() == last
+        assert await put(two, "apps/things/a", b"", last) == last + 1
+
+
 # The model of test_model.py.
 
 
@@ -613,6 +681,41 @@ async def test_a_database_put_back_is_noticed_also_when_another_has_written_past
         assert (await store.identity()).epoch == 2
         assert await store.get("apps/things/lost") is None
         assert await put(store, "apps/things/new", b"new") > other[-1]
+
+
+async def put_back(url: str, revision: int) -> None:
+    """Makes the store what it was at that revision, as a restore under live connections would, in the same epoch."""
+    db = await postgres_links.connect(postgres_links.parse(url))
+    try:
+        async with db.transaction():
+            await db.execute("UPDATE clock SET head = $1", revision)
+            await db.execute("DELETE FROM state WHERE revision > $1", revision)
+            await db.execute("DELETE FROM log WHERE revision > $1", revision)
+            await db.execute("DELETE FROM writers")
+    finally:
+        await db.close()
+
+
+@pytest.mark.parametrize("notices", ["by asking", "by writing", "by itself"])
+async def test_a_store_put_back_under_its_connections_is_noticed_and_takes_no_revision_twice(
+    postgres_url: str, notices: str
+) -> None:
+    async with open_postgres(postgres_url) as store:
+        kept = await put(store, "apps/things/kept", b"kept")
+        for _ in range(5):
+            lost = await put(store, "apps/things/lost", b"lost")
+        async with store.watch("", after=lost) as watch:
+            await put_back(postgres_url, kept)
+            if notices == "by asking":
+                assert await eventually(store.fresh) > lost
+            elif notices == "by writing":
+                assert await eventually(lambda: put(store, "apps/things/new", b"")) > lost
+            with pytest.raises(Compacted):
+                async with asyncio.timeout(PATIENCE_S):
+                    await anext(watch)
+        assert (await store.identity()).epoch == 2
+        assert await store.get("apps/things/lost") is None
+        assert await put(store, "apps/things/newer", b"") > lost
 
 
 # Space.
