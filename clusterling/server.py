@@ -35,7 +35,7 @@ from clusterling.registry.admission import Admission, AdmissionChain
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.choice import Catalogs, Offer
 from clusterling.registry.pack import Pack
-from clusterling.registry.ports import Clock, Ports
+from clusterling.registry.ports import Attributes, Clock, Ports
 from clusterling.registry.strategy import User
 from clusterling.services import documents
 from clusterling.services.app import App, Authenticator, Authorizer, Decision
@@ -114,6 +114,27 @@ class AllowAll:
 
     async def authorize(self, user: User, cluster: ServedCluster | None, info: RequestInfo) -> Decision:
         return Decision(cluster is not None)
+
+
+class RequestsAccess:
+    """Answers access reviews by asking who authorizes requests about the request that it would be.
+
+    Implements `registry.ports.Access`.
+    """
+
+    def __init__(
+        self, authorizer: Authorizer, find: Callable[[str], Awaitable[ServedCluster | None]]
+    ) -> None:
+        self._authorizer = authorizer
+        self._find = find
+
+    async def allows(self, user: User, cluster: str, asked: Attributes) -> tuple[bool, str]:
+        info = RequestInfo(cluster, asked.path, {}, asked.verb)
+        info.is_resource = not asked.path
+        for field in ("group", "version", "resource", "subresource", "namespace", "name"):
+            setattr(info, field, getattr(asked, field))
+        decision = await self._authorizer.authorize(user, await self._find(cluster), info)
+        return decision.allowed, decision.reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +240,8 @@ class ApiServer:
         self._endpoint = Endpoint(external_url, ca_pem)
         self._has_external_url = bool(external_url)
         self._tokens = IssuedTokens(store, self._clock)
+        known_tokens = Tokens((StaticTokens(admin_tokens or {}), self._tokens))
+        authorizer = authorizer or MastersOnly()
         catalogs = Catalogs(self._offer)
         root = Catalog(root_pack(self._offer).resources, parent=catalogs.default)
         self._root_keys = Keyspace(store, ROOT_ID)
@@ -230,15 +253,21 @@ class ApiServer:
             catalogs=catalogs,
             root=root,
             below=self._underlay,
-            ports=Ports(self._clock, self._tokens, self._endpoint),
+            ports=Ports(
+                self._clock,
+                self._tokens,
+                self._endpoint,
+                reader=known_tokens,
+                # The pool that is being made here.
+                access=RequestsAccess(authorizer, lambda name: self.pool.find(name)),  # noqa: PLW0108
+            ),
             admission=AdmissionChain((*self._offer.admission, *admission)),
             budget=CacheBudget(cache_bytes_max),
         )
-        static = StaticTokens(admin_tokens or {})
         self.app = App(
             clusters=self.pool,
-            authenticator=authenticator or BearerTokens(Tokens((static, self._tokens)), self._directory),
-            authorizer=authorizer or MastersOnly(),
+            authenticator=authenticator or BearerTokens(known_tokens, self._directory),
+            authorizer=authorizer,
             documents=documents.respond,
             limits=Limits(),
             health=Health(ready={"store": self._store_check}),

@@ -10,6 +10,8 @@ from typing import Final
 
 from clusterling.packs.apiextensions import PACK as apiextensions  # noqa: N811 - how embedders name it
 from clusterling.packs.apps import PACK as apps  # noqa: N811 - how embedders name it
+from clusterling.packs.authentication import PACK as authentication  # noqa: N811 - how embedders name it
+from clusterling.packs.authorization import PACK as authorization  # noqa: N811 - how embedders name it
 from clusterling.packs.coordination import PACK as coordination  # noqa: N811 - how embedders name it
 from clusterling.packs.core import PACK as core  # noqa: N811 - how embedders name it
 from clusterling.packs.discovery import PACK as discovery  # noqa: N811 - how embedders name it
@@ -28,6 +30,8 @@ __all__ = [
     "OFFER",
     "apiextensions",
     "apps",
+    "authentication",
+    "authorization",
     "choose",
     "coordination",
     "core",
@@ -46,6 +50,8 @@ ALL: Final[tuple[Pack, ...]] = (
     coordination,
     apiextensions,
     rbac,
+    authorization,
+    authentication,
     networking,
     apps,
     policy,

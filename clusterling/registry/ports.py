@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from clusterling.machinery.meta import Object
+
+if TYPE_CHECKING:
+    from clusterling.registry.strategy import User
+
+# The audience of a token that is meant for the API itself, as clients ask for one by default.
+API_AUDIENCE: Final = "https://kubernetes.default.svc"
 
 
 class Clock(Protocol):
@@ -22,8 +28,65 @@ class Clock(Protocol):
 class TokenIssuer(Protocol):
     """Makes credentials for one logical cluster."""
 
-    async def issue(self, cluster_id: str, user: str, groups: tuple[str, ...]) -> str:
-        """A bearer token that authenticates as that user in that cluster, stored hashed. Shown this once."""
+    async def issue(
+        self,
+        cluster_id: str,
+        user: str,
+        groups: tuple[str, ...],
+        *,
+        uid: str = "",
+        audiences: tuple[str, ...] = (API_AUDIENCE,),
+        expires_at: int | None = None,
+    ) -> str:
+        """A bearer token that authenticates as that user in that cluster, stored hashed. Shown this once.
+
+        It means nothing to others than those `audiences`, nor at `expires_at` (whole seconds since the epoch) and later.
+        """
+
+
+class TokenReader(Protocol):
+    """Knows whose tokens are."""
+
+    async def authenticate_token(
+        self, token: str, cluster_id: str | None, audiences: tuple[str, ...] = (API_AUDIENCE,)
+    ) -> User | None:
+        """The user whose token this is on that cluster, for one of these audiences. None: nobody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What someone would do: a verb on a resource, or with `path` on what is no resource. Empty fields name all there are."""
+
+    verb: str
+    group: str = ""
+    version: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+
+
+class Access(Protocol):
+    """Who may do what, by the rules that requests are authorized by."""
+
+    async def allows(self, user: User, cluster: str, asked: Attributes) -> tuple[bool, str]:
+        """Whether the user may do that in the logical cluster of that name, and why."""
+
+
+class Nobody:
+    """Knows no token and allows nothing: where reviews are not served."""
+
+    async def authenticate_token(
+        self, token: str, cluster_id: str | None, audiences: tuple[str, ...] = (API_AUDIENCE,)
+    ) -> User | None:
+        return None
+
+    async def allows(self, user: User, cluster: str, asked: Attributes) -> tuple[bool, str]:
+        return False, ""
+
+
+_NOBODY: Final = Nobody()
 
 
 class KubeconfigMaker(Protocol):
@@ -43,3 +106,5 @@ class Ports:
     clock: Clock
     tokens: TokenIssuer
     kubeconfigs: KubeconfigMaker
+    reader: TokenReader = _NOBODY
+    access: Access = _NOBODY

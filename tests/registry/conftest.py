@@ -58,7 +58,7 @@ class TurnedClock:
 
 
 class NoTokens:
-    async def issue(self, cluster_id: str, user: str, groups: tuple[str, ...]) -> str:
+    async def issue(self, cluster_id: str, user: str, groups: tuple[str, ...], **_more: object) -> str:
         raise AssertionError("these tests issue no tokens")
 
 

@@ -138,7 +138,7 @@ async def test_a_token_longer_than_any_is_nobodys() -> None:
 class _Liar:
     """A source that gives identities of a realm it was not asked about."""
 
-    async def find(self, digest: str, realms: Sequence[str]) -> User | None:
+    async def find(self, digest: str, realms: Sequence[str], audiences: tuple[str, ...] = ()) -> User | None:
         return User("intruder", (MASTERS,), realm=B)
 
 

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from clusterling.machinery.meta import Object, meta
 from clusterling.packs import builtin
+from clusterling.packs.core.tokens import TOKEN
 from clusterling.registry.strategy import Context, Strategy
 
 _MOUNTABLE: Final = "kubernetes.io/enforce-mountable-secrets"
@@ -42,4 +43,6 @@ class ServiceAccountStrategy(Strategy):
         )
 
 
-SERVICEACCOUNTS: Final = builtin.resource("", "v1", "serviceaccounts", strategy=ServiceAccountStrategy())
+SERVICEACCOUNTS: Final = builtin.resource(
+    "", "v1", "serviceaccounts", strategy=ServiceAccountStrategy(), subresources=(TOKEN,)
+)

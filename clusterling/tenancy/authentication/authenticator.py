@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from clusterling.registry.ports import API_AUDIENCE
 from clusterling.registry.strategy import User
 from clusterling.tenancy.authentication.tokens import TOKEN_CHARACTERS_MAX, token_hash
 from clusterling.tenancy.names import ROOT_ID
@@ -21,8 +22,13 @@ NOWHERE: Final = "-"
 class TokenSource(Protocol):
     """Someone who knows tokens."""
 
-    async def find(self, digest: str, realms: Sequence[str]) -> User | None:
-        """The user whose token has this hash in the first of these realms that knows it, with that realm."""
+    async def find(
+        self, digest: str, realms: Sequence[str], audiences: tuple[str, ...] = (API_AUDIENCE,)
+    ) -> User | None:
+        """The user whose token has this hash in the first of these realms that knows it, with that realm.
+
+        None too where the token is meant for none of these audiences.
+        """
 
 
 def bearer_token(authorization: str | None) -> str | None:
@@ -44,14 +50,19 @@ class Tokens:
     def __init__(self, sources: Sequence[TokenSource]) -> None:
         self._sources = tuple(sources)
 
-    async def authenticate_token(self, token: str, cluster_id: str | None) -> User | None:
-        """The user whose token this is on that cluster; `cluster_id` None: the request's name means no cluster."""
+    async def authenticate_token(
+        self, token: str, cluster_id: str | None, audiences: tuple[str, ...] = (API_AUDIENCE,)
+    ) -> User | None:
+        """The user whose token this is on that cluster; `cluster_id` None: the request's name means no cluster.
+
+        Implements `registry.ports.TokenReader`.
+        """
         if len(token) > TOKEN_CHARACTERS_MAX:
             return None
         realms = (ROOT_ID,) if cluster_id == ROOT_ID else (cluster_id or NOWHERE, ROOT_ID)
         digest = token_hash(token)
         for source in self._sources:
-            user = await source.find(digest, realms)
+            user = await source.find(digest, realms, audiences)
             if user is not None and may_enter(user, cluster_id):
                 return user
         return None

@@ -16,13 +16,14 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
 from clusterling.machinery.errors import ApiError
-from clusterling.machinery.meta import rfc3339
-from clusterling.registry.ports import Clock
+from clusterling.machinery.meta import Object, rfc3339
+from clusterling.registry.ports import API_AUDIENCE, Clock
 from clusterling.registry.strategy import User
 from clusterling.storage.backoff import Backoff
 from clusterling.storage.store import (
@@ -68,16 +69,29 @@ class StaticTokens:
     """Tokens given at start, as the administrator's of `root` is. Nothing of them is stored."""
 
     def __init__(self, users: Mapping[str, User]) -> None:
-        """`users` by token; each user's realm is where the token is good."""
+        """`users` by token; each user's realm is where the token is good. They are meant for the API alone."""
         self._users = {(user.realm, token_hash(token)): user for token, user in users.items()}
 
-    async def find(self, digest: str, realms: Sequence[str]) -> User | None:
+    async def find(
+        self, digest: str, realms: Sequence[str], audiences: tuple[str, ...] = (API_AUDIENCE,)
+    ) -> User | None:
         """The user whose token has this hash, in the first of the realms that knows it."""
+        if API_AUDIENCE not in audiences:
+            return None
         for realm in realms:
             user = self._users.get((realm, digest))
             if user is not None:
                 return user
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Issued:
+    """What is kept of a token, besides its hash. `expires_at` None: it stays until it is revoked."""
+
+    user: User
+    audiences: tuple[str, ...] = (API_AUDIENCE,)
+    expires_at: int | None = None
 
 
 class IssuedTokens:
@@ -89,16 +103,26 @@ class IssuedTokens:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._cached: dict[str, OrderedDict[str, User]] = {}
+        self._cached: dict[str, OrderedDict[str, _Issued]] = {}
         self._cached_total = 0
         self._watch: Watch | None = None
         self._fallen_behind = asyncio.Event()
         # Counts what was forgotten, so that a lookup under way does not put back what was just revoked.
         self._forgotten = 0
 
-    async def issue(self, cluster_id: str, user: str, groups: tuple[str, ...]) -> str:
+    async def issue(
+        self,
+        cluster_id: str,
+        user: str,
+        groups: tuple[str, ...],
+        *,
+        uid: str = "",
+        audiences: tuple[str, ...] = (API_AUDIENCE,),
+        expires_at: int | None = None,
+    ) -> str:
         """A new token that authenticates as that user in that realm. Only the caller ever sees it.
 
+        It goes by itself at `expires_at`, and is found for its `audiences` alone.
         Raises ApiError 409 where the cluster is being deleted: its tokens are gone or going.
         """
         guards = []
@@ -109,8 +133,9 @@ class IssuedTokens:
                 raise ApiError(409, "Conflict", _DELETED)
             guards = [Guard(key, fence.revision)]
         token = new_token()
+        issued = _Issued(User(user, groups, uid, realm=cluster_id), audiences, expires_at)
         try:
-            await self._store.write([self._op(token, User(user, groups, realm=cluster_id))], guards)
+            await self._store.write([self._op(token, issued)], guards)
         except GuardFailed as error:
             # A fence never comes back: this is the answer, and no other storage error is translated here.
             raise ApiError(409, "Conflict", _DELETED) from error
@@ -119,13 +144,23 @@ class IssuedTokens:
     async def keep(self, token: str, user: User) -> None:
         """Has every replica know a token that was made elsewhere, in the user's realm. Safe to repeat."""
         with contextlib.suppress(KeyExists):
-            await self._store.write([self._op(token, user)])
+            await self._store.write([self._op(token, _Issued(user))])
 
-    def _op(self, token: str, user: User) -> Op:
-        value = {"user": user.name, "groups": user.groups, "issued": rfc3339(self._clock.now())}
-        return Op(_key(user.realm, token_hash(token)), orjson.dumps(value), expected=ABSENT)
+    def _op(self, token: str, issued: _Issued) -> Op:
+        user = issued.user
+        value: Object = {"user": user.name, "groups": user.groups, "issued": rfc3339(self._clock.now())}
+        if user.uid:
+            value["uid"] = user.uid
+        if issued.audiences != (API_AUDIENCE,):
+            value["audiences"] = issued.audiences
+        if issued.expires_at is not None:
+            value["expires"] = issued.expires_at
+        key = _key(user.realm, token_hash(token))
+        return Op(key, orjson.dumps(value), expected=ABSENT, expires_at=issued.expires_at)
 
-    async def find(self, digest: str, realms: Sequence[str]) -> User | None:
+    async def find(
+        self, digest: str, realms: Sequence[str], audiences: tuple[str, ...] = (API_AUDIENCE,)
+    ) -> User | None:
         """The user whose token has this hash, in the first of the realms that knows it; None: never issued there, or revoked.
 
         What is remembered of any realm is asked before the store is: an administrator of `root` at work in
@@ -133,24 +168,33 @@ class IssuedTokens:
         """
         for realm in realms:
             users = self._cached.get(realm)
-            if users is not None and (user := users.get(digest)) is not None:
-                return user
+            if users is not None and (issued := users.get(digest)) is not None:
+                return self._good(issued, audiences)
         for realm in realms:
-            user = await self._look_up(realm, digest)
-            if user is not None:
-                return user
+            found = await self._look_up(realm, digest)
+            if found is not None:
+                return self._good(found, audiences)
         return None
 
-    async def _look_up(self, realm: str, digest: str) -> User | None:
+    def _good(self, issued: _Issued, audiences: tuple[str, ...]) -> User | None:
+        """Its user, where it is meant for one of these and has not expired: it is removed a little later than that."""
+        if issued.audiences != audiences and not set(issued.audiences) & set(audiences):
+            return None
+        if issued.expires_at is not None and self._clock.now().timestamp() >= issued.expires_at:
+            return None
+        return issued.user
+
+    async def _look_up(self, realm: str, digest: str) -> _Issued | None:
         forgotten = self._forgotten
         entry = await self._store.get(_key(realm, digest))
         if entry is None:
             return None
         stored = orjson.loads(entry.value)
-        user = User(stored["user"], tuple(stored["groups"]), realm=realm)
+        user = User(stored["user"], tuple(stored["groups"]), stored.get("uid", ""), realm=realm)
+        issued = _Issued(user, tuple(stored.get("audiences", (API_AUDIENCE,))), stored.get("expires"))
         if self._watch is not None and forgotten == self._forgotten:
-            self._remember(realm, digest, user)
-        return user
+            self._remember(realm, digest, issued)
+        return issued
 
     async def revoke_all(self, realm: str) -> None:
         """Every token of that realm ends (its cluster is being deleted). Safe to repeat."""
@@ -203,9 +247,9 @@ class IssuedTokens:
             realm, _, rest = event.key.removeprefix(PREFIX).partition("/")
             self._forget(realm, rest.rpartition("/")[2])
 
-    def _remember(self, realm: str, digest: str, user: User) -> None:
+    def _remember(self, realm: str, digest: str, issued: _Issued) -> None:
         users = self._cached.setdefault(realm, OrderedDict())
-        users[digest] = user
+        users[digest] = issued
         self._cached_total += 1
         if self._cached_total > CACHED_USERS_MAX:
             # The realm whose cache was made first gives up its oldest: cheap, and good enough for a bound.
