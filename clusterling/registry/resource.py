@@ -40,13 +40,14 @@ class Scale:
     """Where `scale` finds its numbers: dotted paths without a leading dot, such as `spec.replicas`.
 
     `selector_path` is empty where the kind has no selector; it then names a string in serialized form.
-    `selector_is_object`: the path holds a LabelSelector (built-in workloads), not a string.
+    `selector_is_object`: the path holds a LabelSelector (built-in workloads), not a string; `selector_is_map`: labels.
     """
 
     spec_replicas_path: str
     status_replicas_path: str
     selector_path: str = ""
     selector_is_object: bool = False
+    selector_is_map: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import Final
 
 from clusterling.machinery.codec import Expected
-from clusterling.machinery.errors import ApiError, bad_request, conflict, go_quote, internal_error
+from clusterling.machinery.errors import (
+    ApiError,
+    bad_request,
+    conflict,
+    go_quote,
+    internal_error,
+    invalid,
+    invalid_value,
+)
 from clusterling.machinery.gotext import go_text, go_type, json_type
 from clusterling.machinery.meta import Object
 from clusterling.machinery.patch import undecodable
@@ -76,6 +84,9 @@ def write(obj: Object, served: Served, scale: Object, *, patched: bool) -> Objec
     why = _no_int32(replicas)
     if why:
         raise undecodable(scale, why) if patched else bad_request(_NO_SCALE)
+    if served.resource.builtin and isinstance(replicas, int) and replicas < 0:
+        wrong = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
+        raise invalid("Scale", "autoscaling", obj["metadata"]["name"], [wrong])
     *parents, last = _segments(path)
     place = obj
     for segment in parents:
@@ -142,6 +153,8 @@ def _selector(obj: Object, paths: Scale) -> str:
     if not paths.selector_path:
         return ""
     value = _find(obj, paths.selector_path)
+    if paths.selector_is_map:
+        return str(LabelSelector.from_object({"matchLabels": value})) if isinstance(value, dict) else ""
     if paths.selector_is_object:
         return str(LabelSelector.from_object(value)) if isinstance(value, dict) else ""
     if value is not None and not isinstance(value, str):

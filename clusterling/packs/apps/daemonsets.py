@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -9,15 +10,18 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import (
     FieldError,
+    GoStruct,
+    go_quote,
     immutable_field,
     invalid_value,
     not_supported,
     required,
 )
 from clusterling.machinery.labelselector import label_selector_problems
-from clusterling.machinery.meta import Object
+from clusterling.machinery.meta import Object, meta
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
+from clusterling.packs.core.podspec import reading
 from clusterling.packs.core.podspec.rules import Problems, non_negative
 from clusterling.packs.workloads import (
     WorkloadStrategy,
@@ -34,8 +38,12 @@ from clusterling.packs.workloads import (
     share_value_problems,
     within_all_problems,
 )
+from clusterling.registry.strategy import Context
 
 _PATH: Final = "spec.updateStrategy"
+# A field of long ago, which v1 shows as an annotation.
+_TEMPLATE_GENERATION: Final = "deprecated.daemonset.template.generation"
+_is_int64 = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
 
 
 class DaemonSetStrategy(WorkloadStrategy):
@@ -54,13 +62,24 @@ class DaemonSetStrategy(WorkloadStrategy):
         spec.setdefault("revisionHistoryLimit", 10)
 
     @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        super().prepare_for_create(ctx, new)
+        with reading(new):
+            _count(new, max(_counted(new), 1))
+
+    @override
+    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+        super().prepare_for_update(ctx, new, old)
+        if not ctx.subresource:
+            changed = new["spec"]["template"] != old["spec"]["template"]
+            _count(new, _counted(old) + changed)
+
+    @override
     def spec_problems(self, new: Object, old: Object | None) -> Iterable[FieldError]:
         spec = new["spec"]
         selector = spec.get("selector")
         if old is not None and selector != old["spec"].get("selector"):
             yield immutable_field("spec.selector", selector)
-        if selector is None:
-            yield required("spec.selector")
         yield from label_selector_problems(selector, "spec.selector")
         labels, read = spec["template"]["metadata"].get("labels"), read_selector(selector)
         if read is not None and not read.matches(labels or {}):
@@ -82,12 +101,25 @@ class DaemonSetStrategy(WorkloadStrategy):
         yield from collision_problems(new, old)
 
 
+def _counted(obj: Object) -> int:
+    """How often the template changed. Raises ValueError, in Go's words, where the annotation is no number."""
+    text = (meta(obj).get("annotations") or {}).get(_TEMPLATE_GENERATION, "0")
+    if not _is_int64(text):
+        raise ValueError(f"strconv.ParseInt: parsing {go_quote(text)}: invalid syntax")
+    return int(text)
+
+
+def _count(obj: Object, generation: int) -> None:
+    notes = meta(obj).get("annotations") or {}
+    meta(obj)["annotations"] = {**notes, _TEMPLATE_GENERATION: str(generation)}
+
+
 def _update_problems(update: Object) -> Problems:
     rolling, here = update.get("rollingUpdate"), f"{_PATH}.rollingUpdate"
     if update["type"] == "OnDelete":
         return
     if update["type"] != "RollingUpdate":
-        shown = {"Type": update["type"], "RollingUpdate": rolling}
+        shown = GoStruct({"Type": update["type"], "RollingUpdate": rolling and _as_go(rolling)})
         yield not_supported(_PATH, shown, ("RollingUpdate", "OnDelete"))
         return
     assert rolling is not None, "defaulted"
@@ -99,6 +131,10 @@ def _update_problems(update: Object) -> Problems:
         yield invalid_value(f"{here}.maxSurge", most, "may not be set when maxUnavailable is non-zero")
     elif not share_of(least) and not share_of(most):
         yield required(f"{here}.maxUnavailable", "cannot be 0 when maxSurge is 0")
+
+
+def _as_go(rolling: Object) -> Object:
+    return {"MaxUnavailable": rolling.get("maxUnavailable", 0), "MaxSurge": rolling.get("maxSurge", 0)}
 
 
 def _node_selector(obj: Object) -> str:

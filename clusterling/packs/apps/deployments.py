@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import (
     FieldError,
+    GoStruct,
     forbidden_field,
     immutable_field,
     invalid_value,
@@ -121,7 +122,7 @@ def _strategy_problems(strategy: Object) -> Problems:
             why = "may not be specified when strategy `type` is 'Recreate'"
             yield forbidden_field(f"{_PATH}.rollingUpdate", why)
     elif kind != "RollingUpdate":
-        shown = {"Type": kind, "RollingUpdate": rolling}
+        shown = GoStruct({"Type": kind, "RollingUpdate": rolling and _as_go(rolling)})
         yield not_supported(_PATH, shown, ("Recreate", "RollingUpdate"))
     elif rolling is None:
         yield required(f"{_PATH}.rollingUpdate", "this should be defaulted and never be nil")
@@ -133,6 +134,10 @@ def _strategy_problems(strategy: Object) -> Problems:
         if not share_of(least) and not share_of(most):
             yield invalid_value(here, least, "may not be 0 when `maxSurge` is 0")
         yield from within_all_problems(least, here)
+
+
+def _as_go(rolling: Object) -> Object:
+    return {"MaxUnavailable": rolling.get("maxUnavailable", 0), "MaxSurge": rolling.get("maxSurge", 0)}
 
 
 def _selector(obj: Object) -> str:

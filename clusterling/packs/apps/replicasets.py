@@ -63,10 +63,6 @@ class ReplicaSetStrategy(WorkloadStrategy):
         of_name = name_warnings(name_of(new)) if old is None else []
         return [*of_name, *super().spec_warnings(new, old)]
 
-    @override
-    def field_values(self, obj: Object) -> dict[str, str]:
-        return {"status.replicas": str((obj.get("status") or {}).get("replicas") or 0)}
-
 
 REPLICASETS: Final = with_scale(
     builtin.resource(

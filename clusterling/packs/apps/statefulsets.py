@@ -7,7 +7,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from clusterling.machinery.errors import FieldError, invalid_value
+from clusterling.machinery.errors import FieldError, GoStruct, invalid_value
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_label
 from clusterling.machinery.objectmeta import validate_annotations, validate_labels
@@ -105,8 +105,8 @@ class StatefulSetStrategy(WorkloadStrategy):
     def spec_warnings(self, new: Object, old: Object | None) -> Sequence[str]:
         found = list(super().spec_warnings(new, old))
         for here, claim in items(new["spec"], "volumeClaimTemplates", "spec"):
-            path = f"{here}.spec" if old else here
-            found += claim_spec_warnings(claim["spec"], path if old is None else f"{here}.Spec")
+            # Upstream spells the path of an update so.
+            found += claim_spec_warnings(claim["spec"], here if old is None else f"{here}.Spec")
         if new["spec"]["revisionHistoryLimit"] < 0:
             found.append(_HISTORY)
         return found
@@ -123,7 +123,7 @@ def _policy_problems(spec: Object) -> Problems:
             why = "only allowed for updateStrategy 'RollingUpdate'"
             yield invalid_value(f"{path}.rollingUpdate", _shown(rolling), why)
     elif update["type"] != "RollingUpdate":
-        shown = {"Type": update["type"], "RollingUpdate": rolling and _shown(rolling)}
+        shown = GoStruct({"Type": update["type"], "RollingUpdate": rolling and _shown(rolling)})
         yield invalid_value(path, shown, "must be 'RollingUpdate' or 'OnDelete'")
     elif rolling is not None:
         here, most = f"{path}.rollingUpdate", rolling["maxUnavailable"]
@@ -138,7 +138,9 @@ def _policy_problems(spec: Object) -> Problems:
 
 
 def _shown(rolling: Object) -> Object:
-    return {"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")}
+    return GoStruct(
+        {"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")}
+    )
 
 
 def _template_problems(spec: Object) -> Problems:

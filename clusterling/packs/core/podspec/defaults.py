@@ -13,6 +13,7 @@ from typing import Any, Final
 from clusterling.machinery.meta import Object
 from clusterling.machinery.quantity import Quantity
 from clusterling.packs.core.podspec.images import tag_of
+from clusterling.packs.core.podspec.omitting import omit_of_container, omit_of_pod, omit_of_volume
 from clusterling.registry.receiving import Undecodable
 
 CONTAINER_LISTS: Final = ("initContainers", "containers", "ephemeralContainers")
@@ -86,6 +87,7 @@ def default_pod_spec(spec: Object) -> None:
     read_resources(spec, "overhead")
     if "resources" in spec:
         read_requirements(spec["resources"])
+    omit_of_pod(spec)
 
 
 def entries(part: Object, field: str) -> list[Object]:
@@ -154,6 +156,7 @@ def _default_container(container: Object) -> None:
     for hook in (container.get("lifecycle") or {}).values():
         if isinstance(hook, dict) and "httpGet" in hook:
             _fill(hook["httpGet"], _HTTP_GET)
+    omit_of_container(container, PROBES)
 
 
 def _pull_policy(image: str) -> str:
@@ -201,6 +204,7 @@ def _default_volume(volume: Object) -> None:
     if claim is not None:
         claim.setdefault("metadata", {})
         default_claim_spec(claim.setdefault("spec", {}))
+    omit_of_volume(volume)
 
 
 def default_claim_spec(spec: Object) -> None:
