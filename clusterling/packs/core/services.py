@@ -19,6 +19,7 @@ from clusterling.machinery.names import is_dns1123_label
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.packs.core import services_claims as claims
+from clusterling.packs.core.pods_connecting import connecting
 from clusterling.packs.core.services_families import settle
 from clusterling.packs.core.services_rules import service_problems, service_warnings, status_problems
 from clusterling.packs.core.services_shape import (
@@ -38,7 +39,7 @@ from clusterling.packs.core.services_shape import (
 )
 from clusterling.packs.networking.ingresses import balancer_addresses, status_ip_warnings
 from clusterling.packs.networking.servicecidrs import SERVER_ADDRESS
-from clusterling.registry.resource import Subresource, SubresourceCall
+from clusterling.registry.resource import SubresourceCall
 from clusterling.registry.strategy import Companions, Context, Strategy
 
 _SCHEMES: Final = ("", "http", "https")
@@ -213,15 +214,5 @@ SERVICES: Final = builtin.resource(
         builtin.AGE,
         Column("Selector", "string", _selector, priority=1),
     ),
-    subresources=(
-        Subresource(
-            "proxy",
-            "",
-            "v1",
-            "ServiceProxyOptions",
-            ("create", "delete", "get", "patch", "update"),
-            _proxy,
-            connects=True,
-        ),
-    ),
+    subresources=(connecting("", "v1", "services", "proxy", _proxy),),
 )

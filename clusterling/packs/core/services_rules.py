@@ -15,6 +15,7 @@ from clusterling.machinery.addresses import (
 )
 from clusterling.machinery.errors import (
     FieldError,
+    GoStruct,
     duplicate,
     forbidden_field,
     invalid_value,
@@ -173,8 +174,10 @@ def _number_problems(spec: Object) -> list[FieldError]:
         pair = (port["protocol"], port["port"])
         if pair in seen:
             # Upstream shows its own form of the two, in which the rest of a port is empty.
-            shown = {"Name": "", "Protocol": pair[0], "AppProtocol": None, "Port": pair[1]}
-            found.append(duplicate(f"spec.ports[{index}]", {**shown, "TargetPort": 0, "NodePort": 0}))
+            shown = GoStruct(
+                Name="", Protocol=pair[0], AppProtocol=None, Port=pair[1], TargetPort=0, NodePort=0
+            )
+            found.append(duplicate(f"spec.ports[{index}]", shown))
         seen.add(pair)
     return found
 
