@@ -6,6 +6,7 @@ compares, so it cannot drift. Facts only: descriptions, which are prose, go to a
 
     schemas/<package>.zlib    {definition: schema}, the definitions of one Go package; $refs cross packages
     protobuf/<package>.zlib   {message: {number: [JSON name, type, held]}}; tools/protobuf_tables.py
+    markers/<package>.zlib    {struct: {field: {"enum": […], "required": true, …}}}; tools/markers.py
     discovery.zlib            {"version", "resources": {apiVersion: […]}, "definitions": {apiVersion: {kind: definition}}, "packages": …}
     rbac.zlib                 [the roles and bindings of every cluster]; tools/rbac_bootstrap.py
     descriptions.json.zlib    {definition: {"": text, "field": text}}; not committed
@@ -26,9 +27,11 @@ from typing import Any, Final
 
 from clusterling.version import KUBERNETES
 from tools import gomodules, rbac_bootstrap
+from tools.markers import read_markers
 from tools.protobuf_tables import read_package
 
 DATA: Final = Path(__file__).parent.parent / "clusterling" / "packs" / "data"
+# `api` first: its types.go have the markers.
 PROTOBUF_MODULES: Final = ("api", "apimachinery", "apiextensions-apiserver", "kube-aggregator")
 DESCRIPTIONS: Final = "descriptions.json.zlib"
 _REF: Final = "#/components/schemas/"
@@ -94,6 +97,11 @@ def compile_all(module: Path, protobuf: list[Path]) -> dict[str, bytes]:
     return {
         **{f"schemas/{name}.zlib": packed(content) for name, content in packages.items()},
         **{f"protobuf/{one.name}.zlib": packed(one.table) for one in protos if one.table},
+        **{
+            f"markers/{name}.zlib": packed(table)
+            for name, table in read_markers(protobuf[0]).items()
+            if name in packages
+        },
         "discovery.zlib": packed(discovery),
         "rbac.zlib": packed(rbac_bootstrap.objects(module)),
     }

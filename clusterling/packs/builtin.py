@@ -119,6 +119,19 @@ def _descriptions() -> dict[str, dict[str, str]]:
     return found
 
 
+@cache
+def _markers(package: str) -> dict[str, dict[str, Object]]:
+    path = _DATA / "markers" / f"{package}.zlib"
+    table: dict[str, dict[str, Object]] = read(f"markers/{package}.zlib") if path.is_file() else {}
+    return table
+
+
+def markers_of(definition: str) -> Mapping[str, Object]:
+    """What upstream's markers say of a definition's fields: JSON name → rules (packs/marked.py). Empty for most."""
+    package, _, name = definition.rpartition(".")
+    return _markers(package).get(name, {})
+
+
 def is_published(group: str, version: str, kind: str) -> bool:
     """Upstream has such a kind, whether or not it is served here."""
     return kind in _discovery()["definitions"].get(str(GroupVersion(group, version)), ())
