@@ -104,6 +104,9 @@ def settle_nulls(node: Node | None, value: Any) -> None:
         if None in value.values():
             for key in [key for key, item in value.items() if item is None]:
                 zero = _zero(further) if further is not None and key not in properties else None
+                if zero == "" and further is not None and further.source.get("format") == "date-time":
+                    # A time that was never set is written as null again.
+                    continue
                 if zero is None:
                     del value[key]
                 else:
