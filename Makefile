@@ -36,7 +36,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test faults check format bench bench-stores bench-million clients etcd env dev-env data explain-data lock clean
+.PHONY: help run test faults compare conformance check format bench bench-stores bench-million clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -128,6 +128,14 @@ SEED ?=
 faults: $(VENV)/.dev etcd ## Three replicas over real stores under faults (ROUNDS=, STORE=postgres|etcd|both, SEED=)
 	@CLUSTERLING_ETCD=$(CURDIR)/$(ETCD_BIN) $(BIN)/python -m tests.faults --rounds $(ROUNDS) --store $(STORE) \
 		$(if $(SEED),--seed $(SEED)) $(ARGS)
+
+PROCS ?= 4
+
+compare: $(VENV)/.dev clients ## Beside a real kube-apiserver, where one is built: discovery, OpenAPI, kubectl (ARGS=SECTION)
+	@$(BIN)/python -m tests.conformance.compare --kubectl $(KUBECTL_BIN) $(ARGS)
+
+conformance: $(VENV)/.dev ## Kubernetes' own e2e suite, where it is built, against a cluster with all packs (PROCS=)
+	@$(BIN)/python -m tests.conformance.suite --procs $(PROCS) $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format, types, layers, dependencies
 	@$(BIN)/ruff check .

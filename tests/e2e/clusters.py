@@ -111,6 +111,11 @@ class Cluster:
         done = run(self._kubectl(*arguments), env=self.env, stdin=stdin, code=code)
         return done.stdout, done.stderr
 
+    def kubectl_whole(self, *arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr, whatever they are."""
+        done = run(self._kubectl(*arguments), env=self.env, stdin=stdin, code=None)
+        return done.returncode, done.stdout, done.stderr
+
     @contextmanager
     def kubectl_started(self, *arguments: str) -> Iterator[Lines]:
         """A kubectl that goes on (`get -w`), read line by line; ended with the context."""
