@@ -21,6 +21,7 @@ from clusterling.packs.node import PACK as node  # noqa: N811 - how embedders na
 from clusterling.packs.policy import PACK as policy  # noqa: N811 - how embedders name it
 from clusterling.packs.rbac import PACK as rbac  # noqa: N811 - how embedders name it
 from clusterling.packs.scheduling import PACK as scheduling  # noqa: N811 - how embedders name it
+from clusterling.packs.storage import PACK as storage  # noqa: N811 - how embedders name it
 from clusterling.registry.choice import Offer
 from clusterling.registry.pack import Pack
 
@@ -42,6 +43,7 @@ __all__ = [
     "policy",
     "rbac",
     "scheduling",
+    "storage",
 ]
 
 ALL: Final[tuple[Pack, ...]] = (
@@ -50,6 +52,7 @@ ALL: Final[tuple[Pack, ...]] = (
     coordination,
     apiextensions,
     rbac,
+    storage,
     authorization,
     authentication,
     networking,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +21,7 @@ from typing_extensions import override
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.protobuf import MessageTable, ProtobufCodec
 from clusterling.machinery.schema import Schema, compile_schema
-from clusterling.machinery.table import CREATED_DESCRIPTION, NAME_COLUMN, Column, age
+from clusterling.machinery.table import CREATED_DESCRIPTION, NAME_COLUMN, Cell, Column, age
 from clusterling.registry.resource import Converter, Names, Resource, Review, Subresource, Version
 from clusterling.registry.strategy import Strategy
 
@@ -35,6 +36,18 @@ AGE: Final = Column(
     description=CREATED_DESCRIPTION,
 )
 COLUMNS: Final = (NAME_COLUMN, AGE)
+
+
+def at(*path: str, absent: object = "") -> Cell:
+    """A cell that shows what stands there in the object, `absent` where nothing does."""
+
+    def cell(obj: Object, _now: datetime) -> object:
+        found: Any = obj
+        for step in path:
+            found = (found or {}).get(step)
+        return absent if found is None else found
+
+    return cell
 
 
 def read(name: str) -> Any:

@@ -13,6 +13,8 @@ from clusterling.packs.core.limitranger import LimitRanger
 from clusterling.packs.core.limitranges import LIMITRANGES
 from clusterling.packs.core.namespaces import BOOTSTRAP, NAMESPACES
 from clusterling.packs.core.nodes import NODES
+from clusterling.packs.core.persistentvolumeclaims import PERSISTENTVOLUMECLAIMS
+from clusterling.packs.core.persistentvolumes import PERSISTENTVOLUMES
 from clusterling.packs.core.pods import PODS
 from clusterling.packs.core.quota import QuotaCharges
 from clusterling.packs.core.resourcequotas import RESOURCEQUOTAS
@@ -32,6 +34,8 @@ PACK: Final = Pack(
         LIMITRANGES,
         NAMESPACES,
         NODES,
+        PERSISTENTVOLUMECLAIMS,
+        PERSISTENTVOLUMES,
         PODS,
         RESOURCEQUOTAS,
         SECRETS,
