@@ -75,7 +75,7 @@ KEY_BYTES_MAX: Final = 2048  # An index row of PostgreSQL holds 2,704 bytes.
 POLL_S: Final = 1.0  # The net under the notifications.
 ROUND_EVENTS: Final = 1000
 ROUND_BYTES: Final = 8 << 20
-NOTIFY_EVERY_S: Final = 0.008
+NOTIFY_EVERY_S: Final = 0.005
 OTHERS_BYTES_MAX: Final = (
     256 << 10
 )  # What others wrote comes with a commit's reply up to this size: they wait meanwhile.
