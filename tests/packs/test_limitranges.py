@@ -85,6 +85,13 @@ async def test_containers_get_what_they_do_not_say_and_an_annotation_tells(team:
     )
 
 
+async def test_a_request_follows_from_its_limit_before_the_namespaces_default_comes(team: Client) -> None:
+    await _limit(team, {"type": "Container", "default": {"cpu": "2"}})
+    made = await _run(team, {"limits": {"cpu": "1"}})
+    assert made["spec"]["containers"][0]["resources"] == {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}
+    assert "annotations" not in made["metadata"]
+
+
 async def test_what_is_out_of_a_containers_bounds_is_refused_with_all_that_is_wrong(team: Client) -> None:
     ratio = {"cpu": "2"}
     await _limit(

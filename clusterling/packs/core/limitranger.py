@@ -5,7 +5,7 @@ Upstream: kubernetes plugin/pkg/admission/limitranger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import orjson
@@ -17,6 +17,7 @@ from clusterling.machinery.quantity import Quantity
 from clusterling.packs.core import amounts
 from clusterling.packs.core.amounts import ZERO, Amounts
 from clusterling.packs.core.limitranges import quotient
+from clusterling.packs.core.pods_defaults import default_pod
 from clusterling.registry.admission import Admission, Operation
 from clusterling.registry.options import ListOptions
 from clusterling.registry.resource import Served
@@ -34,7 +35,11 @@ class LimitRanger(Admission):
         self, ctx: Context, served: Served, operation: Operation, new: Object, old: Object | None
     ) -> None:
         if served.plural == "pods" and _concerns(ctx, served, operation, old):
-            for limits in await _limits_of(ctx, new):
+            found = await _limits_of(ctx, new)
+            if found:
+                # A request that follows from its limit goes before the namespace's: decoding gave it upstream.
+                default_pod(new)
+            for limits in found:
                 _default_containers(new, limits)
 
     @override
@@ -62,7 +67,7 @@ def _concerns(ctx: Context, served: Served, operation: Operation, old: Object | 
     return not ctx.subresource
 
 
-async def _limits_of(ctx: Context, obj: Object) -> Iterable[Sequence[Object]]:
+async def _limits_of(ctx: Context, obj: Object) -> Sequence[Sequence[Object]]:
     """The limits of each LimitRange of the namespace."""
     served = ctx.catalog.find("", "v1", "limitranges")
     if served is None:

@@ -74,8 +74,10 @@ class LimitRangeStrategy(Strategy):
 
 def _default(obj: Object) -> None:
     """Upstream: SetDefaults_LimitRangeItem."""
-    items = (obj.setdefault("spec", {})).setdefault("limits", []) or []
-    for item in items:
+    spec = obj.setdefault("spec", {})
+    # Always told, and null where there are none.
+    spec["limits"] = spec.get("limits") or None
+    for item in spec["limits"] or ():
         if item.get("type") == "Container":
             limits = item.setdefault("default", {})
             for name, amount in (item.get("max") or {}).items():

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from clusterling.machinery import errors
 from clusterling.machinery.codec import same_json
-from clusterling.machinery.errors import FieldError, immutable_field, invalid_value, required
+from clusterling.machinery.errors import FieldError, GoStruct, immutable_field, invalid_value, required
 from clusterling.machinery.meta import Object, meta, name_of
 from clusterling.machinery.names import is_qualified_name
 from clusterling.machinery.table import NAME_COLUMN, Column
@@ -219,7 +219,9 @@ def _selector_problems(spec: Object) -> Iterator[FieldError]:
         if scope not in _SCOPES:
             yield invalid_value(f"{path}.scopeName", scope, "unsupported scope")
         for _ in _does_not_apply(scope, names):
-            yield invalid_value(path, spec["scopeSelector"], "unsupported scope applied to resource")
+            yield invalid_value(
+                path, _internal(spec["scopeSelector"]), "unsupported scope applied to resource"
+            )
         if scope in _EXISTING and operator != "Exists":
             yield invalid_value(f"{path}.operator", operator, _EXISTS)
         if operator in ("In", "NotIn"):
@@ -233,6 +235,19 @@ def _selector_problems(spec: Object) -> Iterator[FieldError]:
         else:
             yield invalid_value(f"{path}.operator", operator, "not a valid selector operator")
     yield from _conflicts(found, spec.get("scopes"))
+
+
+def _internal(selector: Object) -> GoStruct:
+    """The selector as upstream's errors show it: its own type, whose fields have no JSON names."""
+    told = [
+        {
+            "ScopeName": one.get("scopeName", ""),
+            "Operator": one.get("operator", ""),
+            "Values": one.get("values"),
+        }
+        for one in selector.get("matchExpressions") or ()
+    ]
+    return GoStruct(MatchExpressions=told)
 
 
 def _conflicts(found: Sequence[str], shown: object) -> Iterator[FieldError]:
