@@ -327,8 +327,8 @@ async def test_more_node_ports_than_one_write_can_claim_are_refused(cluster: Clu
 
 
 async def test_a_balancer_has_a_port_for_its_health_while_it_needs_one(cluster: Cluster) -> None:
-    spec = {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": _ports()}
-    made = (await cluster.create("services", "a", spec=spec))["spec"]
+    spec = {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
+    made = (await cluster.create("services", "a", spec={**spec, "ports": _ports()}))["spec"]
     checked = made["healthCheckNodePort"]
     assert await _claimed_ports(cluster) == {checked, made["ports"][0]["nodePort"]}
     assert await _refused_change(cluster, "a", healthCheckNodePort=31999) == [
