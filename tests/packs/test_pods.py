@@ -186,6 +186,25 @@ def test_what_classes_do_not_say_is_refused(api: Api, spec: Object, told: str) -
     assert told in caught.value.message
 
 
+def test_a_null_in_a_list_is_read_as_an_empty_entry(api: Api) -> None:
+    with pytest.raises(ApiError) as caught:
+        api.make("a", tolerations=[None])
+    assert [field for field, _ in causes(caught.value)] == ["spec.tolerations[0].operator"]
+    api.make("a")
+    assert api.say("a", containerStatuses=[None])["status"]["containerStatuses"][0]["ready"] is False
+
+
+def test_the_difference_that_is_told_is_bounded_whatever_changed(api: Api) -> None:
+    aliases = [{"ip": "10.0.0.1", "hostnames": [f"h{n}" for n in range(3000)]}]
+    api.make("a", hostAliases=aliases)
+    changed = [{"ip": "10.0.0.1", "hostnames": [f"x{n}" for n in range(3000)]}]
+    with pytest.raises(ApiError) as caught:
+        api.change("a", {"spec": {"hostAliases": changed}})
+    ((_, message),) = causes(caught.value)
+    assert '-        "h0",' in message
+    assert len(message) < 5000
+
+
 def test_ephemeral_containers_cannot_be_there_from_the_start(api: Api) -> None:
     with pytest.raises(ApiError) as caught:
         api.make("a", ephemeralContainers=[{"name": "e", "image": "busybox"}])

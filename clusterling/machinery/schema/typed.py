@@ -116,6 +116,9 @@ def settle_nulls(node: Node | None, value: Any) -> None:
                 settle_nulls(properties.get(key, further), item)
     elif type(value) is list:
         items = node.items if node is not None else None
+        if None in value and items is not None:
+            is_struct = bool(items.properties)
+            value[:] = [({} if is_struct else _zero(items)) if item is None else item for item in value]
         for item in value:
             if type(item) in CONTAINERS:
                 settle_nulls(items, item)

@@ -94,7 +94,7 @@ class NodeStrategy(Strategy):
         found = [] if ctx.subresource == "status" else list(self.validate(ctx, new))
         found += _change_problems(new, old)
         # Of those that both judge, one is told.
-        return [one for index, one in enumerate(found) if one not in found[:index]]
+        return list({(one.type, one.field, one.detail): one for one in reversed(found)}.values())[::-1]
 
     @override
     def warnings(self, ctx: Context, new: Object, old: Object | None = None) -> Sequence[str]:
@@ -209,12 +209,13 @@ def _range_problems(ranges: Sequence[str]) -> Problems:
 def _change_problems(new: Object, old: Object) -> Problems:
     yield from _resource_problems(new["status"])
     yield from _feature_problems(new["status"].get("declaredFeatures") or ())
-    seen = []
+    seen = set()
     for index, address in enumerate(new["status"].get("addresses") or ()):
-        if address in seen:
-            shown = {"Type": address.get("type", ""), "Address": address.get("address", "")}
-            yield duplicate(f"status.addresses[{index}]", GoStruct(shown))
-        seen.append(address)
+        pair = (address.get("type") or "", address.get("address") or "")
+        if pair in seen:
+            shown = GoStruct(zip(("Type", "Address"), pair, strict=True))
+            yield duplicate(f"status.addresses[{index}]", shown)
+        seen.add(pair)
     after, before = new["spec"], old["spec"]
     ranges, was = after.get("podCIDRs") or [], before.get("podCIDRs") or []
     why = 'node updates may not change podCIDR except from "" to valid'

@@ -247,7 +247,9 @@ async def default_priority_class(ctx: Context) -> Object | None:
     if served is None:
         return None
     listing = await ctx.objects.list(served, "", ListOptions())
-    found = [one for one in map(orjson.loads, listing.values) if one.get("globalDefault")]
+    # Most are not, and reading them all would cost each pod that is made.
+    likely = (value for value in listing.values if b'"globalDefault":true' in value)
+    found = [one for one in map(orjson.loads, likely) if one.get("globalDefault")]
     return min(found, key=lambda one: one.get("value", 0), default=None)
 
 
@@ -308,10 +310,11 @@ def _schedule_as(pod: Object, scheduling: Object) -> None:
         selector[key] = value
     if selector:
         spec["nodeSelector"] = selector
-    tolerations = list(spec.get("tolerations") or ())
-    tolerations += [one for one in scheduling.get("tolerations") or () if one not in tolerations]
-    if tolerations:
-        spec["tolerations"] = tolerations
+    own: list[Object] = list(spec.get("tolerations") or ())
+    known = {tuple(sorted(one.items())) for one in own}
+    own += [one for one in scheduling.get("tolerations") or () if tuple(sorted(one.items())) not in known]
+    if own:
+        spec["tolerations"] = own
 
 
 async def copy_topology(ctx: Context, obj: Object, node_name: str) -> None:
