@@ -36,7 +36,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test faults compare conformance check format bench bench-stores bench-million clients etcd env dev-env data explain-data lock clean
+.PHONY: help run test faults compare conformance check format bench bench-stores bench-million clients old-clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -82,6 +82,23 @@ $(HELM_BIN): $(CLIENT_SOURCES)
 	@mkdir -p $(@D)
 	@cd tests/clients && $(GO) build -ldflags '$(HELM_LDFLAGS)' -o $(CURDIR)/$@ helm.sh/helm/v4/cmd/helm
 	@touch $@
+
+# Older ones that people still have, each pinned in a module file of its own.
+OLD_KUBECTLS := $(patsubst tests/clients/kubectl-%.mod,$(CACHE)/clients/kubectl-%/kubectl,$(wildcard tests/clients/kubectl-*.mod))
+
+$(OLD_KUBECTLS): $(CACHE)/clients/kubectl-%/kubectl: tests/clients/kubectl-%.mod tests/clients/kubectl-%.sum tests/clients/cmd/kubectl/main.go
+	@echo "building kubectl v$* (minutes the first time)"
+	@mkdir -p $(@D)
+	@cd tests/clients && CGO_ENABLED=0 $(GO) build -modfile=kubectl-$*.mod \
+		-ldflags '-s -w -X $(VERSION_PKG).gitVersion=v$*.0 -X k8s.io/client-go/pkg/version.gitVersion=v$*.0' -o $(CURDIR)/$@ ./cmd/kubectl
+	@touch $@
+
+ifdef GO
+old-clients: $(OLD_KUBECTLS) ## Older kubectls for the tests, into .cache/clients
+else
+old-clients:
+	@echo "make: Go is not installed, so older kubectls are not built; the tests that drive them skip"
+endif
 
 ifdef GO
 clients: $(KUBECTL_BIN) $(HELM_BIN) ## kubectl and helm for the tests, into .cache/clients

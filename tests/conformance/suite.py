@@ -19,7 +19,9 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Final
 
 from benchmarks.peers import PEERS
@@ -31,6 +33,8 @@ SPECS: Final = Path(__file__).with_name("specs.tsv")
 GINKGO: Final = PEERS / "bin" / "ginkgo"
 SUITE: Final = PEERS / "bin" / "e2e.test"
 KUBECTL: Final = PEERS / "bin" / "kubectl"
+
+ACCOUNTS_S: Final = 0.2  # Between looks at the namespaces.
 
 # The suite waits for one that is ready; nothing runs on it.
 NODE: Final[dict[str, Any]] = {
@@ -72,6 +76,32 @@ def specs(classes: Sequence[str]) -> list[str]:
     return [name for kind, name in rows if kind in classes]
 
 
+@contextmanager
+def accounts(cluster: Cluster) -> Iterator[None]:
+    """Gives each new namespace its service account and the CA's certificate: what a controller of accounts does, until
+    clusters have one."""
+    over = Event()
+
+    def keep() -> None:
+        known: set[str] = set()
+        while not over.wait(ACCOUNTS_S):
+            _, body = cluster.http("GET", "/api/v1/namespaces")
+            for name in {one["metadata"]["name"] for one in json.loads(body)["items"]} - known:
+                known.add(name)
+                account = {"metadata": {"name": "default"}}
+                certificate = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "none"}}
+                for plural, made in (("serviceaccounts", account), ("configmaps", certificate)):
+                    cluster.http("POST", f"/api/v1/namespaces/{name}/{plural}", json.dumps(made).encode())
+
+    thread = Thread(target=keep, name="accounts")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def run(cluster: Cluster, names: Sequence[str], out: Path, *, procs: int, within_s: int) -> dict[str, str]:
     """State by spec: `passed`, or why it failed, in the suite's words."""
     cluster.http("POST", "/api/v1/nodes", json.dumps(NODE).encode())
@@ -94,7 +124,7 @@ def run(cluster: Cluster, names: Sequence[str], out: Path, *, procs: int, within
         *("--system-daemonsets-startup-timeout=1s", "--node-schedulable-timeout=30s"),
         "--system-pods-startup-timeout=30s",
     ]
-    with (out / "log.txt").open("wb") as log:
+    with (out / "log.txt").open("wb") as log, accounts(cluster):
         subprocess.run(command, cwd=out, stdout=log, stderr=subprocess.STDOUT, env=cluster.env, check=False)
     path = out / "report.json"
     if not path.exists():
