@@ -160,6 +160,10 @@ class ObjectStore:
         entry = await self._translated(self._store.get(key))
         return 0 if entry is None else entry.revision
 
+    def has_none(self, served: Served, namespace: str) -> bool:
+        """There certainly are none of the kind in the namespace; False says nothing. As recent as `get` is."""
+        return self._store.known_count(_prefix(served.resource, namespace)) == 0
+
     async def active_fence(self, namespace: str) -> int:
         """The revision at which a namespace's fence stands; 0 where it is being deleted or not there."""
         entry = await self._translated(self._store.get(NAMESPACE_FENCE + namespace))

@@ -352,6 +352,14 @@ class CachedStore:
         """Whether the unit of this key or prefix is in memory."""
         return unit_of(prefix) in self._units
 
+    def known_count(self, prefix: str) -> int | None:
+        """How many entries are under the prefix; None where its unit is not loaded."""
+        unit = self._units.get(unit_of(prefix))
+        if unit is None:
+            return None
+        low, high = unit.span(prefix)
+        return high - low
+
     def last_change(self, prefix: str) -> int | None:
         """The revision of the last write to the prefix's unit, or a little later; None where it is not loaded."""
         unit = self._units.get(unit_of(prefix))
