@@ -12,6 +12,8 @@ from clusterling.packs.apiextensions import PACK as apiextensions  # noqa: N811 
 from clusterling.packs.apps import PACK as apps  # noqa: N811 - how embedders name it
 from clusterling.packs.authentication import PACK as authentication  # noqa: N811 - how embedders name it
 from clusterling.packs.authorization import PACK as authorization  # noqa: N811 - how embedders name it
+from clusterling.packs.autoscaling import PACK as autoscaling  # noqa: N811 - how embedders name it
+from clusterling.packs.batch import PACK as batch  # noqa: N811 - how embedders name it
 from clusterling.packs.coordination import PACK as coordination  # noqa: N811 - how embedders name it
 from clusterling.packs.core import PACK as core  # noqa: N811 - how embedders name it
 from clusterling.packs.discovery import PACK as discovery  # noqa: N811 - how embedders name it
@@ -33,6 +35,8 @@ __all__ = [
     "apps",
     "authentication",
     "authorization",
+    "autoscaling",
+    "batch",
     "choose",
     "coordination",
     "core",
@@ -57,6 +61,8 @@ ALL: Final[tuple[Pack, ...]] = (
     authentication,
     networking,
     apps,
+    batch,
+    autoscaling,
     policy,
     scheduling,
     node,

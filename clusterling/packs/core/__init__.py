@@ -16,7 +16,9 @@ from clusterling.packs.core.nodes import NODES
 from clusterling.packs.core.persistentvolumeclaims import PERSISTENTVOLUMECLAIMS
 from clusterling.packs.core.persistentvolumes import PERSISTENTVOLUMES
 from clusterling.packs.core.pods import PODS
+from clusterling.packs.core.podtemplates import PODTEMPLATES
 from clusterling.packs.core.quota import QuotaCharges
+from clusterling.packs.core.replicationcontrollers import REPLICATIONCONTROLLERS
 from clusterling.packs.core.resourcequotas import RESOURCEQUOTAS
 from clusterling.packs.core.secrets import SECRETS
 from clusterling.packs.core.serviceaccounts import SERVICEACCOUNTS
@@ -37,6 +39,8 @@ PACK: Final = Pack(
         PERSISTENTVOLUMECLAIMS,
         PERSISTENTVOLUMES,
         PODS,
+        PODTEMPLATES,
+        REPLICATIONCONTROLLERS,
         RESOURCEQUOTAS,
         SECRETS,
         SERVICEACCOUNTS,

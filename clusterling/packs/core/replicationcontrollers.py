@@ -1,0 +1,93 @@
+"""ReplicationControllers: replica sets of before there were groups. Upstream: kubernetes pkg/registry/core/replicationcontroller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from typing_extensions import override
+
+from clusterling.machinery.errors import FieldError, invalid_value, required
+from clusterling.machinery.meta import Object, meta, name_of
+from clusterling.machinery.table import NAME_COLUMN
+from clusterling.packs import builtin
+from clusterling.packs.core.podspec.rules import non_negative
+from clusterling.packs.core.podspec.warnings import name_warnings
+from clusterling.packs.workloads import (
+    WorkloadStrategy,
+    available_problems,
+    container_columns,
+    count_column,
+    count_problems,
+    kept_running_problems,
+    labels_text,
+    selector_column,
+    share_problems,
+    with_scale,
+)
+from clusterling.registry.resource import Scale
+
+
+class ReplicationControllerStrategy(WorkloadStrategy):
+    default_propagation = "orphan"
+    status_counts = ("replicas",)
+
+    @override
+    def default(self, obj: Object) -> None:
+        spec = obj["spec"]
+        spec.setdefault("replicas", 1)
+        labels = (self.template_of(obj).get("metadata") or {}).get("labels")
+        if labels and not spec.get("selector"):
+            spec["selector"] = dict(labels)
+        if labels and not meta(obj).get("labels"):
+            meta(obj)["labels"] = dict(labels)
+
+    @override
+    def spec_problems(self, new: Object, old: Object | None) -> Iterable[FieldError]:
+        spec = new["spec"]
+        selector, labels = spec.get("selector") or {}, spec["template"]["metadata"].get("labels")
+        yield from non_negative(spec, "spec", "minReadySeconds")
+        if not selector:
+            yield required("spec.selector")
+        yield from non_negative(spec, "spec", "replicas")
+        if not selector.items() <= (labels or {}).items():
+            why = "`selector` does not match template `labels`"
+            yield invalid_value("spec.template.metadata.labels", labels, why)
+        yield from kept_running_problems(spec, "ReplicationController")
+
+    @override
+    def status_problems(self, new: Object, old: Object) -> Iterable[FieldError]:
+        status = new["status"]
+        parts = ("fullyLabeledReplicas", "readyReplicas", "availableReplicas")
+        yield from count_problems(status, "replicas", *parts, "observedGeneration")
+        yield from share_problems(status, *parts)
+        yield from available_problems(status)
+
+    @override
+    def spec_warnings(self, new: Object, old: Object | None) -> Sequence[str]:
+        of_name = name_warnings(name_of(new)) if old is None else []
+        return [*of_name, *super().spec_warnings(new, old)]
+
+    @override
+    def field_values(self, obj: Object) -> dict[str, str]:
+        return {"status.replicas": str((obj.get("status") or {}).get("replicas") or 0)}
+
+
+REPLICATIONCONTROLLERS: Final = with_scale(
+    builtin.resource(
+        "",
+        "v1",
+        "replicationcontrollers",
+        strategy=ReplicationControllerStrategy(),
+        columns=(
+            NAME_COLUMN,
+            count_column("Desired", "spec", "replicas"),
+            count_column("Current", "status", "replicas"),
+            count_column("Ready", "status", "readyReplicas"),
+            builtin.AGE,
+            *container_columns(),
+            selector_column(lambda obj, _: labels_text((obj.get("spec") or {}).get("selector"))),
+        ),
+    ),
+    Scale("spec.replicas", "status.replicas", "spec.selector", selector_is_map=True),
+)
