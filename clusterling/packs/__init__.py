@@ -9,15 +9,18 @@ from __future__ import annotations
 from typing import Final
 
 from clusterling.packs.apiextensions import PACK as apiextensions  # noqa: N811 - how embedders name it
+from clusterling.packs.apiregistration import PACK as apiregistration  # noqa: N811 - how embedders name it
 from clusterling.packs.apps import PACK as apps  # noqa: N811 - how embedders name it
 from clusterling.packs.authentication import PACK as authentication  # noqa: N811 - how embedders name it
 from clusterling.packs.authorization import PACK as authorization  # noqa: N811 - how embedders name it
 from clusterling.packs.autoscaling import PACK as autoscaling  # noqa: N811 - how embedders name it
 from clusterling.packs.batch import PACK as batch  # noqa: N811 - how embedders name it
+from clusterling.packs.certificates import PACK as certificates  # noqa: N811 - how embedders name it
 from clusterling.packs.coordination import PACK as coordination  # noqa: N811 - how embedders name it
 from clusterling.packs.core import PACK as core  # noqa: N811 - how embedders name it
 from clusterling.packs.discovery import PACK as discovery  # noqa: N811 - how embedders name it
 from clusterling.packs.events import PACK as events  # noqa: N811 - how embedders name it
+from clusterling.packs.flowcontrol import PACK as flowcontrol  # noqa: N811 - how embedders name it
 from clusterling.packs.networking import PACK as networking  # noqa: N811 - how embedders name it
 from clusterling.packs.node import PACK as node  # noqa: N811 - how embedders name it
 from clusterling.packs.policy import PACK as policy  # noqa: N811 - how embedders name it
@@ -32,16 +35,19 @@ __all__ = [
     "DEFAULT",
     "OFFER",
     "apiextensions",
+    "apiregistration",
     "apps",
     "authentication",
     "authorization",
     "autoscaling",
     "batch",
+    "certificates",
     "choose",
     "coordination",
     "core",
     "discovery",
     "events",
+    "flowcontrol",
     "networking",
     "node",
     "policy",
@@ -57,6 +63,9 @@ ALL: Final[tuple[Pack, ...]] = (
     apiextensions,
     rbac,
     storage,
+    flowcontrol,
+    apiregistration,
+    certificates,
     authorization,
     authentication,
     networking,
