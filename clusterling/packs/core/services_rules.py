@@ -78,7 +78,10 @@ def service_problems(new: Object, old: Object | None) -> list[FieldError]:
         found.append(not_supported("spec.type", spec["type"], _TYPES))
     found += _number_problems(spec)
     found += _source_range_problems(new, old)
-    found += _balancer_problems(spec)
+    if spec.get("allocateLoadBalancerNodePorts") is not None and not has_type(spec, LOAD_BALANCER):
+        found.append(forbidden_field("spec.allocateLoadBalancerNodePorts", _OF_BALANCERS))
+    # Of a change it was told before.
+    found += _class_problems(spec) if old is None else []
     return found + _traffic_problems(spec)
 
 
@@ -229,13 +232,6 @@ def _source_range_problems(new: Object, old: Object | None) -> list[FieldError]:
 def _annotated_ranges(obj: Object) -> str | None:
     found: str | None = (meta(obj).get("annotations") or {}).get(_SOURCE_RANGES)
     return found
-
-
-def _balancer_problems(spec: Object) -> list[FieldError]:
-    found = []
-    if spec.get("allocateLoadBalancerNodePorts") is not None and not has_type(spec, LOAD_BALANCER):
-        found.append(forbidden_field("spec.allocateLoadBalancerNodePorts", _OF_BALANCERS))
-    return found + _class_problems(spec)
 
 
 def _class_problems(spec: Object) -> list[FieldError]:

@@ -23,6 +23,7 @@ from clusterling.registry.strategy import Context, Strategy
 
 _PROTOCOLS: Final = ("TCP", "UDP", "SCTP")
 _TYPES: Final = ("Ingress", "Egress")
+_SELECTORS: Final = ("podSelector", "namespaceSelector")
 _PEERS: Final = {"ingress": "from", "egress": "to"}
 
 
@@ -30,7 +31,7 @@ class NetworkPolicyStrategy(Strategy):
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
         spec = new.setdefault("spec", {})
-        spec.setdefault("podSelector", {})
+        _shape_selector(spec.setdefault("podSelector", {}))
         if not spec.get("policyTypes"):
             spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
         for direction, peers in _PEERS.items():
@@ -42,6 +43,9 @@ class NetworkPolicyStrategy(Strategy):
                         rule.pop(field, None)
                 for port in rule.get("ports") or ():
                     port.setdefault("protocol", "TCP")
+                for peer in rule.get(peers) or ():
+                    for field in _SELECTORS:
+                        _shape_selector(peer.get(field) or {})
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
@@ -66,6 +70,13 @@ class NetworkPolicyStrategy(Strategy):
             for index, text in enumerate(block.get("except") or ()):
                 found += cidr_warnings(f"{path}.except[{index}]", text)
         return found
+
+
+def _shape_selector(selector: Object) -> None:
+    """Leaves out what upstream's encoder leaves out."""
+    for field in ("matchLabels", "matchExpressions"):
+        if not selector.get(field):
+            selector.pop(field, None)
 
 
 def _blocks(obj: Object) -> Iterator[tuple[str, Object]]:
@@ -130,11 +141,11 @@ def _port_problems(port: Object, path: str) -> list[FieldError]:
 
 def _peer_problems(peer: Object, path: str, *, any_value: bool, known: frozenset[str]) -> list[FieldError]:
     found, block = [], peer.get("ipBlock")
-    for field in ("podSelector", "namespaceSelector"):
+    for field in _SELECTORS:
         found += label_selector_problems(peer.get(field), f"{path}.{field}", any_value=any_value)
     if block is not None:
         found += _block_problems(block, f"{path}.ipBlock", known)
-    given = sum(peer.get(field) is not None for field in ("podSelector", "namespaceSelector", "ipBlock"))
+    given = sum(peer.get(field) is not None for field in (*_SELECTORS, "ipBlock"))
     if not given:
         found.append(required(path, "must specify a peer"))
     elif given > 1 and block is not None:

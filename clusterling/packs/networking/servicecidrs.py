@@ -45,7 +45,8 @@ class ServiceCIDRStrategy(Strategy):
             new["metadata"] = old["metadata"] | {
                 key: new["metadata"][key] for key in ("resourceVersion",) if key in new["metadata"]
             }
-            new.setdefault("status", {})
+            if not new.setdefault("status", {}).get("conditions"):
+                new["status"].pop("conditions", None)
         else:
             new.setdefault("spec", {})
             new["status"] = old.get("status", {})
