@@ -205,10 +205,15 @@ def _verbs(resource: Resource) -> list[str]:
     return [verb for verb in _CUSTOM_VERBS if verb in resource.verbs and verb not in lost]
 
 
+# Upstream stores these in a version that it no longer serves (apiextensions-apiserver/pkg/apiserver/apiserver.go).
+_STORED_AS: Final = {("apiextensions.k8s.io", "customresourcedefinitions"): "v1beta1"}
+
+
 def storage_version_hash(resource: Resource) -> str:
     """Tells clients when objects are stored in another version (upstream: discovery/storageversionhash.go)."""
     stored = resource.storage or resource
-    text = f"{stored.group}/{stored.storage_version}/{stored.names.kind}"
+    version = _STORED_AS.get((stored.group, stored.names.plural), stored.storage_version)
+    text = f"{stored.group}/{version}/{stored.names.kind}"
     return base64.b64encode(hashlib.sha256(text.encode()).digest()[:8]).decode()
 
 

@@ -278,7 +278,7 @@ class _Resource:
                 f"delete{self.group_words}{self.scope}{self.kind}",
                 f"delete{_article(self.kind)}{self.kind}",
                 parameters=_query(*_DELETE),
-                answer=STATUS_MODEL,
+                answer=self.model if self.served.resource.strategy.returns_deleted_object else STATUS_MODEL,
                 statuses=(200, 202),
                 body=DELETE_OPTIONS_MODEL,
                 body_types=self.body_types,
