@@ -26,12 +26,16 @@ from clusterling.packs.core.podspec import (
     pod_template_warnings,
     reading,
 )
+from clusterling.packs.core.podspec.defaults import entries
+from clusterling.packs.core.podspec.omitting import omit_empty
 from clusterling.packs.core.podspec.rules import NEGATIVE, Problems, non_negative, one_of
 from clusterling.registry.resource import Resource, Scale
 from clusterling.registry.strategy import Context, Strategy
 
 OBJECT_SCALE: Final = Scale("spec.replicas", "status.replicas", "spec.selector", selector_is_object=True)
 
+# Counts whose Go type is a pointer, so that nothing is told from none.
+_KEPT_AT_ZERO: Final = frozenset(("collisionCount", "ready", "terminating", "terminatingReplicas"))
 _MISMATCH: Final = "`selector` does not match template `labels`"
 _MORE_THAN_ALL: Final = "cannot be greater than status.replicas"
 _is_number = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
@@ -42,6 +46,8 @@ class WorkloadStrategy(Strategy):
 
     # Counts that the status has even when they are nothing.
     status_counts: tuple[str, ...] = ()
+    # Times of a condition, which Go writes as null where there are none.
+    condition_times: tuple[str, ...] = ("lastTransitionTime",)
     # Fields of the spec that Go leaves out where they are zero.
     omitted: tuple[str, ...] = ("minReadySeconds",)
 
@@ -70,23 +76,35 @@ class WorkloadStrategy(Strategy):
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
         if ctx.subresource == "status":
             new["spec"] = old["spec"]
-            status = new.setdefault("status", {})
-            for field in self.status_counts:
-                status.setdefault(field, 0)
+            self._complete_status(new)
             return
         self._complete(new)
         new["status"] = old.get("status", {})
 
+    def has_template(self, obj: Object) -> bool:
+        """False where the kind may come without one, and this object does."""
+        return True
+
     def _complete(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        has_template = self.has_template(obj)
         with reading(obj):
-            spec = obj.setdefault("spec", {})
             self.default(obj)
-            template = self.template_of(obj)
-            default_pod_template(template)
-        for field in self.omitted:
-            if not spec.get(field):
-                spec.pop(field, None)
-        drop_disabled_fields(template)
+            if has_template:
+                default_pod_template(self.template_of(obj))
+        omit_empty(spec, self.omitted)
+        if has_template:
+            drop_disabled_fields(self.template_of(obj))
+
+    def _complete_status(self, obj: Object) -> None:
+        """The status as Go writes it: counts of nothing left out, but for those that always stand there."""
+        status = obj.setdefault("status", {})
+        for field in [key for key, value in status.items() if value == 0 and key not in _KEPT_AT_ZERO]:
+            del status[field]
+        status.update({field: status.get(field, 0) for field in self.status_counts})
+        for condition in entries(status, "conditions"):
+            for field in self.condition_times:
+                condition.setdefault(field, None)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

@@ -47,6 +47,7 @@ _PATH: Final = "spec.strategy"
 
 class DeploymentStrategy(WorkloadStrategy):
     omitted = ("minReadySeconds", "paused")
+    condition_times = ("lastUpdateTime", "lastTransitionTime")
 
     @override
     def default(self, obj: Object) -> None:

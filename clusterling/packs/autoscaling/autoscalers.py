@@ -16,7 +16,7 @@ from clusterling.machinery.errors import FieldError
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
-from clusterling.packs.autoscaling.conversion import DEFAULT_UTILIZATION, from_v2, to_v2
+from clusterling.packs.autoscaling.conversion import DEFAULT_UTILIZATION, complete_status, from_v2, to_v2
 from clusterling.packs.autoscaling.validation import spec_problems, status_problems
 from clusterling.packs.core.podspec import reading
 from clusterling.packs.core.podspec.defaults import entries, read_quantity
@@ -50,8 +50,7 @@ class AutoscalerStrategy(Strategy):
         if ctx.subresource:
             stored["spec"] = before["spec"]
             status = stored.setdefault("status", {})
-            status.setdefault("currentMetrics", None)
-            status.setdefault("desiredReplicas", 0)
+            complete_status(status)
             read_time(new, status, "lastScaleTime")
         else:
             with reading(new):

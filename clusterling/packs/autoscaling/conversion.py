@@ -118,6 +118,8 @@ def to_v2(obj: Object, version: str) -> Object:
     conditions = _annotated(notes, _CONDITIONS, lambda value: value, "conditions")
     if conditions is not None:
         status["conditions"] = conditions
+    if status:
+        complete_status(status)
     for key in _TRAVELLING:
         notes.pop(key, None)
     _keep_notes(metadata, notes)
@@ -170,6 +172,15 @@ def from_v2(obj: Object, version: str) -> Object:
     return {**obj, "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}
 
 
+def complete_status(status: Object) -> None:
+    """A status of v2 as Go writes it, in place."""
+    status.setdefault("currentMetrics", None)
+    status.setdefault("desiredReplicas", 0)
+    for field in ("currentReplicas", "observedGeneration"):
+        if not status.get(field):
+            status.pop(field, None)
+
+
 def _keep_notes(metadata: Object, notes: Object) -> None:
     """What is no other version's field stays an annotation."""
     metadata.pop("annotations", None)
@@ -188,7 +199,8 @@ def _annotated(notes: Object, key: str, convert: Callable[[Any], Any], field: st
         return None
     part = "spec" if field in ("metrics", "behavior") else "status"
     candidate = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", part: {field: value}}
-    return value if _schema().fits(candidate) else None
+    _schema().settle_nulls(candidate)
+    return value if _schema().mismatch(candidate, "HorizontalPodAutoscaler") is None else None
 
 
 @cache

@@ -20,12 +20,6 @@ _ZERO: Final = Quantity(0)
 
 def spec_problems(spec: Object, old: Object | None) -> Problems:
     least, most = spec.get("minReplicas"), spec.get("maxReplicas") or 0
-    if least is not None and least < 0:
-        yield invalid_value("spec.minReplicas", least, NEGATIVE)
-    if not most:
-        yield required("spec.maxReplicas", "must be set and greater than 0")
-    elif most < 0:
-        yield invalid_value("spec.maxReplicas", most, "must be greater than or equal to 1")
     if least is not None and most < least:
         why = "must be greater than or equal to `minReplicas`"
         yield invalid_value("spec.maxReplicas", most, why)
@@ -39,6 +33,13 @@ def spec_problems(spec: Object, old: Object | None) -> Problems:
         rules = (spec.get("behavior") or {}).get(field)
         if rules is not None:
             yield from _rules_problems(rules, f"spec.behavior.{field}")
+    # Rules that upstream declares come after those that it spells out.
+    if least is not None and least < 0:
+        yield invalid_value("spec.minReplicas", least, NEGATIVE)
+    if not most:
+        yield required("spec.maxReplicas")
+    elif most < 0:
+        yield invalid_value("spec.maxReplicas", most, "must be greater than or equal to 1")
 
 
 def _reference_problems(
@@ -81,9 +82,7 @@ def _metric_problems(metric: Object, path: str) -> Problems:
     if given:
         yield from _source_problems(given[0], metric[given[0]], f"{path}.{given[0]}")
     expected = kind[:1].lower() + kind[1:]
-    if kind not in _TYPES:
-        yield not_supported(f"{path}.type", kind, _TYPES)
-    elif expected not in given:
+    if kind in _TYPES and expected not in given:
         yield required(f"{path}.{expected}", "must populate information for the given metric source")
     if len(given) != 1:
         for field in sorted(set(given) - {expected}):

@@ -74,6 +74,8 @@ class CronJobStrategy(WorkloadStrategy):
         if job.get("manualSelector"):
             yield not_supported(f"{_TEMPLATE}.manualSelector", True, ("nil", "false"))
         yield from non_negative(spec, "spec", "successfulJobsHistoryLimit", "failedJobsHistoryLimit")
+        if not spec["schedule"]:
+            yield required("spec.schedule")
         if old is None and len(name_of(new).encode()) > _NAME_CHARACTERS_MAX:
             why = f"must be no more than {_NAME_CHARACTERS_MAX} characters"
             yield invalid_value("metadata.name", name_of(new), why)
@@ -95,7 +97,6 @@ def _job_spec(obj: Object) -> Object:
 def _schedule_problems(spec: Object, before: Object | None) -> Problems:
     schedule, path = spec["schedule"], "spec.schedule"
     if not schedule:
-        yield required(path)
         return
     try:
         check_schedule(schedule)

@@ -41,20 +41,22 @@ _PARALLEL_MAX: Final = 10_000
 class JobStrategy(WorkloadStrategy):
     default_propagation = "orphan"
     omitted = ()
+    condition_times = ("lastProbeTime", "lastTransitionTime")
 
     @override
     def default(self, obj: Object) -> None:
-        spec = obj["spec"]
-        labels = (self.template_of(obj).get("metadata") or {}).get("labels")
-        if labels and not meta(obj).get("labels"):
-            meta(obj)["labels"] = dict(labels)
-        default_job_spec(spec)
+        _take_labels(obj)
+        default_job_spec(obj["spec"])
 
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        has_own = bool(meta(new).get("labels"))
         super().prepare_for_create(ctx, new)
         if not new["spec"]["manualSelector"]:
             _generate_selector(new)
+            if not has_own:
+                # Upstream's two maps are one by then, so the job has the generated labels too.
+                meta(new)["labels"] = dict(new["spec"]["template"]["metadata"]["labels"])
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
@@ -86,6 +88,13 @@ class JobStrategy(WorkloadStrategy):
     @override
     def field_values(self, obj: Object) -> dict[str, str]:
         return {"status.successful": str((obj.get("status") or {}).get("succeeded") or 0)}
+
+
+def _take_labels(job: Object) -> None:
+    """A job without labels of its own has its template's."""
+    labels = (job["spec"].setdefault("template", {}).get("metadata") or {}).get("labels")
+    if labels and not meta(job).get("labels"):
+        meta(job)["labels"] = dict(labels)
 
 
 def job_spec_warnings(spec: Object, path: str) -> list[str]:

@@ -59,12 +59,14 @@ def status_problems(new: Object, old: Object) -> Problems:
     yield from _uncounted_problems(status)
     yield from _condition_problems(new, change)
     yield from _time_problems(new, status, change)
+    yield from _incomplete_problems(new, change)
     if is_finished(new):
         yield from _finished_problems(new, status, change)
     yield from _index_problems(new, status, change)
     ready, active = status.get("ready"), status.get("active", 0)
     if change.of("ready", "active") and ready is not None and ready > active:
         yield invalid_value("status.ready", ready, "cannot set more ready pods than active")
+    yield from _criteria_problems(new)
     yield from _regress_problems(new, old, status)
 
 
@@ -86,18 +88,27 @@ def _uncounted_problems(status: Object) -> Problems:
 
 def _condition_problems(new: Object, change: _Change) -> Problems:
     complete, failed = has_condition(new, "Complete"), has_condition(new, "Failed")
-    target, met = has_condition(new, "FailureTarget"), has_condition(new, "SuccessCriteriaMet")
     if change.condition("Complete", "Failed") and complete and failed:
         yield _wrong("cannot set Complete=True and Failed=true conditions")
-    if change.condition("Complete", "FailureTarget") and complete and target:
+    if change.condition("Complete", "FailureTarget") and complete and has_condition(new, "FailureTarget"):
         yield _wrong("cannot set Complete=True and FailureTarget=true conditions")
+
+
+def _incomplete_problems(new: Object, change: _Change) -> Problems:
+    """What has to come before a job may be called failed or complete."""
+    complete, failed = has_condition(new, "Complete"), has_condition(new, "Failed")
+    target, met = has_condition(new, "FailureTarget"), has_condition(new, "SuccessCriteriaMet")
     if (change.condition("Failed") or change.of("failedIndexes")) and failed and not target:
         yield _wrong("cannot set Failed=True condition without the FailureTarget=true condition")
     if change.condition("Complete", "SuccessCriteriaMet") and complete and not met:
         yield _wrong("cannot set Complete=True condition without the SuccessCriteriaMet=true condition")
-    if met and failed:
+
+
+def _criteria_problems(new: Object) -> Problems:
+    complete, met = has_condition(new, "Complete"), has_condition(new, "SuccessCriteriaMet")
+    if met and has_condition(new, "Failed"):
         yield _wrong("cannot set SuccessCriteriaMet=True and Failed=true conditions")
-    if met and target:
+    if met and has_condition(new, "FailureTarget"):
         yield _wrong("cannot set SuccessCriteriaMet=True and FailureTarget=true conditions")
     if new["spec"].get("successPolicy") is not None and complete and not met:
         yield _wrong("cannot set Complete=True for Job with SuccessPolicy unless SuccessCriteriaMet=True")

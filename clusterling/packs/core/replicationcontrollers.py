@@ -36,24 +36,32 @@ class ReplicationControllerStrategy(WorkloadStrategy):
     def default(self, obj: Object) -> None:
         spec = obj["spec"]
         spec.setdefault("replicas", 1)
-        labels = (self.template_of(obj).get("metadata") or {}).get("labels")
+        labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
         if labels and not spec.get("selector"):
             spec["selector"] = dict(labels)
         if labels and not meta(obj).get("labels"):
             meta(obj)["labels"] = dict(labels)
 
     @override
+    def has_template(self, obj: Object) -> bool:
+        return obj["spec"].get("template") is not None
+
+    @override
     def spec_problems(self, new: Object, old: Object | None) -> Iterable[FieldError]:
         spec = new["spec"]
-        selector, labels = spec.get("selector") or {}, spec["template"]["metadata"].get("labels")
-        yield from non_negative(spec, "spec", "minReadySeconds")
+        selector = spec.get("selector") or {}
         if not selector:
             yield required("spec.selector")
-        yield from non_negative(spec, "spec", "replicas")
-        if not selector.items() <= (labels or {}).items():
-            why = "`selector` does not match template `labels`"
-            yield invalid_value("spec.template.metadata.labels", labels, why)
-        yield from kept_running_problems(spec, "ReplicationController")
+        if not self.has_template(new):
+            yield required("spec.template")
+        else:
+            labels = spec["template"]["metadata"].get("labels")
+            if not selector.items() <= (labels or {}).items():
+                why = "`selector` does not match template `labels`"
+                yield invalid_value("spec.template.metadata.labels", labels, why)
+            yield from kept_running_problems(spec, "ReplicationController")
+        # Rules that upstream declares come after those that it spells out.
+        yield from non_negative(spec, "spec", "replicas", "minReadySeconds")
 
     @override
     def status_problems(self, new: Object, old: Object) -> Iterable[FieldError]:
