@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from clusterling.packs.admissionregistration import PACK as admissionregistration  # noqa: N811 - how embedders name it
 from clusterling.packs.apiextensions import PACK as apiextensions  # noqa: N811 - how embedders name it
 from clusterling.packs.apiregistration import PACK as apiregistration  # noqa: N811 - how embedders name it
 from clusterling.packs.apps import PACK as apps  # noqa: N811 - how embedders name it
@@ -34,6 +35,7 @@ __all__ = [
     "ALL",
     "DEFAULT",
     "OFFER",
+    "admissionregistration",
     "apiextensions",
     "apiregistration",
     "apps",
@@ -63,6 +65,7 @@ ALL: Final[tuple[Pack, ...]] = (
     apiextensions,
     rbac,
     storage,
+    admissionregistration,
     flowcontrol,
     apiregistration,
     certificates,

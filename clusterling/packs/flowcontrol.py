@@ -340,7 +340,7 @@ def _queuing_problems(queuing: Object, path: str) -> Problems:
         yield invalid_value(where, hand, "must be positive")
     elif hand > queues:
         yield invalid_value(where, hand, f"should not be greater than queues ({queues})")
-    elif (bits := _entropy_bits(queues, hand)) > _HASH_BITS_MAX:
+    elif _entropy_bits(queues, hand) > _HASH_BITS_MAX:
         why = (
             f"required entropy bits of deckSize {queues} and handSize {hand} "
             f"should not be greater than {_HASH_BITS_MAX}"
