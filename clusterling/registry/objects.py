@@ -680,12 +680,18 @@ class ObjectStore:
 
     async def _remove(self, ctx: Context, served: Served, entry: Entry, last: Object) -> int:
         """Takes the object out of the store, in its state `last`. The revision; the one it has where nothing is written."""
-        companions = await self._companions(ctx, served, None, last)
+        strategy = served.resource.strategy
+        anew = strategy.restored(ctx, last)
+        stored = None
+        if anew is not None:
+            meta(anew).update(uid=new_uid(), creationTimestamp=rfc3339(self._clock.now()))
+            stored = encode_stored(views.to_storage(anew, served))
+        companions = await self._companions(ctx, served, anew, last)
         if ctx.dry_run:
             return entry.revision
-        op = Op(entry.key, None, entry.revision)
-        revision = await self._write(ctx, served, op, companions, (), new=None, old=last)
-        served.resource.strategy.after_write(ctx, served.resource, None, last)
+        op = Op(entry.key, stored, entry.revision)
+        revision = await self._write(ctx, served, op, companions, (), new=anew, old=last)
+        strategy.after_write(ctx, served.resource, anew, last)
         return revision
 
     async def delete_collection(

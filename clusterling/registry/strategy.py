@@ -120,6 +120,13 @@ class Strategy:
     def may_delete(self, ctx: Context, old: Object) -> None:
         """Raises ApiError where the object is protected (`default` namespace)."""
 
+    def restored(self, ctx: Context, old: Object) -> Object | None:
+        """What takes the place of an object that a cluster is never without, in the write that removes it; None: nothing.
+
+        A new object, without uid and creation time. Upstream's controllers make one a moment later.
+        """
+        return None
+
     def begin_delete(self, ctx: Context, obj: Object) -> bool:
         """Marks an object that stays for now (a namespace becomes Terminating); True where it must stay.
 

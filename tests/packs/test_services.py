@@ -440,6 +440,19 @@ async def test_every_cluster_begins_with_the_service_of_its_api(cluster: Cluster
     assert (await cluster.get(ADDRESSES, "10.0.0.1"))["spec"]["parentRef"]["name"] == "kubernetes"
 
 
+async def test_the_service_of_the_api_comes_back_as_another_in_the_write_that_deletes_it(
+    cluster: Cluster,
+) -> None:
+    before = await cluster.get("services", "kubernetes")
+    deleted, gone = await cluster.delete("services", "kubernetes")
+    assert gone
+    assert deleted["metadata"]["uid"] == before["metadata"]["uid"]
+    after = await cluster.get("services", "kubernetes")
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert after["spec"] == before["spec"]
+    assert await _addresses(cluster) == {"10.0.0.1"}
+
+
 async def test_deleting_a_service_answers_with_it(cluster: Cluster) -> None:
     assert cluster.served("services").resource.strategy.returns_deleted_object
     await cluster.create("services", "a", spec={"ports": _ports()})
