@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -222,6 +223,25 @@ def test_keys_of_labels_become_requirements_on_their_values(api: Api) -> None:
     pod = api.make("a", {"labels": {"app": "x"}}, topologySpreadConstraints=[constraint])
     assert pod["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchExpressions"] == [
         {"key": "app", "operator": "In", "values": ["x"]}
+    ]
+
+
+def test_old_annotations_of_profiles_become_fields(api: Api) -> None:
+    key = "container.apparmor.security.beta.kubernetes.io/c"
+    pod = api.make("a", {"annotations": {key: "localhost/mine"}})
+    assert pod["spec"]["containers"][0]["securityContext"] == {
+        "appArmorProfile": {"type": "Localhost", "localhostProfile": "mine"}
+    }
+
+
+def test_a_pods_image_has_no_space_around_it(api: Api) -> None:
+    with pytest.raises(ApiError) as caught:
+        api.make("a", containers=[{"name": "c", "image": " x"}])
+    assert causes(caught.value) == [
+        (
+            "spec.containers[0].image",
+            'Invalid value: " x": must not have leading or trailing whitespace',
+        )
     ]
 
 
@@ -526,6 +546,24 @@ def test_an_eviction_that_nobody_counted_yet_is_to_come_again(api: Api) -> None:
     assert caught.value.details is not None
     assert caught.value.details["retryAfterSeconds"] == 10
     assert caught.value.headers["Retry-After"] == "10"
+
+
+def test_of_evictions_at_once_no_more_go_through_than_the_budget_allows(api: Api) -> None:
+    names = [f"p{number}" for number in range(8)]
+    for name in names:
+        _running(api, name)
+    _budget(api, disruptionsAllowed=3, currentHealthy=8, desiredHealthy=5)
+
+    def tried(name: str) -> int:
+        try:
+            return int(api.evict(name)["code"])
+        except ApiError as error:
+            return error.code
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        codes = sorted(pool.map(tried, names))
+    assert codes == [201] * 3 + [429] * 5
+    assert len(api.client.get(f"{BUDGETS}/b")["status"]["disruptedPods"]) == 3
 
 
 def test_a_dry_eviction_changes_nothing(api: Api) -> None:

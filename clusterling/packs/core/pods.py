@@ -14,7 +14,7 @@ from typing import Final
 from typing_extensions import override
 
 from clusterling.machinery.addresses import ip_warnings
-from clusterling.machinery.errors import FieldError, forbidden_field
+from clusterling.machinery.errors import FieldError, forbidden_field, invalid_value
 from clusterling.machinery.meta import Object, meta, name_of
 from clusterling.machinery.names import is_dns1123_label
 from clusterling.packs import builtin
@@ -32,6 +32,8 @@ from clusterling.packs.core.pods_connecting import (
     pod_proxy,
 )
 from clusterling.packs.core.pods_defaults import (
+    SPEC_CONTAINERS,
+    apply_armor,
     complete_status,
     default_pod,
     default_pod_resources,
@@ -44,6 +46,7 @@ from clusterling.packs.core.podspec import (
     field_match_problems,
     pod_annotation_problems,
     pod_spec_problems,
+    pod_template_warnings,
 )
 from clusterling.registry.resource import Subresource
 from clusterling.registry.strategy import Context, Strategy
@@ -71,6 +74,8 @@ class PodStrategy(Strategy):
             why = "Scheduling is blocked due to non-empty scheduling gates"
             set_condition(new, ctx.ports.clock.now(), "PodScheduled", "False", "SchedulingGated", why)
         _merge_label_keys(new)
+        for text in apply_armor(new):
+            ctx.warn(text)
         default_pod_resources(spec)
         new["status"]["qosClass"] = qos_class(spec)
 
@@ -146,13 +151,7 @@ class PodStrategy(Strategy):
     @override
     def warnings(self, ctx: Context, new: Object, old: Object | None = None) -> Sequence[str]:
         if old is None:
-            problems = is_dns1123_label(name_of(new))
-            if not problems:
-                return ()
-            return (
-                "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; "
-                f"a DNS label is recommended: [{' '.join(problems)}]",
-            )
+            return list(_warnings(new))
         if ctx.subresource != "status":
             return ()
         status = new.get("status") or {}
@@ -192,6 +191,12 @@ def _problems(pod: Object) -> Iterator[FieldError]:
     spec = pod["spec"]
     yield from pod_annotation_problems(meta(pod), spec, "metadata.annotations")
     yield from pod_spec_problems(spec, "spec", template=False)
+    for field in SPEC_CONTAINERS:
+        for index, container in enumerate(spec.get(field) or ()):
+            image = container.get("image") or ""
+            if image.strip() != image:
+                why = "must not have leading or trailing whitespace"
+                yield invalid_value(f"spec.{field}[{index}].image", image, why)
     if spec.get("serviceAccountName"):
         return
     for index, volume in enumerate(spec.get("volumes") or ()):
@@ -199,6 +204,17 @@ def _problems(pod: Object) -> Iterator[FieldError]:
             if "serviceAccountToken" in source:
                 path = f"spec.volumes[{index}].projected.sources[{at}].serviceAccountToken"
                 yield forbidden_field(path, "must not be specified when serviceAccountName is not set")
+
+
+def _warnings(pod: Object) -> Iterator[str]:
+    problems = is_dns1123_label(name_of(pod))
+    if problems:
+        yield (
+            "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; "
+            f"a DNS label is recommended: [{' '.join(problems)}]"
+        )
+    for text in pod_template_warnings(pod, ""):
+        yield text.removeprefix(".")
 
 
 def _once(problems: Sequence[FieldError]) -> list[FieldError]:

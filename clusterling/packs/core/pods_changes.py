@@ -23,7 +23,7 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.meta import Object, meta
 from clusterling.machinery.names import is_dns1123_subdomain, is_qualified_name
 from clusterling.packs.core.pods_admission import MIRROR
-from clusterling.packs.core.pods_defaults import SPEC_CONTAINERS, qos_class
+from clusterling.packs.core.pods_defaults import APP_ARMOR, SPEC_CONTAINERS, qos_class
 
 INT32_MAX: Final = 2**31 - 1
 CONTEXT_LINES: Final = 3
@@ -35,7 +35,6 @@ _UPDATABLE: Final = (
     "`spec.tolerations` (only additions to existing tolerations),"
     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 )
-_APP_ARMOR: Final = "container.apparmor.security.beta.kubernetes.io/"
 _SYSTEM_CONDITIONS: Final = frozenset(("PodScheduled", "Ready", "Initialized"))
 _RESIZABLE: Final = ("cpu", "memory")
 _REQUIRED_AFFINITY: Final = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -216,7 +215,7 @@ def annotation_problems(new: Object, old: Object | None) -> Problems:
     for key in sorted({*after, *before}):
         if after.get(key) == before.get(key):
             continue
-        what = "AppArmor annotations" if key.startswith(_APP_ARMOR) else ""
+        what = "AppArmor annotations" if key.startswith(APP_ARMOR) else ""
         what = "mirror pod annotation" if key == MIRROR else what
         if what:
             how = "add" if key not in before else "remove or update"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final
 
 from clusterling.machinery.meta import Object, rfc3339
@@ -20,6 +21,10 @@ _STATUSES: Final = ("initContainerStatuses", "containerStatuses", "ephemeralCont
 _TOLD_EMPTY: Final = ("containers", "nodeSelectorTerms")
 _ZERO: Final = Quantity(0)
 _HUGE_PAGES: Final = "hugepages-"
+APP_ARMOR: Final = "container.apparmor.security.beta.kubernetes.io/"
+_ARMOR_TYPES: Final = {"runtime/default": "RuntimeDefault", "unconfined": "Unconfined"}
+_ARMOR_LOCALHOST: Final = "localhost/"
+_ARMOR_NAME_BYTES_MAX: Final = 4095
 _QOS_RESOURCES: Final = ("cpu", "memory")
 
 
@@ -140,6 +145,39 @@ def _qos_of(resources: Object) -> str:
 def _counted(resources: Object, field: str) -> dict[str, Quantity]:
     found = {name: Quantity.parse(text) for name, text in (resources.get(field) or {}).items()}
     return {name: one for name, one in found.items() if name in _QOS_RESOURCES and one > _ZERO}
+
+
+# ---------------------------------------------------------------------- AppArmor
+
+
+def apply_armor(pod: Object) -> Iterator[str]:
+    """What the old annotations say of containers' AppArmor profiles goes into fields; the warnings for those that use them."""
+    spec = pod["spec"]
+    notes = (pod.get("metadata") or {}).get("annotations") or {}
+    if (spec.get("os") or {}).get("name") == "windows":
+        return
+    of_pod = (spec.get("securityContext") or {}).get("appArmorProfile")
+    for container in chain(containers(spec), spec.get("ephemeralContainers") or ()):
+        key = f"{APP_ARMOR}{container.get('name', '')}"
+        if key not in notes or (container.get("securityContext") or {}).get("appArmorProfile") is not None:
+            continue
+        profile = _armor_of(notes[key])
+        if profile is not None and profile == of_pod:
+            continue
+        if profile is not None:
+            container.setdefault("securityContext", {})["appArmorProfile"] = profile
+        yield f'metadata.annotations[{key}]: deprecated since v1.30; use the "appArmorProfile" field instead'
+
+
+def _armor_of(note: str) -> Object | None:
+    """The profile that an annotation means; None where it means none, or one that could not be."""
+    if note in _ARMOR_TYPES:
+        return {"type": _ARMOR_TYPES[note]}
+    name = note.removeprefix(_ARMOR_LOCALHOST)
+    usable = name and name.strip() == name and len(name) <= _ARMOR_NAME_BYTES_MAX
+    if not note.startswith(_ARMOR_LOCALHOST) or not usable:
+        return None
+    return {"type": "Localhost", "localhostProfile": name}
 
 
 # ---------------------------------------------------------------------- status
