@@ -26,8 +26,10 @@ from clusterling.packs.networking import PACK as networking  # noqa: N811 - how 
 from clusterling.packs.node import PACK as node  # noqa: N811 - how embedders name it
 from clusterling.packs.policy import PACK as policy  # noqa: N811 - how embedders name it
 from clusterling.packs.rbac import PACK as rbac  # noqa: N811 - how embedders name it
+from clusterling.packs.resource import PACK as resource  # noqa: N811 - how embedders name it
 from clusterling.packs.scheduling import PACK as scheduling  # noqa: N811 - how embedders name it
 from clusterling.packs.storage import PACK as storage  # noqa: N811 - how embedders name it
+from clusterling.packs.storagemigration import PACK as storagemigration  # noqa: N811 - how embedders name it
 from clusterling.registry.choice import Offer
 from clusterling.registry.pack import Pack
 
@@ -54,8 +56,10 @@ __all__ = [
     "node",
     "policy",
     "rbac",
+    "resource",
     "scheduling",
     "storage",
+    "storagemigration",
 ]
 
 ALL: Final[tuple[Pack, ...]] = (
@@ -65,6 +69,8 @@ ALL: Final[tuple[Pack, ...]] = (
     apiextensions,
     rbac,
     storage,
+    storagemigration,
+    resource,
     admissionregistration,
     flowcontrol,
     apiregistration,

@@ -67,7 +67,7 @@ _IDENTIFIER: Final = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
 class KeptStrategy(Strategy):
     """The six kinds differ in what they default and in what may be wrong with them."""
 
-    returns_deleted_object = True
+    allow_unconditional_update = False
 
     def __init__(
         self,
@@ -79,7 +79,6 @@ class KeptStrategy(Strategy):
         self._default = default
         self._problems = problems
         self._has_status = has_status
-        self.allow_unconditional_update = False
 
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:

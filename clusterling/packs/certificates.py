@@ -113,7 +113,6 @@ class SigningRequestStrategy(Strategy):
     """What is asked for never changes; who may sign says so in `approval`, the signer in `status`."""
 
     has_generation = False
-    returns_deleted_object = True
     name_problems = staticmethod(lambda _name: ())
 
     @override
@@ -340,7 +339,6 @@ class TrustBundleStrategy(Strategy):
     """A bundle of a signer is named after it."""
 
     has_generation = False
-    returns_deleted_object = True
     allow_unconditional_update = False
     name_problems = staticmethod(lambda _name: ())
 

@@ -46,8 +46,6 @@ _ZERO_SHARES: Final = "flowcontrol.k8s.io/concurrency-shares-defaults-to-zero"
 class _FlowStrategy(Strategy):
     """What both kinds share: status apart, a few objects that stay as they are."""
 
-    returns_deleted_object = True
-
     def __init__(self, default: Callable[[Object], None], problems: Callable[[Object], Problems]) -> None:
         self._default = default
         self._problems = problems

@@ -330,7 +330,6 @@ def _csi_node_problems(driver: Object, path: str) -> Problems:
 
 class CsiStorageCapacityStrategy(Strategy):
     has_generation = False
-    returns_deleted_object = True
     allow_unconditional_update = False
 
     @override

@@ -1,0 +1,454 @@
+"""resource.k8s.io/v1: claims of devices, their classes, what drivers offer, taints. Nothing is allocated here; whoever allocates writes status.
+
+Upstream: kubernetes pkg/apis/resource (validation, defaults), pkg/registry/resource. Expressions (CEL selectors) are
+held to be there and not compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from typing_extensions import override
+
+from clusterling.machinery.errors import (
+    FieldError,
+    duplicate,
+    forbidden_field,
+    immutable_field,
+    invalid_value,
+    not_supported,
+    required,
+    too_long,
+    too_many,
+)
+from clusterling.machinery.meta import Object, rfc3339
+from clusterling.machinery.names import (
+    is_dns1123_label,
+    is_dns1123_subdomain,
+    is_label_value,
+    is_qualified_name,
+)
+from clusterling.machinery.table import NAME_COLUMN, Column, age
+from clusterling.packs import builtin
+from clusterling.packs.core.podspec.rules import Problems, items, named
+from clusterling.packs.core.podspec.scheduling import node_selector_problems
+from clusterling.packs.core.podspec.volumes import driver_name_problems
+from clusterling.registry.pack import Pack
+from clusterling.registry.strategy import Context, Strategy
+
+GROUP: Final = "resource.k8s.io"
+
+_LIST_MAX: Final = 32
+_SUBREQUESTS_MAX: Final = 8
+_DEVICES_MAX: Final = 128
+_POOL_BYTES_MAX: Final = 253
+_EXPRESSION_BYTES_MAX: Final = 10 * 1024
+_MODES: Final = ("All", "ExactCount")
+_EFFECTS: Final = ("NoExecute", "NoSchedule", "None")
+_RULE_FIELDS: Final = ("pool", "driver", "device")
+
+
+# ---------------------------------------------------------------------- claims
+
+
+def _default_claim(spec: Object) -> None:
+    for request in spec.setdefault("devices", {}).get("requests") or ():
+        for one in (request.get("exactly"), *(request.get("firstAvailable") or ())):
+            if one is not None:
+                one["allocationMode"] = one.get("allocationMode") or "ExactCount"
+                if one["allocationMode"] == "ExactCount" and not one.get("count"):
+                    one["count"] = 1
+
+
+def claim_problems(spec: Object, path: str) -> Problems:
+    """What is wrong with a ResourceClaimSpec."""
+    devices, here = spec["devices"], f"{path}.devices"
+    for field in ("requests", "constraints", "config"):
+        if len(devices.get(field) or ()) > _LIST_MAX:
+            yield too_many(f"{here}.{field}", len(devices[field]), _LIST_MAX)
+    names: set[str] = set()
+    known: set[str] = set()
+    for where, request in items(devices, "requests", here):
+        name = request.get("name") or ""
+        yield from named(name, f"{where}.name", is_dns1123_label)
+        if name in names:
+            yield duplicate(f"{where}.name", name)
+        names.add(name)
+        known |= {name, *(f"{name}/{one.get('name')}" for one in request.get("firstAvailable") or ())}
+        yield from _request_problems(request, where)
+    for field in ("constraints", "config"):
+        for where, one in items(devices, field, here):
+            yield from _reference_problems(one, where, known)
+            if field == "constraints":
+                yield from _constraint_problems(one, where)
+
+
+def _request_problems(request: Object, path: str) -> Problems:
+    exactly, first = request.get("exactly"), request.get("firstAvailable")
+    if exactly is None and not first:
+        yield required(path, "exactly one of `exactly` or `firstAvailable` is required")
+    elif exactly is not None and first:
+        why = "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set"
+        yield invalid_value(path, None, why)
+    elif exactly is not None:
+        yield from _device_problems(exactly, f"{path}.exactly")
+    else:
+        if len(first or ()) > _SUBREQUESTS_MAX:
+            yield too_many(f"{path}.firstAvailable", len(first or ()), _SUBREQUESTS_MAX)
+        names: set[str] = set()
+        for where, one in items(request, "firstAvailable", path):
+            name = one.get("name") or ""
+            yield from named(name, f"{where}.name", is_dns1123_label)
+            if name in names:
+                yield duplicate(f"{where}.name", name)
+            names.add(name)
+            yield from _device_problems(one, where)
+
+
+def _device_problems(one: Object, path: str) -> Problems:
+    device_class, mode, count = one.get("deviceClassName") or "", one["allocationMode"], one.get("count") or 0
+    if device_class:
+        yield from named(device_class, f"{path}.deviceClassName", is_dns1123_subdomain)
+    else:
+        yield required(f"{path}.deviceClassName")
+    yield from _selector_problems(one, path)
+    if mode not in _MODES:
+        yield not_supported(f"{path}.allocationMode", mode, _MODES)
+    elif mode == "All" and count:
+        why = "must not be specified when allocationMode is 'All'"
+        yield invalid_value(f"{path}.count", count, why)
+    elif mode == "ExactCount" and count <= 0:
+        yield invalid_value(f"{path}.count", count, "must be greater than zero")
+
+
+def _selector_problems(owner: Object, path: str) -> Problems:
+    if len(owner.get("selectors") or ()) > _LIST_MAX:
+        yield too_many(f"{path}.selectors", len(owner["selectors"]), _LIST_MAX)
+    for where, selector in items(owner, "selectors", path):
+        expression = (selector.get("cel") or {}).get("expression") or ""
+        if selector.get("cel") is None:
+            yield required(f"{where}.cel")
+        elif not expression:
+            yield required(f"{where}.cel.expression")
+        elif len(expression.encode()) > _EXPRESSION_BYTES_MAX:
+            yield too_long(f"{where}.cel.expression", _EXPRESSION_BYTES_MAX)
+
+
+def _reference_problems(one: Object, path: str, known: set[str]) -> Problems:
+    for index, name in enumerate(one.get("requests") or ()):
+        if name not in known:
+            why = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"
+            yield invalid_value(f"{path}.requests[{index}]", name, why)
+
+
+def _constraint_problems(one: Object, path: str) -> Problems:
+    attributes = [one.get(field) for field in ("matchAttribute", "distinctAttribute") if one.get(field)]
+    if not attributes:
+        yield required(path, "exactly one of `matchAttribute` or `distinctAttribute` is required")
+    elif "/" not in attributes[0]:
+        yield invalid_value(f"{path}.matchAttribute", attributes[0], "a fully qualified name must be a domain and a name separated by a slash")  # fmt: skip
+
+
+class ClaimStrategy(Strategy):
+    """The spec of a claim never changes; status is the allocator's."""
+
+    has_generation = False
+    returns_deleted_object = True
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        _default_claim(new.setdefault("spec", {}))
+        new["status"] = {}
+
+    @override
+    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+        if ctx.subresource == "status":
+            new["spec"] = old["spec"]
+            new.setdefault("status", {})
+        else:
+            _default_claim(new.setdefault("spec", {}))
+            new["status"] = old.get("status") or {}
+
+    @override
+    def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
+        return list(claim_problems(new["spec"], "spec"))
+
+    @override
+    def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
+        if ctx.subresource == "status":
+            return list(_claim_status_problems(new["status"], old.get("status") or {}))
+        return [] if new["spec"] == old["spec"] else [immutable_field("spec", new["spec"])]
+
+
+def _claim_status_problems(status: Object, before: Object) -> Problems:
+    allocation, was = status.get("allocation"), before.get("allocation")
+    reserved = status.get("reservedFor") or ()
+    if allocation is None and reserved:
+        yield forbidden_field("status.reservedFor", "may not be specified when `allocated` is not set")
+    if len(reserved) > 256:
+        yield too_many("status.reservedFor", len(reserved), 256)
+    seen: set[str] = set()
+    for where, consumer in items(status, "reservedFor", "status"):
+        uid = consumer.get("uid") or ""
+        for field in ("resource", "name", "uid"):
+            if not consumer.get(field):
+                yield required(f"{where}.{field}")
+        if uid in seen:
+            yield duplicate(f"{where}.uid", uid)
+        seen.add(uid)
+    if was is not None and allocation is not None and allocation != was:
+        yield immutable_field("status.allocation", allocation)
+
+
+class TemplateStrategy(Strategy):
+    has_generation = False
+    returns_deleted_object = True
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        _default_claim(new.setdefault("spec", {}).setdefault("spec", {}))
+        new["spec"].setdefault("metadata", {})
+
+    @override
+    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+        self.prepare_for_create(ctx, new)
+
+    @override
+    def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
+        return list(claim_problems(new["spec"]["spec"], "spec.spec"))
+
+    @override
+    def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
+        return [] if new["spec"] == old["spec"] else [immutable_field("spec", new["spec"])]
+
+
+# ---------------------------------------------------------------------- classes, slices, taints
+
+
+class DeviceClassStrategy(Strategy):
+    returns_deleted_object = True
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        new.setdefault("spec", {})
+
+    @override
+    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+        new.setdefault("spec", {})
+
+    @override
+    def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
+        found = list(_selector_problems(new["spec"], "spec"))
+        if len(new["spec"].get("config") or ()) > _LIST_MAX:
+            found.append(too_many("spec.config", len(new["spec"]["config"]), _LIST_MAX))
+        return found
+
+
+def _stamp(taint: Object, now: str) -> None:
+    if taint.get("timeAdded") is None:
+        taint["timeAdded"] = now
+
+
+def _taint_problems(taint: Object, path: str) -> Problems:
+    key, value, effect = (taint.get(field) or "" for field in ("key", "value", "effect"))
+    yield from named(key, f"{path}.key", is_qualified_name)
+    if value:
+        yield from named(value, f"{path}.value", is_label_value)
+    if not effect:
+        yield required(f"{path}.effect")
+    elif effect not in _EFFECTS:
+        yield not_supported(f"{path}.effect", effect, _EFFECTS)
+
+
+class SliceStrategy(Strategy):
+    """What one driver offers on a node, on some, or on all."""
+
+    returns_deleted_object = True
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        spec = new.setdefault("spec", {})
+        spec.setdefault("driver", "")
+        spec.setdefault("pool", {})
+        now = rfc3339(ctx.ports.clock.now())
+        for device in spec.get("devices") or ():
+            for taint in device.get("taints") or ():
+                _stamp(taint, now)
+
+    @override
+    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+        self.prepare_for_create(ctx, new)
+
+    @override
+    def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
+        return list(_slice_problems(new["spec"]))
+
+    @override
+    def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
+        found, spec, before = list(self.validate(ctx, new)), new["spec"], old["spec"]
+        if spec["pool"].get("name") != before["pool"].get("name"):
+            found.append(immutable_field("spec.pool.name", spec["pool"].get("name") or ""))
+        for field in ("driver", "nodeName"):
+            if spec.get(field) != before.get(field):
+                found.append(immutable_field(f"spec.{field}", spec.get(field)))
+        return found
+
+    @override
+    def field_values(self, obj: Object) -> dict[str, str]:
+        spec = obj["spec"]
+        return {"spec.nodeName": spec.get("nodeName") or "", "spec.driver": spec.get("driver") or ""}
+
+
+def _slice_problems(spec: Object) -> Problems:
+    places = [
+        field
+        for field in ("nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection")
+        if spec.get(field)
+    ]
+    choice = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required"
+    if spec.get("nodeName"):
+        yield from named(spec["nodeName"], "spec.nodeName", is_dns1123_subdomain)
+    if spec.get("nodeSelector"):
+        yield from node_selector_problems(spec["nodeSelector"], "spec.nodeSelector")
+        if len(spec["nodeSelector"].get("nodeSelectorTerms") or ()) != 1:
+            where, terms = (
+                "spec.nodeSelector.nodeSelectorTerms",
+                spec["nodeSelector"].get("nodeSelectorTerms"),
+            )
+            yield invalid_value(where, terms, "must have exactly one node selector term")
+    if not places:
+        yield required("spec", choice)
+    elif len(places) > 1:
+        yield invalid_value("spec", f"{{{', '.join(places)}}}", f"{choice}, but multiple fields are set")
+    yield from driver_name_problems(spec["driver"], "spec.driver")
+    yield from _pool_problems(spec["pool"], "spec.pool")
+    if len(spec.get("devices") or ()) > _DEVICES_MAX:
+        yield too_many("spec.devices", len(spec["devices"]), _DEVICES_MAX)
+    names: set[str] = set()
+    for path, device in items(spec, "devices", "spec"):
+        name = device.get("name") or ""
+        yield from named(name, f"{path}.name", is_dns1123_label)
+        if name in names:
+            yield duplicate(f"{path}.name", name)
+        names.add(name)
+        for where, taint in items(device, "taints", path):
+            yield from _taint_problems(taint, where)
+
+
+def _pool_problems(pool: Object, path: str) -> Problems:
+    name, count, generation = (
+        pool.get("name") or "",
+        pool.get("resourceSliceCount") or 0,
+        pool.get("generation") or 0,
+    )
+    if not name:
+        yield required(f"{path}.name")
+    elif len(name.encode()) > _POOL_BYTES_MAX:
+        yield too_long(f"{path}.name", _POOL_BYTES_MAX)
+    if name:
+        for part in name.split("/"):
+            yield from named(part, f"{path}.name", is_dns1123_subdomain)
+    if count <= 0:
+        yield invalid_value(f"{path}.resourceSliceCount", count, "must be greater than zero")
+    if generation < 0:
+        yield invalid_value(f"{path}.generation", generation, "must be greater than or equal to zero")
+
+
+class TaintRuleStrategy(Strategy):
+    returns_deleted_object = True
+    allow_unconditional_update = False
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        taint = new.setdefault("spec", {}).setdefault("taint", {})
+        _stamp(taint, rfc3339(ctx.ports.clock.now()))
+        new["status"] = {}
+
+    @override
+    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+        if ctx.subresource == "status":
+            new["spec"] = old["spec"]
+            new.setdefault("status", {})
+            return
+        now, before = rfc3339(ctx.ports.clock.now()), old["spec"]["taint"]
+        taint = new.setdefault("spec", {}).setdefault("taint", {})
+        _stamp(taint, now)
+        if taint.get("effect") != before.get("effect") and taint["timeAdded"] == before.get("timeAdded"):
+            taint["timeAdded"] = now
+        new["status"] = old.get("status") or {}
+
+    @override
+    def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
+        spec = new["spec"]
+        selector = spec.get("deviceSelector") or {}
+        found = []
+        for field, rule in zip(
+            _RULE_FIELDS, (is_dns1123_subdomain, is_dns1123_subdomain, is_dns1123_label), strict=True
+        ):
+            if selector.get(field) is not None:
+                found += named(selector[field], f"spec.deviceSelector.{field}", rule)
+        return [*found, *_taint_problems(spec["taint"], "spec.taint")]
+
+
+# ---------------------------------------------------------------------- columns
+
+
+def _state(obj: Object, _now: datetime) -> str:
+    status, going = obj.get("status") or {}, "deletionTimestamp" in obj["metadata"]
+    states = ["deleted"] if going else []
+    if status.get("allocation") is None:
+        return ",".join(states or ["pending"])
+    states.append("allocated")
+    if status.get("reservedFor"):
+        states.append("reserved")
+    return ",".join(states)
+
+
+def _time_added(obj: Object, now: datetime) -> str:
+    added = obj["spec"]["taint"].get("timeAdded")
+    return "" if added is None else age(added, now)
+
+
+PACK: Final = Pack(
+    "resource",
+    (
+        builtin.resource(GROUP, "v1", "deviceclasses", strategy=DeviceClassStrategy()),
+        builtin.resource(
+            GROUP,
+            "v1",
+            "devicetaintrules",
+            strategy=TaintRuleStrategy(),
+            columns=(
+                NAME_COLUMN,
+                Column("Key", "string", builtin.at("spec", "taint", "key")),
+                Column("Value", "string", builtin.at("spec", "taint", "value")),
+                Column("Effect", "string", builtin.at("spec", "taint", "effect")),
+                Column("TimeAdded", "string", _time_added),
+                builtin.AGE,
+            ),
+        ),
+        builtin.resource(
+            GROUP,
+            "v1",
+            "resourceclaims",
+            strategy=ClaimStrategy(),
+            columns=(NAME_COLUMN, Column("State", "string", _state), builtin.AGE),
+        ),
+        builtin.resource(GROUP, "v1", "resourceclaimtemplates", strategy=TemplateStrategy()),
+        builtin.resource(
+            GROUP,
+            "v1",
+            "resourceslices",
+            strategy=SliceStrategy(),
+            columns=(
+                NAME_COLUMN,
+                Column("Node", "string", builtin.at("spec", "nodeName")),
+                Column("Driver", "string", builtin.at("spec", "driver")),
+                Column("Pool", "string", builtin.at("spec", "pool", "name")),
+                builtin.AGE,
+            ),
+        ),
+    ),
+)
