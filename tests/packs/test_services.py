@@ -15,6 +15,7 @@ from clusterling.machinery.selectors import FieldSelector
 from clusterling.packs.core.services_claims import CLAIMS_MAX, NODE_PORTS
 from clusterling.registry import views
 from clusterling.registry.admission import Admission
+from clusterling.registry.catalog import Catalog
 from clusterling.registry.objects import ObjectStore
 from clusterling.registry.options import DeleteOptions, ListOptions, WriteOptions
 from clusterling.registry.resource import SubresourceCall
@@ -324,6 +325,34 @@ async def test_more_node_ports_than_one_write_can_claim_are_refused(cluster: Clu
     ]
     made = await cluster.create("services", "a", spec={"ports": ports})
     assert len(made["spec"]["ports"]) == CLAIMS_MAX + 1
+
+
+async def test_what_has_as_many_node_ports_and_owners_as_it_may_can_be_deleted(cluster: Cluster) -> None:
+    def owners(count: int) -> dict[str, Any]:
+        one = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x"}
+        return {"ownerReferences": [{**one, "uid": f"u{number}"} for number in range(count)]}
+
+    ports = [{"port": number, "name": f"p{number}"} for number in range(1, CLAIMS_MAX - 49)]
+    spec = {"type": "NodePort", "ports": ports, "clusterIP": "10.0.0.10"}
+    await cluster.refused("services", "a", metadata=owners(51), spec=deepcopy(spec))
+    await cluster.create("services", "a", metadata=owners(49), spec=deepcopy(spec))
+    held = await cluster.get(ADDRESSES, "10.0.0.10")
+    await cluster.update(ADDRESSES, "10.0.0.10", metadata=owners(4), spec=held["spec"])
+    _, gone = await cluster.delete("services", "a")
+    assert gone
+    assert not await _claimed_ports(cluster)
+    assert not (await cluster.store.list("~owners/")).entries
+
+
+async def test_a_cluster_without_the_kind_of_addresses_gives_each_once_all_the_same(cluster: Cluster) -> None:
+    kinds = (one for one in cluster.catalog.resources if one.group != "networking.k8s.io")
+    alone = replace(cluster, catalog=Catalog(kinds))
+    await cluster.delete(ADDRESSES, "10.0.0.1")
+    error = await alone.refused("services", "a", spec={"ports": _ports(), "clusterIP": "10.0.0.1"})
+    assert "already allocated" in error.message
+    await alone.create("services", "a", spec={"ports": _ports(), "clusterIP": "10.0.0.2"})
+    error = await alone.refused("services", "b", spec={"ports": _ports(), "clusterIP": "10.0.0.2"})
+    assert "already allocated" in error.message
 
 
 async def test_a_balancer_has_a_port_for_its_health_while_it_needs_one(cluster: Cluster) -> None:

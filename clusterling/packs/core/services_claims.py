@@ -49,7 +49,8 @@ from clusterling.registry.uids import new_uid
 from clusterling.storage.store import ABSENT, Op
 
 NODE_PORTS: Final = range(30_000, 32_768)
-# Of one service, and changed by one write: each is an operation of its transaction.
+# Of one service with its owners, and changed by one write: each is an operation of its transaction, beside the service
+# itself, and its address with what depends on that.
 CLAIMS_MAX: Final = 90
 RANGES_MAX: Final = 500  # Of a cluster that are looked at for a free address.
 
@@ -308,10 +309,22 @@ async def changes(ctx: Context, new: Object | None, old: Object | None) -> Compa
         revision = await ctx.objects.fence(key)
         if revision:
             ops.append(Op(key, None, revision))
-    if len(ops) > CLAIMS_MAX and new is not None:
-        wrong = too_many("spec.ports", len(ports), CLAIMS_MAX - len(had))
-        raise invalid("Service", "", name_of(service), [wrong])
+    if new is not None:
+        _check_size(new, len(ops), _owners(new), _owners(old))
     return Companions(ops=tuple(ops))
+
+
+def _owners(service: Object | None) -> set[str]:
+    references = [] if service is None else meta(service).get("ownerReferences") or []
+    return {one["uid"] for one in references}
+
+
+def _check_size(new: Object, claims: int, owned_by: set[str], was_by: set[str]) -> None:
+    """This write fits into a transaction, and so will the one that removes the service. Raises ApiError 422."""
+    now, later = claims + len(owned_by ^ was_by), len(held_ports(new)) + len(owned_by)
+    if max(now, later) > CLAIMS_MAX:
+        wrong = too_many("spec.ports", max(now, later), CLAIMS_MAX)
+        raise invalid("Service", "", name_of(new), [wrong])
 
 
 def _claim(ctx: Context, address: Address, service: Object) -> Op:

@@ -13,8 +13,15 @@ from typing import Final
 from typing_extensions import override
 
 from clusterling.machinery.addresses import Address, canonical_ip_problems, family
-from clusterling.machinery.errors import FieldError, immutable_field, invalid_value, qualified, required
-from clusterling.machinery.meta import Object
+from clusterling.machinery.errors import (
+    FieldError,
+    immutable_field,
+    invalid_value,
+    qualified,
+    required,
+    too_many,
+)
+from clusterling.machinery.meta import Object, meta
 from clusterling.machinery.names import is_dns1123_subdomain, is_path_segment_name
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
@@ -24,6 +31,9 @@ from clusterling.registry.strategy import Context, Strategy
 FAMILY_LABEL: Final = "ipaddress.kubernetes.io/ip-family"
 MANAGED_BY_LABEL: Final = "ipaddress.kubernetes.io/managed-by"
 ALLOCATOR: Final = "ipallocator.k8s.io"
+
+# Each is a key in the transaction that lets go of a service's address.
+OWNERS_MAX: Final = 4
 
 _PARENT: Final = "spec.parentRef"
 _FIELDS: Final = ("group", "resource", "name", "namespace")
@@ -47,6 +57,9 @@ class IPAddressStrategy(Strategy):
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
+        owned_by = meta(new).get("ownerReferences") or ()
+        if len(owned_by) > OWNERS_MAX:
+            return [too_many("metadata.ownerReferences", len(owned_by), OWNERS_MAX)]
         parent = new["spec"].get("parentRef")
         if parent is None:
             return [required(_PARENT)]
