@@ -115,6 +115,7 @@ def run(cluster: Cluster, names: Sequence[str], out: Path, *, procs: int, within
             f"--output-dir={out}",
             "--silence-skips",
             "--succinct",
+            "--poll-progress-after=60s",
             str(SUITE),
             "--",
         ),
