@@ -144,7 +144,9 @@ def _reference_problems(one: Object, path: str, known: set[str]) -> Problems:
 
 
 def _constraint_problems(one: Object, path: str) -> Problems:
-    attributes = [one.get(field) for field in ("matchAttribute", "distinctAttribute") if one.get(field)]
+    attributes: list[str] = [
+        one[field] for field in ("matchAttribute", "distinctAttribute") if one.get(field)
+    ]
     if not attributes:
         yield required(path, "exactly one of `matchAttribute` or `distinctAttribute` is required")
     elif "/" not in attributes[0]:
@@ -290,9 +292,11 @@ class SliceStrategy(Strategy):
         found, spec, before = list(self.validate(ctx, new)), new["spec"], old["spec"]
         if spec["pool"].get("name") != before["pool"].get("name"):
             found.append(immutable_field("spec.pool.name", spec["pool"].get("name") or ""))
-        for field in ("driver", "nodeName"):
-            if spec.get(field) != before.get(field):
-                found.append(immutable_field(f"spec.{field}", spec.get(field)))
+        found += [
+            immutable_field(f"spec.{field}", spec.get(field))
+            for field in ("driver", "nodeName")
+            if spec.get(field) != before.get(field)
+        ]
         return found
 
     @override
@@ -383,7 +387,7 @@ class TaintRuleStrategy(Strategy):
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
         spec = new["spec"]
         selector = spec.get("deviceSelector") or {}
-        found = []
+        found: list[FieldError] = []
         for field, rule in zip(
             _RULE_FIELDS, (is_dns1123_subdomain, is_dns1123_subdomain, is_dns1123_label), strict=True
         ):
