@@ -63,6 +63,13 @@ def test_a_cluster_is_created_shown_and_deleted(cli: Cli) -> None:
     cli("get", "cli-a", code=3)
 
 
+def test_a_cluster_is_created_with_the_packs_it_is_to_serve(cli: Cli) -> None:
+    cli("create", "cli-p", "--packs", "core, -secrets")
+    assert json.loads(cli("get", "cli-p", "-o", "json"))["spec"] == {"packs": ["core", "-secrets"]}
+    cli("create", "cli-q", "--packs", "nope", code=1)
+    assert 'there is no "nope"; there are none, default, all, core (' in cli.err
+
+
 def test_a_list_has_every_cluster_in_every_form(cli: Cli) -> None:
     for name in ("cli-b", "cli-a"):
         cli("create", name, "--quiet")

@@ -247,6 +247,71 @@ async def test_scopes_stay_and_status_is_the_servers(team: Client) -> None:
         await team.put(f"{QUOTAS}/quota", made)
 
 
+async def test_whole_collections_and_namespaces_go_however_their_quotas_stand(team: Client) -> None:
+    space = "/api/v1/namespaces/space"
+    await team.post("/api/v1/namespaces", _named("space", "Namespace"))
+    await team.post(
+        f"{space}/resourcequotas", _named("quota", "ResourceQuota", spec={"hard": {"configmaps": "40"}})
+    )
+    await _until(team, f"{space}/resourcequotas/quota", lambda one: "hard" in one["status"])
+    for number in range(40):
+        await team.post(f"{space}/configmaps", _named(f"c{number}", "ConfigMap"))
+    await team.delete(f"{space}/configmaps", labelSelector="nobody=has")
+    await team.delete(f"{space}/configmaps", fieldSelector="metadata.name=c7")
+    used = (await team.get(f"{space}/resourcequotas/quota"))["status"]["used"]
+    assert used == {"configmaps": "39"}
+    await team.delete("/api/v1/namespaces/space")
+    async with asyncio.timeout(30):
+        with pytest.raises(ApiError, match="not found"):
+            while True:
+                await team.get("/api/v1/namespaces/space")
+                await asyncio.sleep(0.01)
+
+
+async def test_quotas_count_quotas_and_themselves(team: Client) -> None:
+    await _limit(team, hard={"resourcequotas": "2"})
+    assert await _used(team) == {"resourcequotas": "1"}
+    await _limit(team, "second", hard={"secrets": "1"})
+    body = _named("third", "ResourceQuota", spec={"hard": {"secrets": "1"}})
+    assert "requested: resourcequotas=1, used: resourcequotas=2" in await _refused(team, QUOTAS, body)
+    await team.delete(f"{QUOTAS}/second")
+    assert await _used(team) == {"resourcequotas": "1"}
+    await team.delete(f"{QUOTAS}/quota")
+
+
+async def test_an_update_that_creates_is_charged_as_a_create(team: Client) -> None:
+    await _limit(team, hard={"count/leases.coordination.k8s.io": "1"})
+    path = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+    made = await team.put(f"{path}/one", {**lease, "metadata": {"name": "one"}})
+    made["spec"] = {"holderIdentity": "a"}
+    await team.put(f"{path}/one", made)
+    assert await _used(team) == {"count/leases.coordination.k8s.io": "1"}
+    with pytest.raises(ApiError, match="exceeded quota"):
+        await team.put(f"{path}/two", {**lease, "metadata": {"name": "two"}})
+
+
+async def test_services_are_charged_with_their_node_ports_as_their_type_changes(team: Client) -> None:
+    await _limit(team, hard={"services": "5", "services.nodeports": "2", "services.loadbalancers": "1"})
+    # Every cluster begins with one in `default`, its own.
+    ports = [{"name": name, "port": at + 1} for at, name in enumerate(("a", "b"))]
+    made = await team.post(
+        f"{HOME}/services", _named("one", "Service", spec={"ports": ports, "type": "NodePort"})
+    )
+    assert await _used(team) == {"services": "2", "services.nodeports": "2", "services.loadbalancers": "0"}
+    body = _named("two", "Service", spec={"ports": ports[:1], "type": "LoadBalancer"})
+    assert await _refused(team, f"{HOME}/services", body) == (
+        'services "two" is forbidden: exceeded quota: quota, requested: services.nodeports=1, '
+        "used: services.nodeports=2, limited: services.nodeports=2"
+    )
+    made["spec"]["type"] = "ClusterIP"
+    for port in made["spec"]["ports"]:
+        del port["nodePort"]
+    await team.put(f"{HOME}/services/one", made)
+    assert await _used(team) == {"services": "2", "services.nodeports": "0", "services.loadbalancers": "0"}
+    await team.post(f"{HOME}/services", body)
+
+
 async def test_a_clusters_quota_is_its_own(store: Store) -> None:
     async with ApiServer(store).running() as server:
         for name in ("a", "b"):
