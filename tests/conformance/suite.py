@@ -4,8 +4,9 @@
 
 `specs.tsv` names the specs: those of e2e.test 1.37.2 that pass on a kube-apiserver with no kubelet and no scheduler. `API`
 needs no controller, `CTL` those that a cluster has by itself, `KCM` workload controllers, which kube-controller-manager
-would bring. What fails has its reason, or the issue it waits for, in `reasons/conformance.yaml`. The suite and its runner are
-found where the peers are (`PEERS`).
+would bring; `APPLY` repeats a server-side apply until it works, and without one ends only with the suite. What fails has
+its reason, or the issue it waits for, in `reasons/conformance.yaml`. The suite and its runner are found where the peers
+are (`PEERS`).
 """
 
 from __future__ import annotations

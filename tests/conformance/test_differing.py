@@ -76,5 +76,5 @@ def test_each_file_of_reasons_belongs_to_a_comparison_and_gives_reasons() -> Non
 
 
 def test_specs_are_named_once_and_have_a_known_class() -> None:
-    names = suite.specs(["API", "CTL", "KCM"])
+    names = suite.specs(["API", "APPLY", "CTL", "KCM"])
     assert len(names) == len(set(names)) == len(suite.SPECS.read_text().splitlines())
