@@ -613,6 +613,8 @@ class ObjectStore:
         obj: Object = orjson.loads(shown)
         deleting.check(served, obj, options)
         strategy.may_delete(ctx, obj)
+        if strategy.propagation_warning and not options.propagation:
+            ctx.warn(strategy.propagation_warning)
         await self._admission.validate(ctx, served, "DELETE", None, obj)
         metadata = meta(obj)
         began = "deletionTimestamp" in metadata

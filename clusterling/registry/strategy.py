@@ -87,6 +87,8 @@ class Strategy:
     has_generation: bool = True
     # How dependents go when a DELETE does not say: "background", or "orphan" (a few legacy kinds).
     default_propagation: str = "background"
+    # Warned of where that leaves dependents behind that whoever deletes may not have thought of.
+    propagation_warning: str = ""
     # A DELETE that removes the object at once answers with it, not with a Status (a few kinds: upstream's ReturnDeletedObject).
     returns_deleted_object: bool = False
     # Names are DNS subdomains unless a kind says otherwise: returns what is wrong, in upstream's words.

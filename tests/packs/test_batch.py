@@ -146,3 +146,11 @@ async def test_a_cron_job_has_a_schedule_and_a_short_name(cluster: Cluster) -> N
     assert cluster.row("batch/cronjobs", made)[:6] == ["c", "@daily", "<none>", "False", 0, "<none>"]
     error = await cluster.refused("batch/cronjobs", "c" * 53, spec={"jobTemplate": jobs})
     assert [field for field, _ in causes(error)] == ["spec.schedule", "metadata.name"]
+
+
+async def test_whoever_deletes_a_job_is_told_that_its_pods_stay(cluster: Cluster) -> None:
+    await cluster.create(JOBS, "j", spec={"template": template()})
+    await cluster.delete(JOBS, "j")
+    assert [text.partition(";")[0] for text in cluster.warnings] == [
+        "child pods are preserved by default when jobs are deleted"
+    ]

@@ -40,6 +40,10 @@ _PARALLEL_MAX: Final = 10_000
 
 class JobStrategy(WorkloadStrategy):
     default_propagation = "orphan"
+    propagation_warning = (
+        "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them "
+        "or set propagationPolicy=Orphan to suppress this warning"
+    )
     omitted = ()
     condition_times = ("lastProbeTime", "lastTransitionTime")
 
