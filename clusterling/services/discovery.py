@@ -205,8 +205,14 @@ def _verbs(resource: Resource) -> list[str]:
     return [verb for verb in _CUSTOM_VERBS if verb in resource.verbs and verb not in lost]
 
 
-# Upstream stores these in a version that it no longer serves (apiextensions-apiserver/pkg/apiserver/apiserver.go).
-_STORED_AS: Final = {("apiextensions.k8s.io", "customresourcedefinitions"): "v1beta1"}
+# Upstream still stores these in versions that came before those it serves, for servers of the release before it
+# (controlplane/instance.go, kubeapiserver/default_storage_factory_builder.go, apiextensions-apiserver/pkg/apiserver).
+_STORED_AS: Final = {
+    ("apiextensions.k8s.io", "customresourcedefinitions"): "v1beta1",
+    ("certificates.k8s.io", "clustertrustbundles"): "v1beta1",
+    ("resource.k8s.io", "devicetaintrules"): "v1beta2",
+    ("storagemigration.k8s.io", "storageversionmigrations"): "v1beta1",
+}
 
 
 def storage_version_hash(resource: Resource) -> str:
@@ -218,8 +224,8 @@ def storage_version_hash(resource: Resource) -> str:
 
 
 def _tells_storage(resource: Resource) -> bool:
-    # For a custom kind upstream tells the hash only where the stored version is served too.
-    return "list" in resource.verbs and (
+    # What cannot be watched is computed. For a custom kind upstream tells the hash only where the stored version is served too.
+    return {"list", "watch"} <= set(resource.verbs) and (
         resource.builtin or resource.version(resource.storage_version).served
     )
 
