@@ -121,14 +121,14 @@ def _alone(values: Sequence[str], path: str, others: str) -> Problems:
         yield invalid_value(path, list(values), f"if '*' is present, must not specify other {others}")
 
 
-def _rule_problems(rule: Object, path: str, operations: Sequence[str] = _OPERATIONS) -> Problems:
+def _rule_problems(rule: Object, path: str) -> Problems:
     given = rule.get("operations") or ()
     if not given:
         yield required(f"{path}.operations")
     yield from _alone(given, f"{path}.operations", "operations")
     for index, operation in enumerate(given):
-        if operation not in operations:
-            yield not_supported(f"{path}.operations[{index}]", operation, operations)
+        if operation not in _OPERATIONS:
+            yield not_supported(f"{path}.operations[{index}]", operation, _OPERATIONS)
     for field, others in (("apiGroups", "API groups"), ("apiVersions", "API versions")):
         values = rule.get(field) or ()
         if not values:
@@ -186,7 +186,12 @@ def _match_problems(match: Object, path: str, operations: Sequence[str] = _OPERA
                 if name in seen:
                     yield duplicate(f"{here}.resourceNames[{index}]", name)
                 seen.add(name)
-            yield from _rule_problems(rule, here, operations)
+            yield from _rule_problems(rule, here)
+            if field == "resourceRules":
+                # Without the places in the lists, as upstream has it.
+                for operation in rule.get("operations") or ():
+                    if operation in _OPERATIONS and operation not in operations:
+                        yield not_supported(f"{path}.{field}.operations", operation, operations)
 
 
 def _condition_problems(owner: Object, path: str) -> Problems:
@@ -442,8 +447,10 @@ def _mutating_problems(new: Object) -> Problems:
     spec = new["spec"]
     if not spec.get("mutations"):
         yield required("spec.mutations", "mutations must contain at least one item")
-    if (spec.get("reinvocationPolicy") or "") not in _REINVOCATION:
-        yield not_supported("spec.reinvocationPolicy", spec.get("reinvocationPolicy") or "", _REINVOCATION)
+    if not spec.get("reinvocationPolicy"):
+        yield required("spec.reinvocationPolicy")
+    elif spec["reinvocationPolicy"] not in _REINVOCATION:
+        yield not_supported("spec.reinvocationPolicy", spec["reinvocationPolicy"], _REINVOCATION)
     for path, one in items(spec, "mutations", "spec"):
         kind = one.get("patchType") or ""
         fields = {"ApplyConfiguration": "applyConfiguration", "JSONPatch": "jsonPatch"}

@@ -261,14 +261,14 @@ def _level_problems(new: Object) -> Problems:
     exempt, limited = spec.get("exempt"), spec.get("limited")
     if kind == "Exempt":
         if limited is not None:
-            declared.append(forbidden_field("spec.limited", "must be nil if the type is not Limited"))
+            declared.append(forbidden_field("spec.limited", ""))
         if exempt is not None:
             yield from _share_problems(exempt, "spec.exempt")
     elif kind == "Limited":
         if exempt is not None:
-            declared.append(forbidden_field("spec.exempt", "must be nil if the type is Limited"))
+            declared.append(forbidden_field("spec.exempt", ""))
         if limited is None:
-            declared.append(required("spec.limited", "must not be empty when type is Limited"))
+            declared.append(required("spec.limited"))
         else:
             yield from _limit_problems(limited, "spec.limited")
     elif not kind:

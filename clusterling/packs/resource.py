@@ -54,7 +54,7 @@ _RULE_FIELDS: Final = ("pool", "driver", "device")
 
 
 def _default_claim(spec: Object) -> None:
-    for request in spec.setdefault("devices", {}).get("requests") or ():
+    for request in spec.setdefault("devices", {}).setdefault("requests", None) or ():
         for one in (request.get("exactly"), *(request.get("firstAvailable") or ())):
             if one is not None:
                 one["allocationMode"] = one.get("allocationMode") or "ExactCount"
@@ -74,7 +74,7 @@ def claim_problems(spec: Object, path: str) -> Problems:
         name = request.get("name") or ""
         yield from named(name, f"{where}.name", is_dns1123_label)
         if name in names:
-            yield duplicate(f"{where}.name", name)
+            yield duplicate(where, request)
         names.add(name)
         known |= {name, *(f"{name}/{one.get('name')}" for one in request.get("firstAvailable") or ())}
         yield from _request_problems(request, where)
@@ -148,7 +148,10 @@ def _constraint_problems(one: Object, path: str) -> Problems:
         one[field] for field in ("matchAttribute", "distinctAttribute") if one.get(field)
     ]
     if not attributes:
-        yield required(path, "exactly one of `matchAttribute` or `distinctAttribute` is required")
+        why = (
+            'exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set'
+        )
+        yield required(path, why)
     elif "/" not in attributes[0]:
         yield invalid_value(f"{path}.matchAttribute", attributes[0], "a fully qualified name must be a domain and a name separated by a slash")  # fmt: skip
 
@@ -181,7 +184,7 @@ class ClaimStrategy(Strategy):
     def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
         if ctx.subresource == "status":
             return list(_claim_status_problems(new["status"], old.get("status") or {}))
-        return [] if new["spec"] == old["spec"] else [immutable_field("spec", new["spec"])]
+        return [] if new["spec"] == old["spec"] else [immutable_field("spec", None)]
 
 
 def _claim_status_problems(status: Object, before: Object) -> Problems:
@@ -223,7 +226,7 @@ class TemplateStrategy(Strategy):
 
     @override
     def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
-        return [] if new["spec"] == old["spec"] else [immutable_field("spec", new["spec"])]
+        return [] if new["spec"] == old["spec"] else [immutable_field("spec", None)]
 
 
 # ---------------------------------------------------------------------- classes, slices, taints
@@ -273,7 +276,7 @@ class SliceStrategy(Strategy):
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
         spec = new.setdefault("spec", {})
         spec.setdefault("driver", "")
-        spec.setdefault("pool", {})
+        spec.setdefault("pool", {}).setdefault("generation", 0)
         now = rfc3339(ctx.ports.clock.now())
         for device in spec.get("devices") or ():
             for taint in device.get("taints") or ():
@@ -392,7 +395,8 @@ class TaintRuleStrategy(Strategy):
             _RULE_FIELDS, (is_dns1123_subdomain, is_dns1123_subdomain, is_dns1123_label), strict=True
         ):
             if selector.get(field) is not None:
-                found += named(selector[field], f"spec.deviceSelector.{field}", rule)
+                value = selector[field].lower() if field == "driver" else selector[field]
+                found += named(value, f"spec.deviceSelector.{field}", rule)
         return [*found, *_taint_problems(spec["taint"], "spec.taint")]
 
 

@@ -22,10 +22,10 @@ from clusterling.machinery.errors import (
     too_long,
 )
 from clusterling.machinery.labelselector import label_selector_problems
-from clusterling.machinery.meta import Object
+from clusterling.machinery.meta import Object, meta
 from clusterling.machinery.names import is_dns1123_subdomain, is_qualified_name
 from clusterling.machinery.quantity import Quantity
-from clusterling.machinery.table import NAME_COLUMN, Column
+from clusterling.machinery.table import CREATED_DESCRIPTION, NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.packs.core.persistentvolumes import protect, release, spec_problems
 from clusterling.packs.core.podspec.defaults import read_quantity, reading
@@ -71,7 +71,7 @@ def _driver_problems(name: str, path: str) -> Problems:
 class StorageClassStrategy(Strategy):
     has_generation = False
     returns_deleted_object = True
-    _fixed: Final = ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode")
+    _fixed: Final = ("provisioner", "parameters", "reclaimPolicy", "volumeBindingMode")
 
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
@@ -90,7 +90,7 @@ class StorageClassStrategy(Strategy):
     @override
     def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
         changed = [
-            immutable_field(field, new.get(field))
+            immutable_field(field, None)
             for field in self._fixed
             if (new.get(field) or None) != (old.get(field) or None)
         ]
@@ -104,7 +104,8 @@ def _class_problems(new: Object) -> Problems:
         yield not_supported("reclaimPolicy", new["reclaimPolicy"], ("Delete", "Retain"))
     if new["volumeBindingMode"] not in _BINDING_MODES:
         yield not_supported("volumeBindingMode", new["volumeBindingMode"], _BINDING_MODES)
-    terms: list[dict[str, frozenset[str]]] = []
+    # Upstream's list begins with as many empty terms as there are: an empty one is always there already.
+    terms: list[dict[str, frozenset[str]]] = [{} for _ in new.get("allowedTopologies") or ()]
     for here, term in items(new, "allowedTopologies", ""):
         path = here.removeprefix(".")
         values: dict[str, frozenset[str]] = {}
@@ -113,7 +114,7 @@ def _class_problems(new: Object) -> Problems:
             if (one.get("key") or "") in values:
                 yield duplicate(f"{where}.key", one.get("key") or "")
             values[one.get("key") or ""] = frozenset(one.get("values") or ())
-        if values in terms:
+        for _ in range(terms.count(values)):
             yield duplicate(f"{path}.matchLabelExpressions", "")
         terms.append(values)
 
@@ -151,8 +152,10 @@ class VolumeAttributesClassStrategy(Strategy):
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
         found = [*_driver_problems(new["driverName"], "driverName")]
+        if not new["driverName"]:
+            found.append(required("driverName"))
         found += parameter_problems(new.get("parameters") or {}, "parameters", may_be_empty=False)
-        return found if new["driverName"] else [*found, required("driverName")]
+        return found
 
     @override
     def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
@@ -182,6 +185,7 @@ class CsiDriverStrategy(Strategy):
         "fsGroupPolicy": "ReadWriteOnceWithFSType",
         "requiresRepublish": False,
         "seLinuxMount": False,
+        "preventPodSchedulingIfMissing": False,
     }
 
     @override
@@ -191,8 +195,8 @@ class CsiDriverStrategy(Strategy):
             spec.setdefault(field, value)
         if not spec.get("volumeLifecycleModes"):
             spec["volumeLifecycleModes"] = ["Persistent"]
-        # Upstream drops it while its feature gate VolumeLimitScaling is off, which is its default.
-        spec.pop("preventPodSchedulingIfMissing", None)
+        # It has none before its first change.
+        meta(new).pop("generation", None)
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
@@ -271,7 +275,7 @@ class CsiNodeStrategy(Strategy):
         for driver in new["spec"]["drivers"] or ():
             driver.setdefault("topologyKeys", None)
         # Its only field is behind the feature gate CSIVolumeHealth, which is off by default.
-        new.pop("status", None)
+        new["status"] = {}
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
@@ -370,6 +374,7 @@ class CsiStorageCapacityStrategy(Strategy):
 
 
 class VolumeAttachmentStrategy(Strategy):
+    has_generation = False
     returns_deleted_object = True
     allow_unconditional_update = False
 
@@ -501,8 +506,7 @@ CSISTORAGECAPACITIES: Final = builtin.resource(
     strategy=CsiStorageCapacityStrategy(),
     columns=(
         NAME_COLUMN,
-        Column("StorageClassName", "string", builtin.at("storageClassName")),
-        Column("Capacity", "string", builtin.at("capacity", absent="<unset>")),
+        Column("Created At", "date", builtin.at("metadata", "creationTimestamp"), "", CREATED_DESCRIPTION),
     ),
 )
 VOLUMEATTACHMENTS: Final = builtin.resource(

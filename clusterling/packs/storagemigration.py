@@ -14,7 +14,7 @@ from typing_extensions import override
 from clusterling.machinery.errors import FieldError, immutable_field, invalid_value, qualified, required
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1035_label, is_dns1123_subdomain
-from clusterling.machinery.table import NAME_COLUMN, Column
+from clusterling.machinery.table import NAME_DESCRIPTION, Column
 from clusterling.packs import builtin
 from clusterling.registry.pack import Pack
 from clusterling.registry.strategy import Context, Strategy
@@ -30,7 +30,7 @@ class MigrationStrategy(Strategy):
 
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        new.setdefault("spec", {}).setdefault("resource", {}).setdefault("resource", "")
+        _default(new)
         new["status"] = {}
 
     @override
@@ -39,7 +39,7 @@ class MigrationStrategy(Strategy):
             new["spec"] = old["spec"]
             new.setdefault("status", {})
         else:
-            new.setdefault("spec", {}).setdefault("resource", {}).setdefault("resource", "")
+            _default(new)
             new["status"] = old.get("status") or {}
 
     @override
@@ -60,6 +60,12 @@ class MigrationStrategy(Strategy):
             return _status_problems(new["status"], old.get("status") or {})
         found = list(self.validate(ctx, new))
         return found if new["spec"] == old["spec"] else [*found, immutable_field("spec", new["spec"])]
+
+
+def _default(new: Object) -> None:
+    about = new.setdefault("spec", {}).setdefault("resource", {})
+    for field in ("group", "resource"):
+        about.setdefault(field, "")
 
 
 def _status_problems(status: Object, before: Object) -> list[FieldError]:
@@ -104,7 +110,7 @@ PACK: Final = Pack(
             "storageversionmigrations",
             strategy=MigrationStrategy(),
             columns=(
-                NAME_COLUMN,
+                Column("Name", "string", builtin.at("metadata", "name"), "", NAME_DESCRIPTION),
                 Column("Resource", "string", _resource),
                 Column("Status", "string", _state),
             ),

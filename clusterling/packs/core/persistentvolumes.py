@@ -246,7 +246,7 @@ def _capacity_problems(capacity: Object, path: str) -> Problems:
     if not capacity:
         yield required(path)
     if "storage" not in capacity or len(capacity) > 1:
-        yield not_supported(path, capacity, ["storage"])
+        yield not_supported(path, capacity or None, ["storage"])
     for name, text in capacity.items():
         amount = Quantity.parse(text)
         if amount.rounded_up() < 0:
