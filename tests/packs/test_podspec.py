@@ -225,3 +225,20 @@ def test_what_is_deprecated_or_ambiguous_is_warned_of() -> None:
         'spec.template.spec.containers[0].env[1]: hides previous definition of "A", which may be dropped when using apply',
         "spec.template.spec.containers[0].ports[1]: duplicate port definition with spec.template.spec.containers[0].ports[0]",
     ]
+
+
+def test_a_pod_has_room_for_what_its_containers_ask_for_at_once() -> None:
+    def asking(name: str, cpu: str, **fields: Any) -> Object:
+        return {"name": name, "image": "x", "resources": {"requests": {"cpu": cpu}}, **fields}
+
+    pod: dict[str, Any] = {
+        "containers": [asking("a", "1"), asking("b", "1")],
+        "initContainers": [asking("i", "3"), asking("s", "500m", restartPolicy="Always")],
+    }
+    assert wrong(**pod, resources={"requests": {"cpu": "3"}}) == []
+    assert wrong(**pod, resources={"requests": {"cpu": "2"}}) == [
+        (
+            "spec.resources.requests[cpu]",
+            'Invalid value: "2": must be greater than or equal to aggregate container requests of 3',
+        )
+    ]

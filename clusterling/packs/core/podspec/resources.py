@@ -142,6 +142,11 @@ def _is_multiple(name: str, value: Quantity) -> bool:
 
 
 def _claim_problems(requirements: Object, path: str, known: frozenset[str]) -> Problems:
+    if not requirements.get("claims"):
+        return
+    # Made once: it names every claim of the pod, in each error.
+    among = f": {', '.join(sorted(known))}" if known else " which is empty"
+    detail = f"must be one of the names in pod.spec.resourceClaims{among}"
     whole: set[str] = set()
     requests: dict[str, set[str]] = {}
     for here, claim in items(requirements, "claims", path):
@@ -161,6 +166,4 @@ def _claim_problems(requirements: Object, path: str, known: frozenset[str]) -> P
                 yield duplicate(here, name)
             whole.add(name)
         if name not in known:
-            among = f": {', '.join(sorted(known))}" if known else " which is empty"
-            detail = f"must be one of the names in pod.spec.resourceClaims{among}"
             yield FieldError(FieldErrorType.NOT_FOUND, here, name, detail)

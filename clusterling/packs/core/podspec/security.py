@@ -72,13 +72,9 @@ def container_security_problems(context: Object | None, path: str, *, host_users
             yield invalid_value(
                 path, context, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
             )
-        for capability in (context.get("capabilities") or {}).get("add") or ():
-            if capability == "CAP_SYS_ADMIN":
-                yield invalid_value(
-                    path,
-                    context,
-                    "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
-                )
+        if "CAP_SYS_ADMIN" in ((context.get("capabilities") or {}).get("add") or ()):
+            why = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
+            yield invalid_value(path, context, why)
     yield from _windows_problems(context.get("windowsOptions"), f"{path}.windowsOptions")
     yield from apparmor_problems(context.get("appArmorProfile"), f"{path}.appArmorProfile")
 

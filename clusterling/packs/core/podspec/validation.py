@@ -25,7 +25,12 @@ from clusterling.packs.core.podspec import dns
 from clusterling.packs.core.podspec.annotations import field_match_problems, pod_annotation_problems
 from clusterling.packs.core.podspec.containers import Surroundings, container_problems
 from clusterling.packs.core.podspec.defaults import CONTAINER_LISTS
-from clusterling.packs.core.podspec.resources import pod_resource_name, quantities, requirement_problems
+from clusterling.packs.core.podspec.resources import (
+    HUGE_PAGES,
+    pod_resource_name,
+    quantities,
+    requirement_problems,
+)
 from clusterling.packs.core.podspec.rules import Problems, items, label, named, one_of_needed
 from clusterling.packs.core.podspec.scheduling import (
     affinity_problems,
@@ -155,15 +160,15 @@ def _pod_resource_problems(spec: Object, path: str, claims: frozenset[str]) -> P
 def _share_problems(spec: Object, resources: Object, path: str) -> Problems:
     """What containers ask for together fits into the pod, and so does each one's limit."""
     limits, requests = quantities(resources, "limits"), quantities(resources, "requests")
+    asked = _aggregate(spec, "requests")
     for name, whole in requests.items():
-        asked = _aggregate(spec, name, "requests")
-        if asked > whole:
-            why = f"must be greater than or equal to aggregate container requests of {asked}"
+        if name in asked and asked[name] > whole:
+            why = f"must be greater than or equal to aggregate container requests of {asked[name]}"
             yield invalid_value(f"{path}.requests[{name}]", str(whole), why)
+    most = _aggregate(spec, "limits")
     for name, whole in limits.items():
-        asked = _aggregate(spec, name, "limits")
-        if name.startswith("hugepages-") and asked > whole:
-            why = f"must be greater than or equal to aggregate container limits of {asked}"
+        if name.startswith(HUGE_PAGES) and name in most and most[name] > whole:
+            why = f"must be greater than or equal to aggregate container limits of {most[name]}"
             yield invalid_value(f"{path}.limits[{name}]", str(whole), why)
     for here, container in items(spec, "containers", path):
         for name, limit in quantities(container.get("resources") or {}, "limits").items():
@@ -172,22 +177,21 @@ def _share_problems(spec: Object, resources: Object, path: str) -> Problems:
                 yield invalid_value(f"{here}[{name}].limits", str(limit), why)
 
 
-def _aggregate(spec: Object, name: str, kind: str) -> Quantity:
+def _aggregate(spec: Object, kind: str) -> dict[str, Quantity]:
     """What the containers need at once: sidecars stay, other init containers run one by one before the rest."""
-    zero = Quantity(0)
-
-    def amount(container: Object) -> Quantity:
-        return quantities(container.get("resources") or {}, kind).get(name, zero)
-
-    running = sum((amount(one) for _, one in items(spec, "containers", "")), zero)
-    sidecars, most = zero, zero
+    sidecars: dict[str, Quantity] = {}
+    most: dict[str, Quantity] = {}
     for _, one in items(spec, "initContainers", ""):
-        if one.get("restartPolicy") == "Always":
-            sidecars += amount(one)
-            most = max(most, sidecars)
-        else:
-            most = max(most, sidecars + amount(one))
-    return max(running + sidecars, most)
+        amounts = quantities(one.get("resources") or {}, kind)
+        for name, amount in amounts.items():
+            total = sidecars[name] + amount if name in sidecars else amount
+            most[name] = max(most.get(name, total), total)
+            if one.get("restartPolicy") == "Always":
+                sidecars[name] = total
+    for _, one in items(spec, "containers", ""):
+        for name, amount in quantities(one.get("resources") or {}, kind).items():
+            sidecars[name] = sidecars[name] + amount if name in sidecars else amount
+    return {name: max(most.get(name, total), total) for name, total in (most | sidecars).items()}
 
 
 def _host_network_problems(spec: Object, path: str, *, template: bool) -> Problems:
