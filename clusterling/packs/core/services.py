@@ -14,7 +14,7 @@ import orjson
 from typing_extensions import override
 
 from clusterling.machinery import errors
-from clusterling.machinery.errors import FieldError
+from clusterling.machinery.errors import ApiError, FieldError
 from clusterling.machinery.meta import Object, name_of, namespace_of
 from clusterling.machinery.names import is_dns1123_label
 from clusterling.machinery.table import NAME_COLUMN, Column
@@ -149,10 +149,13 @@ async def _proxy(ctx: Context, call: SubresourceCall) -> Object:
         if service is None:
             raise errors.not_found("services", "", name)
         if not any(one["port"] == int(port) for one in ports_of(service["spec"])):
-            raise errors.service_unavailable(
-                f"no service port {int(port)} found for service {errors.go_quote(name)}"
-            )
-    raise errors.service_unavailable(f"no endpoints available for service {errors.go_quote(name)}")
+            raise _unreachable(f"no service port {int(port)} found for service {errors.go_quote(name)}")
+    raise _unreachable(f"no endpoints available for service {errors.go_quote(name)}")
+
+
+def _unreachable(why: str) -> ApiError:
+    """503 that says nothing of trying again: it would not help."""
+    return ApiError(503, "ServiceUnavailable", why)
 
 
 def _cluster_ip(obj: Object, _now: datetime) -> str:

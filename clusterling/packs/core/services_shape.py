@@ -70,6 +70,8 @@ def read_status(obj: Object) -> None:
     balancer = status.setdefault("loadBalancer", {})
     _without_empty(status, ("conditions",))
     _without_empty(balancer, ("ingress",))
+    for condition in status.get("conditions") or ():
+        condition.setdefault("lastTransitionTime", None)  # Upstream's encoder has no empty time.
     for point in balancer.get("ingress") or ():
         _without_empty(point, ("ip", "hostname", "ports"))
         if obj["spec"]["type"] == LOAD_BALANCER and point.get("ip"):
