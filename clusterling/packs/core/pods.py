@@ -176,6 +176,9 @@ class PodStrategy(Strategy):
         addresses = status.get("podIPs") or ()
         return {
             "spec.nodeName": spec.get("nodeName") or "",
+            # The name that it had, and one that upstream lets be asked for and never finds anything by.
+            "spec.host": spec.get("nodeName") or "",
+            "status.podIPs": "",
             "spec.restartPolicy": spec.get("restartPolicy") or "",
             "spec.schedulerName": spec.get("schedulerName") or "",
             "spec.serviceAccountName": spec.get("serviceAccountName") or "",
