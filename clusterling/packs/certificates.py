@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -27,10 +27,12 @@ from clusterling.machinery.errors import (
     too_long,
 )
 from clusterling.machinery.meta import Object, name_of, rfc3339
-from clusterling.machinery.names import is_dns1123_label, is_dns1123_subdomain
+from clusterling.machinery.names import is_dns1123_subdomain
 from clusterling.machinery.table import NAME_COLUMN, Column, human_duration
 from clusterling.packs import builtin
 from clusterling.packs.authentication import user_info
+from clusterling.packs.certificates_pods import PODCERTIFICATEREQUESTS
+from clusterling.packs.certificates_signers import signer_problems
 from clusterling.packs.core.content import read_bytes
 from clusterling.packs.core.podspec.rules import Problems
 from clusterling.registry.pack import Pack
@@ -51,8 +53,6 @@ _BUNDLE_BYTES_MAX: Final = 1024 * 1024
 _LEGACY: Final = "kubernetes.io/legacy-unknown"
 _CLIENT_SIGNER: Final = "kubernetes.io/kube-apiserver-client"
 _MASTERS: Final = "system:masters"
-_DOMAIN_BYTES_MAX: Final = 253
-_SIGNER_BYTES_MAX: Final = 571
 _USAGES: Final = (
     "any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment",
     "decipher only", "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel",
@@ -63,35 +63,6 @@ _HIDDEN: Final = "<value omitted>"
 
 # The blocks of a text in PEM form; each quantifier stops at a character that it cannot take.
 _PEM: Final = re.compile(r"-----BEGIN ([^\n-]+)-----[ \t]*\r?\n([^-]*)-----END \1-----")
-
-
-def signer_problems(name: str, path: str) -> Problems:
-    """`example.com/signer`. Upstream: ValidateSignerName."""
-    if not name:
-        yield required(path)
-        return
-    domain, slash, rest = name.partition("/")
-    if not slash or "/" in rest:
-        why = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
-        yield invalid_value(path, name, why)
-        return
-    if len(domain.encode()) > _DOMAIN_BYTES_MAX:
-        yield too_long(path, _DOMAIN_BYTES_MAX)
-    yield from _first_wrong(domain, path, is_dns1123_label)
-    if "." not in domain:
-        yield invalid_value(path, domain, "should be a domain with at least two segments separated by dots")
-    yield from _first_wrong(rest, path, is_dns1123_subdomain)
-    if len(name.encode()) > _SIGNER_BYTES_MAX:
-        yield too_long(path, _SIGNER_BYTES_MAX)
-
-
-def _first_wrong(segment: str, path: str, rule: Callable[[str], Sequence[str]]) -> Problems:
-    for label in segment.split("."):
-        problems = rule(label)
-        if problems:
-            for problem in problems:
-                yield invalid_value(path, segment, f"validating label {errors.go_quote(label)}: {problem}")
-            return
 
 
 def _blocks(text: str) -> Iterator[tuple[str, bool, bytes]]:
@@ -453,4 +424,4 @@ CLUSTERTRUSTBUNDLES: Final = builtin.resource(
     ),
 )
 
-PACK: Final = Pack("certificates", (CERTIFICATESIGNINGREQUESTS, CLUSTERTRUSTBUNDLES))
+PACK: Final = Pack("certificates", (CERTIFICATESIGNINGREQUESTS, CLUSTERTRUSTBUNDLES, PODCERTIFICATEREQUESTS))
