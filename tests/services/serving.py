@@ -64,7 +64,16 @@ class SystemClock:
 
 
 class NoTokens:
-    async def issue(self, cluster_id: str, user: str, groups: tuple[str, ...]) -> str:
+    async def issue(
+        self,
+        cluster_id: str,
+        user: str,
+        groups: tuple[str, ...],
+        *,
+        uid: str = "",
+        audiences: tuple[str, ...] = (),
+        expires_at: int | None = None,
+    ) -> str:
         raise AssertionError("these tests issue no tokens")
 
 
