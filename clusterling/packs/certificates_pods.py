@@ -26,7 +26,8 @@ from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.packs.certificates_signers import signer_problems
 from clusterling.packs.core.podspec.rules import Problems, named
-from clusterling.registry.strategy import Context, Strategy
+from clusterling.packs.split import SplitStrategy
+from clusterling.registry.strategy import Context
 
 _GROUP: Final = "certificates.k8s.io"
 _SECONDS: Final = 24 * 3600
@@ -37,23 +38,13 @@ _OWN_SIGNERS: Final = "kubernetes.io"
 _ENDS: Final = ("Issued", "Denied", "Failed")
 
 
-class PodRequestStrategy(Strategy):
+class PodRequestStrategy(SplitStrategy):
     has_generation = False
     allow_unconditional_update = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def complete(self, ctx: Context, new: Object) -> None:
         _default(new)
-        new["status"] = {}
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        if ctx.subresource == "status":
-            new["spec"] = old["spec"]
-            new.setdefault("status", {})
-        else:
-            _default(new)
-            new["status"] = old.get("status") or {}
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

@@ -26,8 +26,9 @@ from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.packs.core.podspec.rules import Problems, items, named
 from clusterling.packs.flowcontrol_bootstrap import EXEMPT, FLOW_SCHEMAS, MANDATORY, PRIORITY_LEVELS
+from clusterling.packs.split import SplitStrategy
 from clusterling.registry.pack import Pack
-from clusterling.registry.strategy import Context, Strategy
+from clusterling.registry.strategy import Context
 
 GROUP: Final = "flowcontrol.apiserver.k8s.io"
 
@@ -43,7 +44,7 @@ _VERBS: Final = ("create", "delete", "deletecollection", "get", "list", "patch",
 _ZERO_SHARES: Final = "flowcontrol.k8s.io/concurrency-shares-defaults-to-zero"
 
 
-class _FlowStrategy(Strategy):
+class _FlowStrategy(SplitStrategy):
     """What both kinds share: status apart, a few objects that stay as they are."""
 
     def __init__(self, default: Callable[[Object], None], problems: Callable[[Object], Problems]) -> None:
@@ -51,20 +52,15 @@ class _FlowStrategy(Strategy):
         self._problems = problems
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def complete(self, ctx: Context, new: Object) -> None:
         self._default(new.setdefault("spec", {}))
-        new["status"] = {}
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+        super().prepare_for_update(ctx, new, old)
         if ctx.subresource == "status":
-            new["spec"] = old["spec"]
-            new.setdefault("status", {})
             # Metadata are not its part, but for what its writer manages.
             new["metadata"] = {**meta(old), "resourceVersion": meta(new).get("resourceVersion", "")}
-        else:
-            self._default(new.setdefault("spec", {}))
-            new["status"] = old.get("status") or {}
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

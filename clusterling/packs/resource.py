@@ -35,6 +35,7 @@ from clusterling.packs import builtin
 from clusterling.packs.core.podspec.rules import Problems, items, named
 from clusterling.packs.core.podspec.scheduling import node_selector_problems
 from clusterling.packs.core.podspec.volumes import driver_name_problems
+from clusterling.packs.split import SplitStrategy
 from clusterling.registry.pack import Pack
 from clusterling.registry.strategy import Context, Strategy
 
@@ -156,25 +157,15 @@ def _constraint_problems(one: Object, path: str) -> Problems:
         yield invalid_value(f"{path}.matchAttribute", attributes[0], "a fully qualified name must be a domain and a name separated by a slash")  # fmt: skip
 
 
-class ClaimStrategy(Strategy):
+class ClaimStrategy(SplitStrategy):
     """The spec of a claim never changes; status is the allocator's."""
 
     has_generation = False
     returns_deleted_object = True
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def complete(self, ctx: Context, new: Object) -> None:
         _default_claim(new.setdefault("spec", {}))
-        new["status"] = {}
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        if ctx.subresource == "status":
-            new["spec"] = old["spec"]
-            new.setdefault("status", {})
-        else:
-            _default_claim(new.setdefault("spec", {}))
-            new["status"] = old.get("status") or {}
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -363,28 +354,21 @@ def _pool_problems(pool: Object, path: str) -> Problems:
         yield invalid_value(f"{path}.generation", generation, "must be greater than or equal to zero")
 
 
-class TaintRuleStrategy(Strategy):
+class TaintRuleStrategy(SplitStrategy):
     returns_deleted_object = True
     allow_unconditional_update = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def complete(self, ctx: Context, new: Object) -> None:
         taint = new.setdefault("spec", {}).setdefault("taint", {})
         _stamp(taint, rfc3339(ctx.ports.clock.now()))
-        new["status"] = {}
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        if ctx.subresource == "status":
-            new["spec"] = old["spec"]
-            new.setdefault("status", {})
-            return
-        now, before = rfc3339(ctx.ports.clock.now()), old["spec"]["taint"]
-        taint = new.setdefault("spec", {}).setdefault("taint", {})
-        _stamp(taint, now)
+        super().prepare_for_update(ctx, new, old)
+        taint, before = new["spec"]["taint"], old["spec"]["taint"]
         if taint.get("effect") != before.get("effect") and taint["timeAdded"] == before.get("timeAdded"):
-            taint["timeAdded"] = now
-        new["status"] = old.get("status") or {}
+            taint["timeAdded"] = rfc3339(ctx.ports.clock.now())
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

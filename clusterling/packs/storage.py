@@ -31,6 +31,7 @@ from clusterling.packs.core.persistentvolumes import protect, release, spec_prob
 from clusterling.packs.core.podspec.defaults import read_quantity, reading
 from clusterling.packs.core.podspec.rules import Problems, items, named
 from clusterling.packs.core.podspec.volumes import driver_name_problems
+from clusterling.packs.split import SplitStrategy
 from clusterling.registry.pack import Pack
 from clusterling.registry.strategy import Context, Strategy
 
@@ -373,24 +374,18 @@ class CsiStorageCapacityStrategy(Strategy):
 # ---------------------------------------------------------------------- attachments
 
 
-class VolumeAttachmentStrategy(Strategy):
+class VolumeAttachmentStrategy(SplitStrategy):
     has_generation = False
     returns_deleted_object = True
     allow_unconditional_update = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def complete(self, ctx: Context, new: Object) -> None:
         new.setdefault("spec", {}).setdefault("source", {})
-        new["status"] = {"attached": False}
 
     @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        if ctx.subresource == "status":
-            new["spec"] = old["spec"]
-            new.setdefault("status", {}).setdefault("attached", False)
-        else:
-            self.prepare_for_create(ctx, new)
-            new["status"] = old["status"]
+    def complete_status(self, new: Object) -> None:
+        new.setdefault("status", {}).setdefault("attached", False)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

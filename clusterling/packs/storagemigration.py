@@ -16,31 +16,22 @@ from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1035_label, is_dns1123_subdomain
 from clusterling.machinery.table import NAME_DESCRIPTION, Column
 from clusterling.packs import builtin
+from clusterling.packs.split import SplitStrategy
 from clusterling.registry.pack import Pack
-from clusterling.registry.strategy import Context, Strategy
+from clusterling.registry.strategy import Context
 
 GROUP: Final = "storagemigration.k8s.io"
 
 _STATES: Final = ("Running", "Failed", "Succeeded")
 
 
-class MigrationStrategy(Strategy):
+class MigrationStrategy(SplitStrategy):
     has_generation = False
     allow_unconditional_update = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def complete(self, ctx: Context, new: Object) -> None:
         _default(new)
-        new["status"] = {}
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        if ctx.subresource == "status":
-            new["spec"] = old["spec"]
-            new.setdefault("status", {})
-        else:
-            _default(new)
-            new["status"] = old.get("status") or {}
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

@@ -26,8 +26,9 @@ from clusterling.machinery.names import (
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.packs.networking.ingressclasses import INGRESSCLASSES, is_default, reference_problems
+from clusterling.packs.split import SplitStrategy
 from clusterling.registry.options import ListOptions
-from clusterling.registry.strategy import Context, Strategy
+from clusterling.registry.strategy import Context
 
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
 
@@ -38,20 +39,14 @@ _NOT_AN_ADDRESS: Final = "must be a DNS name, not an IP address"
 _HOSTS_SHOWN: Final = 3
 
 
-class IngressStrategy(Strategy):
+class IngressStrategy(SplitStrategy):
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def complete(self, ctx: Context, new: Object) -> None:
         _shape(new)
-        new["status"] = {"loadBalancer": {}}
 
     @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        if ctx.subresource == "status":
-            new["spec"] = old["spec"]
-            new.setdefault("status", {}).setdefault("loadBalancer", {})
-        else:
-            _shape(new)
-            new["status"] = old["status"]
+    def complete_status(self, new: Object) -> None:
+        new.setdefault("status", {}).setdefault("loadBalancer", {})
 
     @override
     async def admit(self, ctx: Context, new: Object, old: Object | None) -> None:
