@@ -1,10 +1,8 @@
 """Group commit: what arrives while a commit is under way shares the next one.
 
 No time is waited for company where there is none: an idle store commits a lone write at once. Where writers come in
-numbers, those that the last batch has answered are on their way again, and a batch stays open until as many have come as
-wrote lately, unless none has come for as long as a commit takes. A commit has its price whatever it holds (a round trip, a
-disk's flush, the processor's time here and in the database); without that, writers fall into two halves, each of which
-waits for the commit of the other.
+numbers, a batch stays open for those whom the last one answered (`company.py`): a commit has its price whatever it
+holds, a round trip, a disk's flush, the processor's time here and in the database.
 
 The transactions of a batch touch distinct keys, and none guards a key that an earlier one of the
 batch writes; so executing them one after the other, or guards first, or all in one statement is the same thing.
@@ -19,6 +17,7 @@ from time import monotonic
 from typing import Final
 
 from clusterling.storage.backend import Backend, Committed, Transaction
+from clusterling.storage.company import Company
 from clusterling.storage.store import (
     VALUE_BYTES_MAX,
     WRITE_OPS_MAX,
@@ -33,7 +32,6 @@ from clusterling.storage.store import (
 BATCH_OPS_MAX: Final = WRITE_OPS_MAX
 BATCH_BYTES_MAX: Final = 1 << 20
 GATHER_MAX_S: Final = 0.003  # Without a writer, and a batch closes; sooner where the last commit took less.
-GATHER_WAITS_MAX: Final = 4  # And after so many such times, even if each has brought one.
 LOOK_AHEAD: Final = (
     4 * BATCH_OPS_MAX
 )  # Writers of one hot key must not make every batch walk the whole queue.
@@ -56,10 +54,8 @@ class Batcher:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._queue: deque[_Waiting] = deque()
-        self._arrived = asyncio.Event()  # Set when `enough` wait.
-        self._enough = 1
-        self._company = 0  # How many wrote lately.
-        self._gather_s = 0.0  # How long one that comes is waited for.
+        self._arrived = asyncio.Event()
+        self._company = Company()
         self._closed = False
 
     async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
@@ -79,8 +75,10 @@ class Batcher:
             raise Unavailable("the store is closed")
         outcome: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(Transaction(ops, guards), outcome, size))
-        if len(self._queue) == self._enough:
+        waiting = len(self._queue)
+        if waiting == 1:
             self._arrived.set()
+        self._company.came(waiting)
         return await outcome
 
     async def run(self) -> None:
@@ -88,14 +86,15 @@ class Batcher:
         try:
             while not self._closed:
                 if not self._queue:
-                    await self._gathered(1)
-                await self._gather()
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                await self._company.gather(self._queue.__len__)
                 batch = self._take()
                 if batch:
                     began = monotonic()
                     await self._commit(batch)
-                    self._gather_s = min(monotonic() - began, GATHER_MAX_S)
-                    self._company = min(len(batch) + len(self._queue), BATCH_OPS_MAX)
+                    came = min(len(batch) + len(self._queue), BATCH_OPS_MAX)
+                    self._company.served(came, min(monotonic() - began, GATHER_MAX_S))
         finally:
             self.close()
 
@@ -105,30 +104,6 @@ class Batcher:
         self._arrived.set()
         while self._queue:
             _fail(self._queue.popleft(), Unavailable("the store is closed"))
-
-    async def _gather(self) -> None:
-        """Returns when as many wait as wrote lately, or no more seem to come."""
-        for _ in range(GATHER_WAITS_MAX):
-            before = len(self._queue)
-            if before >= self._company:
-                return
-            await self._gathered(self._company, self._gather_s)
-            if len(self._queue) == before:
-                return
-
-    async def _gathered(self, enough: int, timeout_s: float | None = None) -> None:
-        """Returns when so many wait, the time is up, or the store is closed."""
-        if self._closed:
-            return
-        arrived = self._arrived
-        arrived.clear()
-        self._enough = enough
-        timer = None if timeout_s is None else asyncio.get_running_loop().call_later(timeout_s, arrived.set)
-        try:
-            await arrived.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
 
     def _take(self) -> list[_Waiting]:
         """The next batch, first come first served for every key. A writer that has left writes nothing."""

@@ -1,9 +1,7 @@
 """How far has the store come? One question at a time, shared by all who came before it began.
 
-A question costs a store and this process as much as some reads do, so under load fewer are better. Those whom the last
-one answered are on their way again: the next one waits until as many have come as asked lately, unless none has
-come for as long as a question takes. Without that, they fall into two halves, each of which waits for the other's
-answer. Who asks alone waits for nothing but the answer.
+A question costs a store and this process as much as some reads do, so under load fewer are better: the next one waits for
+those whom the last one answered (`company.py`). Who asks alone waits for nothing but the answer.
 """
 
 from __future__ import annotations
@@ -12,11 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final
 
+from clusterling.storage.company import Company
 from clusterling.storage.feed import Feed
 from clusterling.storage.store import Unavailable
 
 GATHER_MAX_S: Final = 0.001  # Without anybody, and a question begins; sooner where the last one took less.
-GATHER_WAITS_MAX: Final = 4  # And after so many such times, even if each has brought somebody.
 PATIENCE_S: Final = 1.0  # Who waits by `then` is called after so long, answer or not.
 
 
@@ -93,10 +91,8 @@ class Questions:
         self._feed = feed
         self._loop = asyncio.get_running_loop()  # Looking for it is a system call each time.
         self._next: Question | None = None
-        self._joined = 0  # How many wait for the next question,
-        self._company = 0  # and how many asked lately.
-        self._gather_s = 0.0  # How long somebody is waited for.
-        self._gathered: asyncio.Future[None] | None = None  # Until `_company` have joined.
+        self._joined = 0  # How many wait for the next question.
+        self._company = Company()
         self._closed = False
         self._asking: asyncio.Task[None] | None = None
         self._behind: set[asyncio.Task[None]] = set()
@@ -113,8 +109,7 @@ class Questions:
             if self._asking is None:
                 self._asking = self._loop.create_task(self._run(), name="storage questions")
         self._joined += 1
-        if self._gathered is not None and self._joined == self._company:
-            _end(self._gathered)
+        self._company.came(self._joined)
         return question
 
     async def close(self) -> None:
@@ -134,34 +129,15 @@ class Questions:
         loop = self._loop
         try:
             while self._next is not None:
-                await self._gather()
+                await self._company.gather(lambda: self._joined)
                 question, self._next = self._next, None
                 shared, self._joined = self._joined, 0
                 began = loop.time()
                 await self._put(question)
-                self._gather_s = min(loop.time() - began, GATHER_MAX_S)
-                self._company = shared + self._joined
+                took_s = loop.time() - began
+                self._company.served(shared + self._joined, min(took_s, GATHER_MAX_S))
         finally:
             self._asking = None
-
-    async def _gather(self) -> None:
-        """Returns when as many wait as asked lately, or no more seem to come."""
-        for _ in range(GATHER_WAITS_MAX):
-            before = self._joined
-            if before >= self._company:
-                return
-            # Those who were answered just now have their turn first.
-            await asyncio.sleep(0)
-            if self._joined < self._company:
-                self._gathered = gathered = self._loop.create_future()
-                timer = self._loop.call_later(self._gather_s, _end, gathered)
-                try:
-                    await gathered
-                finally:
-                    self._gathered = None
-                    timer.cancel()
-            if self._joined == before:
-                return
 
     async def _put(self, question: Question) -> None:
         try:
@@ -190,11 +166,6 @@ class Questions:
             question.refuse(error)
         else:
             question.answer(revision)
-
-
-def _end(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
 
 
 def _closed() -> Unavailable:
