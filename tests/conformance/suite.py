@@ -1,12 +1,15 @@
-"""`make conformance`: Kubernetes' own e2e suite against a cluster with all packs, on its embedded store.
+"""`make conformance`: Kubernetes' own e2e suite against clusters with all packs, on the embedded store.
 
-    python -m tests.conformance.suite [--procs N] [--classes API,CTL] [--focus REGEXP] [--out DIRECTORY]
+    python -m tests.conformance.suite [--procs N] [--focus REGEXP] [--resume] [--spec-timeout SECONDS] [--out DIRECTORY]
 
 `specs.tsv` names the specs: those of e2e.test 1.37.2 that pass on a kube-apiserver with no kubelet and no scheduler. `API`
-needs no controller, `CTL` those that a cluster has by itself, `KCM` workload controllers, which kube-controller-manager
-would bring; `APPLY` repeats a server-side apply until it works, and without one ends only with the suite. What fails has
-its reason, or the issue it waits for, in `reasons/conformance.yaml`. The suite and its runner are found where the peers
-are (`PEERS`).
+needs no controller, `CTL` those that a cluster has by itself; `KCM` waits for workload controllers, which
+kube-controller-manager would bring, and is counted, not run. What fails has its reason, or the issue it waits for, in
+`reasons/conformance.yaml`.
+
+Each spec runs in a process and a cluster of its own, within a time of its own: none waits for, or trips over, another. What
+is known of each is kept in the output directory as it comes, so that a run can be resumed, and a whole one is written down in
+`docs/reference/conformance.md`. The suite is found where the peers are (`PEERS`).
 """
 
 from __future__ import annotations
@@ -15,27 +18,34 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any, Final
 
 from benchmarks.peers import PEERS
-from tests.conformance import beside
+from tests.conformance import written
 from tests.conformance.differing import Difference, judge, load, report
-from tests.e2e.clusters import Cluster
+from tests.conformance.written import PASSED, State
+from tests.e2e.clusters import Cluster, ServerProcess, serving
 
 SPECS: Final = Path(__file__).with_name("specs.tsv")
-GINKGO: Final = PEERS / "bin" / "ginkgo"
+ROOT: Final = Path(__file__).parents[2]
+PAGE: Final = ROOT / "docs" / "reference" / "conformance.md"
 SUITE: Final = PEERS / "bin" / "e2e.test"
 KUBECTL: Final = PEERS / "bin" / "kubectl"
 
+RUN: Final = ("API", "CTL")
 ACCOUNTS_S: Final = 0.2  # Between looks at the namespaces.
+GRACE_S: Final = 60  # For a spec out of time to clean up in, before it is killed.
 
 # The suite waits for one that is ready; nothing runs on it.
 NODE: Final[dict[str, Any]] = {
@@ -71,10 +81,20 @@ NODE: Final[dict[str, Any]] = {
 }
 
 
-def specs(classes: Sequence[str]) -> list[str]:
-    """The names of the specs of these classes."""
-    rows = (line.split("\t") for line in SPECS.read_text().splitlines())
-    return [name for kind, name in rows if kind in classes]
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One of the suite: what it needs (`API`, `CTL`, `KCM`) and its name, whole."""
+
+    needs: str
+    name: str
+
+    @property
+    def slug(self) -> str:
+        return re.sub(r"[^A-Za-z0-9]+", "-", self.name)[-120:].strip("-")
+
+
+def specs() -> list[Spec]:
+    return [Spec(*line.split("\t")) for line in SPECS.read_text().splitlines()]
 
 
 @contextmanager
@@ -103,45 +123,129 @@ def accounts(cluster: Cluster) -> Iterator[None]:
         thread.join()
 
 
-def run(cluster: Cluster, names: Sequence[str], out: Path, *, procs: int, within_s: int) -> dict[str, str]:
-    """State by spec: `passed`, or why it failed, in the suite's words."""
-    cluster.http("POST", "/api/v1/nodes", json.dumps(NODE).encode())
-    # Made with the taint of a node that has not said it is ready.
-    cluster.kubectl("patch", "node", "node-1", "--type=merge", "-p", '{"spec":{"taints":null}}', code=None)
-    focus = [f"--focus={re.escape(name)}$" for name in names]
-    command = [
-        *(str(GINKGO), "run", *focus, f"--procs={procs}", f"--timeout={within_s}s", "--no-color"),
-        *(
-            "--json-report=report.json",
-            f"--output-dir={out}",
-            "--silence-skips",
-            "--succinct",
-            "--poll-progress-after=60s",
-            str(SUITE),
-            "--",
-        ),
-        *(f"--kubeconfig={cluster.kubeconfig}", "--provider=skeleton", f"--kubectl-path={KUBECTL}"),
-        *("--kube-api-content-type=application/json", "--allowed-not-ready-nodes=-1", "--minStartupPods=0"),
-        *("--num-nodes=1", "--dump-logs-on-failure=false", "--disable-log-dump=true"),
-        *("--system-daemonsets-startup-timeout=1s", "--node-schedulable-timeout=30s"),
-        "--system-pods-startup-timeout=30s",
-    ]
-    with (out / "log.txt").open("wb") as log, accounts(cluster):
-        subprocess.run(command, cwd=out, stdout=log, stderr=subprocess.STDOUT, env=cluster.env, check=False)
-    path = out / "report.json"
-    if not path.exists():
-        raise RuntimeError(f"the suite left no report:\n{(out / 'log.txt').read_text()[-3000:]}")
-    return dict(_states(json.loads(path.read_text())))
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A server to run specs against, and where what they say is left."""
+
+    server: ServerProcess
+    out: Path
+    within_s: int
+
+    def run(self, number: int, spec: Spec) -> State:
+        """Runs one spec in a new cluster."""
+        name = f"spec-{number}"
+        kubeconfig = self.out / f"{name}.kubeconfig"
+        self.server.cli("create", name, "--kubeconfig-out", str(kubeconfig), "--quiet")
+        cluster = Cluster(name, kubeconfig, KUBECTL)
+        cluster.http("POST", "/api/v1/nodes", json.dumps(NODE).encode())
+        # Made with the taint of a node that has not said it is ready.
+        cluster.kubectl("patch", "node", "node-1", "--type=merge", "-p", '{"spec":{"taints":null}}')
+        found = self.out / f"{spec.slug}.json"
+        found.unlink(missing_ok=True)
+        began = time.monotonic()
+        with (self.out / f"{spec.slug}.log").open("wb") as log, accounts(cluster):
+            over = _within(self.within_s + GRACE_S, self._command(cluster, spec, found), cluster.env, log)
+        seconds = round(time.monotonic() - began, 1)
+        if not found.exists():
+            return State("timed out" if over else "left no report", seconds)
+        state = _told(json.loads(found.read_text()))
+        found.unlink()
+        return State(state or "no such spec", seconds)
+
+    def _command(self, cluster: Cluster, spec: Spec, found: Path) -> list[str]:
+        return [
+            *(
+                str(SUITE),
+                f"--ginkgo.focus=(^| ){re.escape(spec.name)}$",
+                f"--ginkgo.timeout={self.within_s}s",
+            ),
+            *(f"--ginkgo.json-report={found}", "--ginkgo.no-color", "--ginkgo.silence-skips"),
+            *("--ginkgo.grace-period=20s", "--ginkgo.v"),
+            *(f"--kubeconfig={cluster.kubeconfig}", "--provider=skeleton", f"--kubectl-path={KUBECTL}"),
+            *("--kube-api-content-type=application/json", "--allowed-not-ready-nodes=-1"),
+            *("--minStartupPods=0", "--num-nodes=1", "--dump-logs-on-failure=false"),
+            *("--disable-log-dump=true", "--system-daemonsets-startup-timeout=1s"),
+            *("--node-schedulable-timeout=30s", "--system-pods-startup-timeout=30s"),
+        ]
 
 
-def _states(reports: Any) -> Iterator[tuple[str, str]]:
+def _within(seconds: float, command: Sequence[str], env: Mapping[str, str], log: Any) -> bool:
+    """Runs a command and all that it starts. True where it had to be killed."""
+    started = subprocess.Popen(
+        command, stdout=log, stderr=subprocess.STDOUT, env=dict(env), start_new_session=True
+    )
+    try:
+        started.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return True
+    finally:
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
+    return False
+
+
+def _told(reports: Any) -> str | None:
+    """What the suite's report says of the one spec that ran: `passed`, or why it did not."""
     for suite in reports:
         for spec in suite.get("SpecReports") or ():
-            if spec["LeafNodeType"] != "It" or (spec["State"] == "skipped" and not spec.get("RunTime")):
+            if spec["State"] == "skipped" and not spec.get("RunTime"):
                 continue
-            name = " ".join([*(spec.get("ContainerHierarchyTexts") or ()), spec["LeafNodeText"]])
             message = (spec.get("Failure") or {}).get("Message", "").strip()
-            yield name, spec["State"] if spec["State"] == "passed" else f"{spec['State']}: {message}"
+            if spec["LeafNodeType"] == "It" or spec["State"] != PASSED:
+                return PASSED if spec["State"] == PASSED else f"{spec['State']}: {message}"
+    return None
+
+
+class Kept:
+    """What is known of each spec, in a file that is whole after every spec."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = Lock()
+        told = json.loads(path.read_text()) if path.exists() else {}
+        self.states = {name: State(**state) for name, state in told.items()}
+
+    def keep(self, spec: Spec, state: State) -> None:
+        with self._lock:
+            self.states[spec.name] = state
+            whole = {name: asdict(state) for name, state in sorted(self.states.items())}
+            self._path.write_text(json.dumps(whole, indent=1))
+
+
+def run(chosen: Sequence[Spec], kept: Kept, out: Path, *, procs: int, within_s: int) -> None:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        serving(Path(directory) / "data", "--packs", "all") as server,
+        ThreadPoolExecutor(procs) as pool,
+    ):
+        bench = Bench(server, out, within_s)
+
+        def one(number: int, spec: Spec) -> None:
+            state = bench.run(number, spec)
+            kept.keep(spec, state)
+            print(f"{state.seconds:6.1f} s  {state.line[:60]:60}  {spec.name}", flush=True)
+
+        list(pool.map(one, range(len(chosen)), chosen))
+
+
+def verdict(states: Mapping[str, State], every: Sequence[Spec], *, whole: bool) -> int:
+    """Prints what came out of it; where all were run, writes the page as well."""
+    ran = [spec for spec in every if spec.name in states]
+    failed = [
+        Difference(spec.name, "", PASSED, states[spec.name].line)
+        for spec in ran
+        if not states[spec.name].passed
+    ]
+    reasons = load("conformance")
+    judged = judge("conformance", len(ran), failed, reasons)
+    print("\n".join(report(judged, len(ran))))
+    print(f"{len(ran) - len(failed)} of {len(ran)} specs that were run passed; {len(every)} there are")
+    if not whole:  # The reasons of the others have nothing to explain.
+        return 1 if judged.unexplained else 0
+    PAGE.write_text(written.page([(spec.needs, spec.name) for spec in every], states, reasons))
+    print(f"written down in {PAGE.relative_to(ROOT)}")
+    return 0 if judged.good else 1
 
 
 def main() -> int:
@@ -149,33 +253,31 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--procs", type=int, default=min(4, os.cpu_count() or 1))
-    parser.add_argument("--classes", default="API,CTL")
+    parser.add_argument("--needs", default=",".join(RUN), help="what the specs to run may need")
     parser.add_argument("--focus", default="", help="only specs that this pattern is found in")
-    parser.add_argument("--timeout", type=int, default=3600, metavar="SECONDS")
-    parser.add_argument("--out", type=Path, help="where the suite's log and report are left")
+    parser.add_argument("--resume", action="store_true", help="only what has not passed yet")
+    parser.add_argument("--spec-timeout", type=int, default=180, metavar="SECONDS")
+    parser.add_argument("--out", type=Path, default=ROOT / ".cache" / "conformance")
     asked = parser.parse_args()
-    missing = [str(path) for path in (GINKGO, SUITE, KUBECTL) if not path.is_file()]
+    missing = [str(path) for path in (SUITE, KUBECTL) if not path.is_file()]
     if missing:
         print(f"make: the suite is not built: there is no {', '.join(missing)}", file=sys.stderr)
         return 2
-    names = [name for name in specs(asked.classes.split(",")) if re.search(asked.focus, name)]
-    with tempfile.TemporaryDirectory() as directory, beside.ours(Path(directory), KUBECTL) as cluster:
-        out = (asked.out or Path(directory) / "out").resolve()
-        out.mkdir(parents=True, exist_ok=True)
-        states = run(cluster, names, out, procs=asked.procs, within_s=asked.timeout)
-    failed = [
-        Difference(name, "", "passed", states.get(name, "not run"))
-        for name in names
-        if states.get(name) != "passed"
-    ]
-    reasons = load("conformance")
-    verdict = judge("conformance", len(names), failed, reasons)
-    print("\n".join(report(verdict, len(names))))
-    counts = Counter(states.get(name, "not run").partition(":")[0] for name in names)
-    print(f"{counts['passed']} of {len(names)} specs passed; {dict(counts)}")
-    # Where only some were asked for, reasons of the others have nothing to explain.
-    whole = not asked.focus and {"API", "CTL"} <= set(asked.classes.split(","))
-    return 0 if verdict.good or (not whole and not verdict.unexplained) else 1
+    out = asked.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    every = specs()
+    ours = [spec for spec in every if spec.needs in asked.needs.split(",")]
+    chosen = [spec for spec in ours if re.search(asked.focus, spec.name)]
+    kept = Kept(out / "states.json")
+    whole = not asked.focus and set(RUN) <= set(asked.needs.split(","))
+    if asked.resume:
+        chosen = [s for s in chosen if s.name not in kept.states or not kept.states[s.name].passed]
+    else:
+        for spec in every if whole else chosen:
+            kept.states.pop(spec.name, None)
+    run(chosen, kept, out, procs=asked.procs, within_s=asked.spec_timeout)
+    judged = every if whole else ours if asked.resume else chosen
+    return verdict({s.name: kept.states[s.name] for s in judged if s.name in kept.states}, every, whole=whole)
 
 
 if __name__ == "__main__":
