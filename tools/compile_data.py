@@ -5,14 +5,16 @@ directory given), and for protobuf the four modules that ship generated.proto fi
 compares, so it cannot drift. Facts only: descriptions, which are prose, go to a file that git ignores (`--descriptions`).
 
     schemas/<package>.zlib    {definition: schema}, the definitions of one Go package; $refs cross packages
+    published/<package>.zlib  {definition: what a server publishes of it besides: zero values as defaults, enumerations}
     protobuf/<package>.zlib   {message: {number: [JSON name, type, held]}}; tools/protobuf_tables.py
     markers/<package>.zlib    {struct: {field: {"enum": […], "required": true, …}}}; tools/markers.py
-    discovery.zlib            {"version", "resources": {apiVersion: […]}, "definitions": {apiVersion: {kind: definition}}, "packages": …}
+    discovery.zlib            {"version", "resources": {apiVersion: […]}, "definitions": {apiVersion: {kind: definition}}, "packages": …,
+                              "options": [the apiVersions that DeleteOptions and WatchEvent are published under]}
     rbac.zlib                 [the roles and bindings of every cluster]; tools/rbac_bootstrap.py
     descriptions.json.zlib    {definition: {"": text, "field": text}}; not committed
 
-Each is JSON, compact, keys sorted, compressed with zlib. Schemas lose what says nothing: descriptions, the `allOf` of one $ref,
-and defaults that are Go's zero values ("", 0, false, {}), which the published document puts everywhere.
+Each is JSON, compact, keys sorted, compressed with zlib. Schemas, by which objects are validated and given their defaults, lose
+what says nothing of that: descriptions, the `allOf` of one $ref, and defaults that are Go's zero values ("", 0, false, {}).
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ import argparse
 import json
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from clusterling.version import KUBERNETES
 from tools import gomodules, rbac_bootstrap
+from tools.enumerations import Enumeration, function_of, read_enumerations
 from tools.markers import read_markers
 from tools.protobuf_tables import read_package
 
@@ -34,7 +37,9 @@ DATA: Final = Path(__file__).parent.parent / "clusterling" / "packs" / "data"
 # `api` first: its types.go have the markers.
 PROTOBUF_MODULES: Final = ("api", "apimachinery", "apiextensions-apiserver", "kube-aggregator")
 DESCRIPTIONS: Final = "descriptions.json.zlib"
-_REF: Final = "#/components/schemas/"
+_META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1."
+# Where the schema of a list's items stands, or of a map's values.
+_HOLDERS: Final = ("items", "additionalProperties")
 
 Json = dict[str, Any]
 
@@ -81,9 +86,15 @@ def write(files: dict[str, bytes], out: Path) -> None:
 def compile_all(module: Path, protobuf: list[Path]) -> dict[str, bytes]:
     """Every committed file, by its name under data/."""
     definitions = published_definitions(module)
+    enumerations = read_enumerations(module)
     packages: dict[str, Json] = {}
+    published: dict[str, Json] = {}
     for name, schema in definitions.items():
-        packages.setdefault(name.rpartition(".")[0], {})[name] = stripped(schema)
+        package = name.rpartition(".")[0]
+        packages.setdefault(package, {})[name] = stripped(schema)
+        besides = published_besides(schema, enumerations.get(function_of(name), ()))
+        if besides:
+            published.setdefault(package, {})[name] = besides
     protos = [
         read_package(path) for root in protobuf for path in sorted(root.glob("**/generated.proto"))
         if "testapigroup" not in path.parts
@@ -93,9 +104,11 @@ def compile_all(module: Path, protobuf: list[Path]) -> dict[str, bytes]:
         "resources": published_resources(module),
         "definitions": kinds(definitions),
         "packages": {one.api_version: one.name for one in protos if one.api_version},
+        "options": option_versions(module),
     }
     return {
         **{f"schemas/{name}.zlib": packed(content) for name, content in packages.items()},
+        **{f"published/{name}.zlib": packed(content) for name, content in published.items()},
         **{f"protobuf/{one.name}.zlib": packed(one.table) for one in protos if one.table},
         **{
             f"markers/{name}.zlib": packed(table)
@@ -152,6 +165,33 @@ def _says_nothing(default: object) -> bool:
     return default in ("", 0, False, {}, [])
 
 
+def published_besides(schema: Json, enumerations: Iterable[Enumeration] = ()) -> Json:
+    """What of a schema `stripped` leaves out and a server publishes, in the schema's own nesting: {} for nothing."""
+    told: Json = {}
+    if "default" in schema and _says_nothing(schema["default"]):
+        told["default"] = schema["default"]
+    for key in _HOLDERS:
+        if isinstance(schema.get(key), dict) and (inner := published_besides(schema[key])):
+            told[key] = inner
+    fields = {name: published_besides(one) for name, one in schema.get("properties", {}).items()}
+    for one in enumerations:
+        holder = next(key for key in _HOLDERS if key in schema["properties"][one.field]) if one.each else ""
+        said = fields[one.field].setdefault(holder, {}) if holder else fields[one.field]
+        said["enum"] = one.values
+    if any(fields.values()):
+        told["properties"] = {name: one for name, one in fields.items() if one}
+    return told
+
+
+def option_versions(module: Path) -> list[str]:
+    """The apiVersions that DeleteOptions, and events of watches, are published under in OpenAPI v2."""
+    definitions = json.loads((module / "api/openapi-spec/swagger.json").read_text())["definitions"]
+    told = definitions[f"{_META}DeleteOptions"]["x-kubernetes-group-version-kind"]
+    if told != [one | {"kind": "DeleteOptions"} for one in told]:
+        raise ValueError("DeleteOptions is told under other names, too")
+    return ["/".join(filter(None, (one["group"], one["version"]))) for one in told]
+
+
 def kinds(definitions: dict[str, Json]) -> dict[str, dict[str, str]]:
     """apiVersion → kind → the definition that says how it looks."""
     found: dict[str, dict[str, str]] = {}
@@ -199,9 +239,11 @@ def _resource(one: Json) -> Json:
 def descriptions(module: Path) -> dict[str, bytes]:
     """The file of descriptions: what `kubectl explain` prints."""
     texts: dict[str, dict[str, str]] = {}
+    enumerations = read_enumerations(module)
     for name, schema in published_definitions(module).items():
         fields = schema.get("properties", {}).items()
         found = {field: one["description"] for field, one in fields if "description" in one}
+        found |= {one.field: one.description for one in enumerations.get(function_of(name), ())}
         if "description" in schema:
             found[""] = schema["description"]
         texts[name] = found

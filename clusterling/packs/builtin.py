@@ -106,24 +106,45 @@ def schema_of(group: str, version: str, kind: str) -> Schema:
     return compile_schema(definitions[definition_of(group, version, kind)], definitions=definitions)
 
 
-def described(name: str) -> Object:
-    """A definition as upstream publishes it: with its descriptions where `make explain-data` has put them.
-
-    A copy, the caller's to change. Raises KeyError.
+def published(name: str) -> Object:
+    """A definition as a server publishes it: with enumerations and the zero values of fields that always have one, and
+    with its descriptions where `make explain-data` has put them. Shares what stays as it is. Raises KeyError.
     """
-    schema: Object = orjson.loads(orjson.dumps(definitions[name]))
-    texts = _descriptions().get(name, {})
-    if "" in texts:
-        schema["description"] = texts[""]
-    for field, one in schema.get("properties", {}).items():
-        if field in texts:
-            schema["properties"][field] = {"description": texts[field], **_beside_text(one)}
-    return schema
+    package = name.rpartition(".")[0]
+    return _told(definitions[name], _besides(package).get(name, {}), _descriptions().get(name, {}))
 
 
-def _beside_text(schema: Object) -> Object:
-    # A description is ignored beside $ref, so upstream wraps the reference.
-    return {"allOf": [schema]} if set(schema) == {"$ref"} else schema
+def option_versions() -> list[str]:
+    """The apiVersions that OpenAPI v2 tells DeleteOptions and events of watches under."""
+    told: list[str] = _discovery()["options"]
+    return told
+
+
+def _told(schema: Object, besides: Object, texts: Mapping[str, str]) -> Object:
+    """`texts` are those of the schema ("") and of its fields."""
+    told = {"description": texts[""], **schema} if "" in texts else dict(schema)
+    for key, value in besides.items():
+        if key in ("items", "additionalProperties"):
+            told[key] = _told(schema[key], value, {})
+        elif key != "properties":
+            told[key] = value
+    if "properties" in schema:
+        more = besides.get("properties", {})
+        told["properties"] = {
+            field: _told(one, more.get(field, {}), {"": texts[field]} if field in texts else {})
+            for field, one in schema["properties"].items()
+        }
+    if "$ref" in told and len(told) > 1:
+        # What stands beside a reference is ignored, so upstream wraps the reference.
+        told["allOf"] = [{"$ref": told.pop("$ref")}]
+    return told
+
+
+@cache
+def _besides(package: str) -> dict[str, Object]:
+    path = _DATA / "published" / f"{package}.zlib"
+    found: dict[str, Object] = read(f"published/{package}.zlib") if path.is_file() else {}
+    return found
 
 
 @cache

@@ -88,7 +88,7 @@ def test_schemas_prune_and_default_built_in_kinds() -> None:
 
 def test_a_described_definition_is_a_copy_with_the_same_facts() -> None:
     name = builtin.definition_of("", "v1", "ConfigMap")
-    described = builtin.described(name)
+    described = builtin.published(name)
     assert described["properties"].keys() == builtin.definitions[name]["properties"].keys()
     described["properties"].clear()
     assert builtin.definitions[name]["properties"]

@@ -97,7 +97,7 @@ def test_documents_of_built_in_kinds_are_upstreams_but_for_listed_differences(
 ) -> None:
     theirs = orjson.loads(kinds.published("openapi-spec", "v3", file).read_bytes())
     ours = document(catalog, f"/openapi/v3/{path}")
-    if not builtin.described("io.k8s.api.core.v1.ConfigMap").get("description"):
+    if not builtin.published("io.k8s.api.core.v1.ConfigMap").get("description"):
         _drop_descriptions(theirs["components"]["schemas"])
     _unwrap(theirs["components"]["schemas"])
     plurals = {served.plural for served in catalog.served_in(*_group_version(path))}
@@ -129,7 +129,7 @@ def test_all_kinds_that_upstream_serves_would_be_told_as_upstream_tells_them() -
         for group, version, plural, parts in _all_resources(discovery)
     ]
     catalog = Catalog(everything)
-    described = bool(builtin.described("io.k8s.api.core.v1.ConfigMap").get("description"))
+    described = bool(builtin.published("io.k8s.api.core.v1.ConfigMap").get("description"))
     found: list[str] = []
     for path in document(catalog, "/openapi/v3")["paths"]:
         file = kinds.published("openapi-spec", "v3") / f"{path.replace('/', '__')}_openapi.json"
@@ -500,7 +500,7 @@ def test_the_index_makes_no_document() -> None:
 
     def published(name: str) -> Object:
         asked.append(name)
-        return builtin.described(name)
+        return builtin.published(name)
 
     watched = Definitions(definitions.source, "watched", name_of=builtin.definition_of, published=published)
     catalog = kinds.whole_catalog()
@@ -561,7 +561,7 @@ def test_a_kind_without_published_definitions_refers_to_nothing() -> None:
 
 def test_v2_tells_built_in_definitions_as_upstream_publishes_them(catalog: Catalog) -> None:
     published = orjson.loads(kinds.published("openapi-spec", "swagger.json").read_bytes())["definitions"]
-    described = bool(builtin.described("io.k8s.api.core.v1.ConfigMap").get("description"))
+    described = bool(builtin.published("io.k8s.api.core.v1.ConfigMap").get("description"))
     if not described:
         _drop_descriptions(published)
     ours = document(catalog, "/openapi/v2")["definitions"]

@@ -102,12 +102,12 @@ def builtin_definitions() -> Definitions:
     """Those of the Kubernetes version that is served, from the compiled data."""
     from clusterling.packs import builtin
 
-    described = "description" in builtin.described("io.k8s.api.core.v1.ConfigMap")
+    described = "description" in builtin.published("io.k8s.api.core.v1.ConfigMap")
     return Definitions(
         builtin.definitions,
         "described" if described else "bare",
         name_of=builtin.definition_of,
-        published=builtin.described,
+        published=builtin.published,
     )
 
 
