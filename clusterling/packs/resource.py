@@ -355,7 +355,6 @@ def _pool_problems(pool: Object, path: str) -> Problems:
 
 
 class TaintRuleStrategy(SplitStrategy):
-    returns_deleted_object = True
     allow_unconditional_update = False
 
     @override

@@ -23,6 +23,8 @@ from clusterling.registry.strategy import Context, Strategy
 
 
 class PodTemplateStrategy(Strategy):
+    returns_deleted_object = True
+
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
         with reading(new):
