@@ -210,6 +210,7 @@ def _verbs(resource: Resource) -> list[str]:
 _STORED_AS: Final = {
     ("apiextensions.k8s.io", "customresourcedefinitions"): "v1beta1",
     ("certificates.k8s.io", "clustertrustbundles"): "v1beta1",
+    ("certificates.k8s.io", "podcertificaterequests"): "v1beta1",
     ("resource.k8s.io", "devicetaintrules"): "v1beta2",
     ("storagemigration.k8s.io", "storageversionmigrations"): "v1beta1",
 }
