@@ -253,6 +253,10 @@ class ObjectStore:
             entries = page.entries
             values = await _documents(entries, served)
             more = entries[-1].key if limit and _goes_on(page, limit) else ""
+            if more and page.remaining is None:
+                # Not counted: only what follows tells a last page that is full from one before it.
+                following = await self._store.list(prefix, after=more, limit=1, revision=page.revision)
+                more = more if following.entries else ""
             return values, page, more
         found: list[Entry] = []
         while True:

@@ -26,6 +26,19 @@ LogRow = tuple[int, str, int, bytes | None]
 # key, revision, whether it is only reached by a negative `previous`, value
 _Row = tuple[str, int, int, bytes]
 
+# The keys of a range as they were at :at, from the last write of each back; only those written after :since.
+_PAST: Final = (
+    "past(key, revision, detached) AS ("
+    " SELECT key, revision, 0 FROM state WHERE key > :after AND key < :before AND revision > :since"
+    " UNION ALL"
+    " SELECT past.key, abs(log.previous), log.previous < 0 FROM past"
+    " CROSS JOIN log ON log.revision = past.revision WHERE past.revision > :at AND log.previous <> 0)"
+)
+_OF_PAST: Final = (
+    " FROM past CROSS JOIN log ON log.revision = past.revision"
+    " WHERE past.revision <= :at AND past.revision > :floor AND log.value IS NOT NULL"
+)
+
 
 class Reader:
     """Reads over a connection of its own."""
@@ -83,11 +96,8 @@ class Reader:
                     break
             remaining: int | None = 0
             if limit and len(entries) == limit:
-                remaining = (
-                    self._remaining(entries[-1].key, prefix_end(prefix), floor)
-                    if now and not partly
-                    else None
-                )
+                rest = (entries[-1].key, prefix_end(prefix), floor)
+                remaining = None if partly else self._remaining(*rest) if now else self._remained(*rest, at)
             last_change = at
             if now and not partly:
                 last_change = min(at, max(self._last_change(prefix), floor, horizon))
@@ -191,15 +201,8 @@ class Reader:
                 before = through + "\0"  # The next string of all.
         rows = fetch(
             self._db,
-            "WITH RECURSIVE past(key, revision, detached) AS ("
-            " SELECT key, revision, 0 FROM state WHERE key > :after AND key < :before"
-            " UNION ALL"
-            " SELECT past.key, abs(log.previous), log.previous < 0 FROM past"
-            " CROSS JOIN log ON log.revision = past.revision WHERE past.revision > :at AND log.previous <> 0)"
-            " SELECT past.key, past.revision, past.detached, log.value FROM past"
-            " CROSS JOIN log ON log.revision = past.revision"
-            " WHERE past.revision <= :at AND past.revision > :floor AND log.value IS NOT NULL",
-            {"after": after, "before": before, "at": at, "floor": floor},
+            f"WITH RECURSIVE {_PAST} SELECT past.key, past.revision, past.detached, log.value{_OF_PAST}",
+            {"after": after, "before": before, "at": at, "floor": floor, "since": 0},
         )
         return sorted(rows), through
 
@@ -209,6 +212,18 @@ class Reader:
             (after, before, floor),
         )
         return int(count)
+
+    def _remained(self, after: str, before: str, floor: int, at: int) -> int | None:
+        """How many there were, what has not been written since counted as it stands. None: some may have been dropped."""
+        [(kept,)] = self._db.execute(
+            "SELECT count(*) FROM state WHERE key > ? AND key < ? AND live AND revision > ? AND revision <= ?",
+            (after, before, floor, at),
+        )
+        [(changed, detached)] = self._db.execute(
+            f"WITH RECURSIVE {_PAST} SELECT count(*), total(past.detached){_OF_PAST}",
+            {"after": after, "before": before, "at": at, "floor": floor, "since": at},
+        )
+        return None if detached else int(kept) + int(changed)
 
     def _last_change(self, prefix: str) -> int:
         [(revision,)] = self._db.execute(

@@ -490,6 +490,26 @@ async def test_compaction_leaves_a_row_for_each_key_and_nothing_else(tmp_path: P
     assert rows(path, "SELECT * FROM drops") == []
 
 
+async def test_pages_of_the_past_count_what_remained(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    keys = [f"apps/things/ns/{number}" for number in range(8)]
+    async with sqlite.open(tmp_path / "store.db") as store:
+        states = [(store.head(), list[str]())]
+        for _ in range(60):
+            key, there = rng.choice(keys), list(states[-1][1])
+            if key in there and rng.random() < 0.5:
+                revision = await remove(store, key)
+                there.remove(key)
+            else:
+                revision = await put(store, key, b"{}")
+                there = sorted({*there, key})
+            states.append((revision, there))
+        for revision, there in states:
+            for limit in (1, 3, 8):
+                page = await store.list("apps/things/", limit=limit, revision=revision)
+                assert page.remaining == max(0, len(there) - limit)
+
+
 async def test_a_compacted_store_gives_space_back(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     async with sqlite.open(path) as store:
