@@ -31,9 +31,8 @@ from clusterling.controllers.quota import QuotaController
 from clusterling.controllers.runtime import Runtime
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
-from clusterling.registry.admission import Admission, AdmissionChain
-from clusterling.registry.catalog import Catalog
-from clusterling.registry.choice import Catalogs, Offer
+from clusterling.registry.admission import Admission, AdmissionChain, CatalogAdmission
+from clusterling.registry.choice import Choice, Choices, Offer
 from clusterling.registry.pack import Pack
 from clusterling.registry.ports import Attributes, Clock, Ports
 from clusterling.registry.strategy import User
@@ -50,7 +49,6 @@ from clusterling.storage.cache import CacheBudget
 from clusterling.storage.election import Election, Led, lead
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.store import RevisionConflict, Store, Unavailable, UnknownOutcome, is_shared
-from clusterling.tenancy import underlay
 from clusterling.tenancy.authentication.authenticator import Tokens, bearer_token
 from clusterling.tenancy.authentication.tokens import IssuedTokens, StaticTokens
 from clusterling.tenancy.authorization import ADMIN, allows
@@ -60,6 +58,7 @@ from clusterling.tenancy.kubeconfig import Endpoint
 from clusterling.tenancy.limits import Limits
 from clusterling.tenancy.names import ROOT, ROOT_ID
 from clusterling.tenancy.pool import ClusterPool
+from clusterling.tenancy.underlay import UNDERLAY_ID, Underlay
 
 if TYPE_CHECKING:
     from clusterling.services.http import Listener
@@ -242,16 +241,17 @@ class ApiServer:
         self._tokens = IssuedTokens(store, self._clock)
         known_tokens = Tokens((StaticTokens(admin_tokens or {}), self._tokens))
         authorizer = authorizer or MastersOnly()
-        catalogs = Catalogs(self._offer)
-        root = Catalog(root_pack(self._offer).resources, parent=catalogs.default)
+        choices = Choices(self._offer)
+        # Whatever else is on offer is loaded when a cluster that chose it is first asked for something.
+        choices.default.load()
         self._root_keys = Keyspace(store, ROOT_ID)
         self._directory = Directory(self._root_keys)
-        self._underlay = Keyspace(store, underlay.UNDERLAY_ID)
+        self._underlay = Underlay(Keyspace(store, UNDERLAY_ID))
         self.pool = ClusterPool(
             store,
             self._directory,
-            catalogs=catalogs,
-            root=root,
+            choices=choices,
+            root=Choice((*self._offer.default, root_pack(self._offer))),
             below=self._underlay,
             ports=Ports(
                 self._clock,
@@ -261,7 +261,7 @@ class ApiServer:
                 # The pool that is being made here.
                 access=RequestsAccess(authorizer, lambda name: self.pool.find(name)),  # noqa: PLW0108
             ),
-            admission=AdmissionChain((*self._offer.admission, *admission)),
+            admission=AdmissionChain((CatalogAdmission(), *admission)),
             budget=CacheBudget(cache_bytes_max),
         )
         self.app = App(
@@ -394,7 +394,7 @@ class ApiServer:
 
     async def _prepare(self) -> None:
         """Brings the store to what this server needs of it. Safe to repeat, and by several replicas at once."""
-        await underlay.install(self._underlay, underlay.rows(self._offer.packs))
+        await self._underlay.install(self._offer.default)
         await ensure_root(self._root_keys, self._clock, self._endpoint.url(str(ROOT)))
 
     async def _stop(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 from typing_extensions import override
@@ -18,12 +18,12 @@ from typing_extensions import override
 from clusterling.controllers.reach import EVERYTHING, Clusters, edit, place, stored
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.meta import Object
-from clusterling.packs.core import amounts
-from clusterling.packs.core.amounts import ZERO, Amounts
-from clusterling.packs.core.quota import Quota
-from clusterling.packs.core.usage import evaluator
 from clusterling.registry.cluster import Cluster
 from clusterling.storage.store import Event
+
+if TYPE_CHECKING:
+    from clusterling.packs.core.amounts import Amounts
+    from clusterling.packs.core.quota import Quota
 
 # A delete that was under way when the quota was made may have been counted as if it had not been.
 SECOND_LOOK_S: Final = 5.0
@@ -71,6 +71,10 @@ class QuotaController(Controller[Account]):
 
     @override
     async def reconcile(self, key: Account) -> float | None:
+        # Where there is a quota its kind is loaded, and these with it; where there is none they are not needed.
+        from clusterling.packs.core import amounts
+        from clusterling.packs.core.quota import Quota
+
         cluster = await self._clusters.by_id(key.cluster)
         served = stored(cluster, "", "resourcequotas") if cluster else None
         obj = await cluster.objects.read(served, key.namespace, key.name) if cluster and served else None
@@ -100,7 +104,10 @@ def _is_settled(quota: Object) -> bool:
 
 async def _counted(cluster: Cluster, quota: Quota) -> Amounts:
     """What is used of everything that the quota limits; of what no kind has to do with, nothing."""
-    found: Amounts = dict.fromkeys(quota.wanted, ZERO)
+    from clusterling.packs.core import amounts
+    from clusterling.packs.core.usage import evaluator
+
+    found: Amounts = dict.fromkeys(quota.wanted, amounts.ZERO)
     for served in cluster.catalog.storage:
         how = evaluator(served.group, served.plural) if served.resource.namespaced else None
         tracked = frozenset(how.names(quota.wanted)) if how is not None else frozenset()

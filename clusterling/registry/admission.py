@@ -70,8 +70,38 @@ class AdmissionChain(Admission):
     def charging(
         self, ctx: Context, served: Served, new: Object | None, old: Object | None
     ) -> AbstractAsyncContextManager[Companions] | None:
-        found = [one for plugin in self._plugins if (one := plugin.charging(ctx, served, new, old))]
-        return found[0] if len(found) == 1 else _together(found) if found else None
+        return _charging(self._plugins, ctx, served, new, old)
+
+
+class CatalogAdmission(Admission):
+    """What the packs have a say with that the cluster serves."""
+
+    @override
+    async def mutate(
+        self, ctx: Context, served: Served, operation: Operation, new: Object, old: Object | None
+    ) -> None:
+        for one in ctx.catalog.admission:
+            await one.mutate(ctx, served, operation, new, old)
+
+    @override
+    async def validate(
+        self, ctx: Context, served: Served, operation: Operation, new: Object | None, old: Object | None
+    ) -> None:
+        for one in ctx.catalog.admission:
+            await one.validate(ctx, served, operation, new, old)
+
+    @override
+    def charging(
+        self, ctx: Context, served: Served, new: Object | None, old: Object | None
+    ) -> AbstractAsyncContextManager[Companions] | None:
+        return _charging(ctx.catalog.admission, ctx, served, new, old)
+
+
+def _charging(
+    plugins: Sequence[Admission], ctx: Context, served: Served, new: Object | None, old: Object | None
+) -> AbstractAsyncContextManager[Companions] | None:
+    found = [one for plugin in plugins if (one := plugin.charging(ctx, served, new, old))]
+    return found[0] if len(found) == 1 else _together(found) if found else None
 
 
 @asynccontextmanager

@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from clusterling.registry.resource import Resource, Served
+
+if TYPE_CHECKING:
+    from clusterling.registry.admission import Admission
 
 _T = TypeVar("_T")
 
@@ -33,11 +36,21 @@ def version_priority(name: str) -> tuple[int, int, int, str]:
 class Catalog:
     """What a logical cluster serves. `find` is the request path's only question."""
 
-    def __init__(self, resources: Iterable[Resource], *, parent: Catalog | None = None) -> None:
-        """`parent` supplies what its own resources do not name; on a clash the parent wins (built-ins over CRDs)."""
+    def __init__(
+        self,
+        resources: Iterable[Resource],
+        *,
+        parent: Catalog | None = None,
+        admission: Iterable[Admission] = (),
+    ) -> None:
+        """`parent` supplies what its own resources do not name; on a clash the parent wins (built-ins over CRDs).
+
+        `admission`: what has a say with every write where this is served.
+        """
         taken = {(r.group, r.names.plural) for r in parent.resources} if parent else set()
         own = [r for r in resources if (r.group, r.names.plural) not in taken]
         self.resources: tuple[Resource, ...] = (*(parent.resources if parent else ()), *own)
+        self.admission: tuple[Admission, ...] = (*(parent.admission if parent else ()), *admission)
         self.views: dict[Hashable, object] = {}
         self._served: dict[tuple[str, str, str], Served] = {
             (resource.group, version.name, resource.names.plural): Served(resource, version)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Final
@@ -38,6 +39,7 @@ from clusterling.storage.store import Entry, StorageError, Store, Watch
 logger = logging.getLogger(__name__)
 
 CRDS: Final = f"{GROUP}/{PLURAL}/"
+_NOTHING: Final = Catalog(())  # What is served by a cluster that is not ready yet.
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +64,27 @@ class Cluster:
         store: CachedStore,
         records: Store,
         *,
-        base: Catalog,
+        base: Callable[[], Awaitable[Catalog]],
         ports: Ports,
         admission: Admission,
     ) -> None:
-        """`store` is the cluster's cache; `records` the same keys without it, for what is read once and not again."""
+        """`store` is the cluster's cache; `records` the same keys without it, for what is read once and not again.
+
+        `base` gives the built-in kinds, when the cluster is first made ready.
+        """
         self.name = name
         self.id = cluster_id
         self.ports = ports
         self.objects = ObjectStore(store, records, admission, ports.clock)
         self.store = store
-        self.catalog = base
+        self.catalog = _NOTHING
         self.used_at = (
             0.0  # Monotonic seconds of the last request, kept by whoever decides what stays served.
         )
-        self._base = base
-        self._has_crds = base.find(GROUP, "v1", PLURAL) is not None
-        self._stale = self._has_crds
+        self._base_of = base
+        self._base: Catalog | None = None
+        self._has_crds = False
+        self._stale = True
         self._building = asyncio.Lock()
         self._compiled: dict[str, _Compiled] = {}
         self._open = AsyncExitStack()
@@ -106,7 +112,7 @@ class Cluster:
                     await self._build()
                 except BaseException:
                     # What it was is not known to hold: the next request looks again.
-                    self._stale = self._has_crds
+                    self._stale = self._base is None or self._has_crds
                     raise
 
     async def aclose(self) -> None:
@@ -116,6 +122,16 @@ class Cluster:
         await self.store.close()
 
     async def _build(self) -> None:
+        base = self._base
+        if base is None:
+            base = await self._base_of()
+            self._base = self.catalog = base
+            self._has_crds = base.find(GROUP, "v1", PLURAL) is not None
+            self._stale = self._has_crds
+        if self._has_crds:
+            await self._build_on(base)
+
+    async def _build_on(self, base: Catalog) -> None:
         await self._follow()
         page = await self.store.list(CRDS)
         fences = (await self.store.list(SCHEMA_FENCES)).entries
@@ -126,7 +142,7 @@ class Cluster:
             compiled[name] = self._compile(entry, name, revisions.get(name, 0))
         self._compiled = compiled
         resources = [one.resource for one in compiled.values() if one.resource is not None]
-        self.catalog = Catalog(resources, parent=self._base) if resources else self._base
+        self.catalog = Catalog(resources, parent=base) if resources else base
         self.objects.wake_watches()
 
     async def _follow(self) -> None:

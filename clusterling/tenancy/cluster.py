@@ -29,7 +29,7 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.meta import Object, meta, name_of, rfc3339
 from clusterling.machinery.schema import compile_schema
 from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, column_from_jsonpath
-from clusterling.registry.choice import Offer, kinds
+from clusterling.registry.choice import Offer
 from clusterling.registry.pack import Pack
 from clusterling.registry.ports import Clock
 from clusterling.registry.resource import Names, Resource, Subresource, SubresourceCall, Version
@@ -226,7 +226,7 @@ class LogicalClusterStrategy(Strategy):
         if name_of(new) == ROOT:
             return [forbidden_field("spec.packs", "root serves what the server does")]
         try:
-            self._offer.resources(packs)
+            self._offer.kinds(packs)
         except ValueError as error:
             return [invalid_value("spec.packs", ",".join(packs), str(error))]
         return ()
@@ -242,9 +242,9 @@ class LogicalClusterStrategy(Strategy):
         wrong = list(self.validate(ctx, new))
         if not wrong:
             known = None if before is None else self._offer.known(before) or ["none"]
-            lost = kinds(self._offer.resources(known) - self._offer.resources(packs))
+            lost = sorted(map(str, self._offer.kinds(known) - self._offer.kinds(packs)))
             if lost:
-                why = f"kinds can be added to a living cluster, not taken away: {', '.join(sorted(lost))}"
+                why = f"kinds can be added to a living cluster, not taken away: {', '.join(lost)}"
                 wrong.append(forbidden_field("spec.packs", why))
         return wrong
 

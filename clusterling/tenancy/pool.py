@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final
 
 from clusterling.registry import views
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
-from clusterling.registry.choice import Catalogs
+from clusterling.registry.choice import Choice, Choices
 from clusterling.registry.cluster import Cluster
 from clusterling.registry.ports import Ports
 from clusterling.storage.cache import CacheBudget, CachedStore
@@ -26,6 +27,7 @@ from clusterling.storage.store import Store, Unavailable
 from clusterling.tenancy import underlay
 from clusterling.tenancy.directory import Directory, Record
 from clusterling.tenancy.names import ROOT_ID, fence_key
+from clusterling.tenancy.underlay import Underlay
 
 SERVED_MAX: Final = 2_000
 IDLE_S: Final = 300.0
@@ -41,20 +43,20 @@ class ClusterPool:
         store: Store,
         directory: Directory,
         *,
-        catalogs: Catalogs,
-        root: Catalog,
-        below: Store,
+        choices: Choices,
+        root: Choice,
+        below: Underlay,
         ports: Ports,
         admission: Admission,
         budget: CacheBudget,
     ) -> None:
-        """`store` sees the whole server. `catalogs` say what a cluster serves, `root` what `root` serves, `below` holds what all begin with."""
+        """`store` sees the whole server. `choices` say what a cluster serves, `root` what `root` serves, `below` holds what all begin with."""
         self._store = store
         self._directory = directory
-        self._catalogs = catalogs
+        self._choices = choices
         self._root = root
         self._underlay = below
-        self._underlay_reads = CachedStore(below, budget=budget, barrier=False)
+        self._underlay_reads = CachedStore(below.store, budget=budget, barrier=False)
         self._ports = ports
         self._admission = admission
         self._budget = budget
@@ -121,18 +123,24 @@ class ClusterPool:
         def derive(key: str, value: bytes) -> bytes:
             return underlay.derived(key, value, uid=record.uid, created_at=record.created_at)
 
-        base = self._root if record.id == ROOT_ID else self._catalogs.of(record.packs)
-        below = underlay.Showing(self._underlay_reads, base)
-        records = Overlay(Keyspace(store, record.id), self._underlay, derive, reads=below)
+        choice = self._root if record.id == ROOT_ID else self._choices.of(record.packs)
+        below = underlay.Showing(self._underlay_reads, choice.collections)
+        records = Overlay(Keyspace(store, record.id), self._underlay.store, derive, reads=below)
         return Cluster(
             record.name,
             record.id,
             CachedStore(records, finish=views.finish, budget=self._budget, barrier=False),
             records,
-            base=base,
+            base=partial(self._loaded, choice),
             ports=self._ports,
             admission=self._admission,
         )
+
+    async def _loaded(self, choice: Choice) -> Catalog:
+        """The catalog, and what clusters that serve it begin with in its place."""
+        catalog = await choice.loaded()
+        await self._underlay.install(choice.packs)
+        return catalog
 
     def _heard(self, old: Record | None, new: Record | None) -> None:
         """A cluster that is gone from the directory, or serves other kinds now, is not served a moment longer as it was."""

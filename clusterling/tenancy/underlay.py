@@ -1,13 +1,15 @@
 """The underlay: the objects that every logical cluster has from the start, kept once for all (decision 16).
 
-Packs name them; the server writes them at start under an id of their own; each cluster sees them through its
-overlay as if they were its own, with uids and creation times derived from the cluster's.
+Packs name them; a server writes those of the kinds that it serves, under an id of their own, before the first answer of a
+cluster that serves them; each cluster sees them through its overlay as if they were its own, with uids and creation times
+derived from the cluster's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Final
 
 import orjson
@@ -18,12 +20,14 @@ from clusterling.registry.catalog import Catalog
 from clusterling.registry.objects import ACTIVE_FENCE, NAMESPACE_FENCE
 from clusterling.registry.pack import Pack
 from clusterling.storage.overlay import Reads
-from clusterling.storage.store import Entry, Op, Page, Store
+from clusterling.storage.store import Entry, Op, Page, RevisionConflict, Store
 
 UNDERLAY_ID: Final = "~base"
 
-_KUBE_SYSTEM: Final = "core/namespaces/-/kube-system"
+_NAMESPACES: Final = "core/namespaces/"
+_KUBE_SYSTEM: Final = f"{_NAMESPACES}-/kube-system"
 _OPS_AT_ONCE: Final = 50
+_ATTEMPTS_MAX: Final = 10
 _COLLECTION_SLASHES: Final = 2  # `<group>/<resource>/`
 
 
@@ -41,23 +45,64 @@ def rows(packs: Sequence[Pack]) -> dict[str, bytes]:
             metadata = obj["metadata"]
             place = f"{metadata.get('namespace') or '-'}/{metadata['name']}"
             found[served.resource.collection + place] = encode_stored(obj)
-            if served.resource.collection == "core/namespaces/":
+            if served.resource.collection == _NAMESPACES:
                 found[NAMESPACE_FENCE + metadata["name"]] = ACTIVE_FENCE
     return found
 
 
-async def install(store: Store, wanted: dict[str, bytes]) -> None:
-    """Makes the underlay what the packs say: writes what is new or different, removes what they no longer name.
+class Underlay:
+    """What of the underlay is known to be as this server's packs have it. `store` is the underlay's keyspace."""
 
-    `store` is the underlay's keyspace. Safe to repeat, and by several replicas at once.
-    """
-    present = {entry.key: entry for entry in (await store.list("")).entries}
-    ops: list[Op] = [
-        Op(key, value) for key, value in wanted.items() if key not in present or present[key].value != value
-    ]
-    ops += [Op(key, None, entry.revision) for key, entry in present.items() if key not in wanted]
-    for batch in _chunks(ops):
-        await store.write(batch)
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._installed: set[str] = set()
+        self._installing = asyncio.Lock()
+
+    async def install(self, packs: Sequence[Pack]) -> None:
+        """Returns when the packs' kinds begin with what the packs say, also for who reads what is remembered of the store.
+
+        Nearly free where that is so already. Of these kinds, what the packs do not name is removed; others are let be: they may
+        be of packs that another replica serves, or this one did before it was started again. Raises StorageError.
+        """
+        if self._missing(packs):
+            async with self._installing:
+                missing = self._missing(packs)
+                if missing:
+                    await _install(self.store, rows(packs), missing)
+                    self._installed |= missing
+
+    def _missing(self, packs: Sequence[Pack]) -> set[str]:
+        return {kind.collection for pack in packs for kind in pack.kinds} - self._installed
+
+
+async def _install(store: Store, wanted: Mapping[str, bytes], collections: Set[str]) -> None:
+    """Writes what is new or different in these collections, removes what is not wanted. Several replicas may be at it."""
+    for attempt in range(1, _ATTEMPTS_MAX + 1):
+        mine = {
+            entry.key: entry for entry in (await store.list("")).entries if _place(entry.key) in collections
+        }
+        ops = [
+            Op(key, value)
+            for key, value in wanted.items()
+            if _place(key) in collections and (key not in mine or mine[key].value != value)
+        ]
+        ops += [Op(key, None, entry.revision) for key, entry in mine.items() if key not in wanted]
+        try:
+            for batch in _chunks(ops):
+                await store.write(batch)
+        except RevisionConflict:
+            if attempt == _ATTEMPTS_MAX:
+                raise
+            continue
+        if ops:
+            # What was written is seen by whoever is let in from here on.
+            await store.fresh()
+        return
+
+
+def _place(key: str) -> str:
+    """The collection that a row belongs to. The fences are those of namespaces."""
+    return _NAMESPACES if key.startswith(NAMESPACE_FENCE) else key[: key.find("/", key.find("/") + 1) + 1]
 
 
 def _chunks(ops: Sequence[Op]) -> Iterable[Sequence[Op]]:
@@ -67,9 +112,9 @@ def _chunks(ops: Sequence[Op]) -> Iterable[Sequence[Op]]:
 class Showing:
     """The underlay as a cluster may see it: only what is of a kind that its packs have."""
 
-    def __init__(self, store: Reads, catalog: Catalog) -> None:
+    def __init__(self, store: Reads, collections: frozenset[str]) -> None:
         self._store = store
-        self._collections = frozenset(resource.collection for resource in catalog.resources)
+        self._collections = collections
 
     async def get(self, key: str) -> Entry | None:
         return await self._store.get(key) if self._shows(key) else None

@@ -143,6 +143,7 @@ async def test_clusters_with_the_same_choice_share_one_catalog_however_they_say_
         await server.clusters.create(name, packs=text)
         cluster = await server.pool.find(name)
         assert cluster is not None
+        await cluster.ready()
         catalogs[name] = cluster.catalog
     assert catalogs["a"] is catalogs["b"]
     assert catalogs["c"] is catalogs["d"]

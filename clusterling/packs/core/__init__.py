@@ -1,51 +1,66 @@
-"""The core group: what a cluster without nodes needs (packs.DEFAULT names it), and the kinds of one that has some."""
+"""The core group: what a cluster without nodes needs (packs.DEFAULT names it), and the kinds of one that has some.
+
+Each kind is loaded by itself: its module has its name, and the kind in it its name in capitals.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+from importlib import import_module
 from typing import Final
 
-from clusterling.packs.core.bindings import BINDINGS
-from clusterling.packs.core.componentstatuses import COMPONENTS, COMPONENTSTATUSES
-from clusterling.packs.core.configmaps import CONFIGMAPS
-from clusterling.packs.core.endpoints import ENDPOINTS
-from clusterling.packs.core.events import EVENTS
-from clusterling.packs.core.limitranger import LimitRanger
-from clusterling.packs.core.limitranges import LIMITRANGES
-from clusterling.packs.core.namespaces import BOOTSTRAP, NAMESPACES
-from clusterling.packs.core.nodes import NODES
-from clusterling.packs.core.persistentvolumeclaims import PERSISTENTVOLUMECLAIMS
-from clusterling.packs.core.persistentvolumes import PERSISTENTVOLUMES
-from clusterling.packs.core.pods import PODS
-from clusterling.packs.core.podtemplates import PODTEMPLATES
-from clusterling.packs.core.quota import QuotaCharges
-from clusterling.packs.core.replicationcontrollers import REPLICATIONCONTROLLERS
-from clusterling.packs.core.resourcequotas import RESOURCEQUOTAS
-from clusterling.packs.core.secrets import SECRETS
-from clusterling.packs.core.serviceaccounts import SERVICEACCOUNTS
-from clusterling.packs.core.services import SERVER, SERVICES
-from clusterling.registry.pack import Pack
+from clusterling.registry.pack import GroupResource, Pack
+from clusterling.registry.resource import Resource
 
-PACK: Final = Pack(
-    "core",
-    (
-        BINDINGS,
-        COMPONENTSTATUSES,
-        CONFIGMAPS,
-        ENDPOINTS,
-        EVENTS,
-        LIMITRANGES,
-        NAMESPACES,
-        NODES,
-        PERSISTENTVOLUMECLAIMS,
-        PERSISTENTVOLUMES,
-        PODS,
-        PODTEMPLATES,
-        REPLICATIONCONTROLLERS,
-        RESOURCEQUOTAS,
-        SECRETS,
-        SERVICEACCOUNTS,
-        SERVICES,
-    ),
-    bootstrap=(*BOOTSTRAP, *COMPONENTS, SERVER),
-    admission=(LimitRanger(), QuotaCharges()),
+_KINDS: Final = (
+    "bindings",
+    "componentstatuses",
+    "configmaps",
+    "endpoints",
+    "events",
+    "limitranges",
+    "namespaces",
+    "nodes",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "serviceaccounts",
+    "services",
+)
+
+
+def _loaded(plural: str) -> Pack:
+    """One kind with what comes with it."""
+    resource: Resource = getattr(import_module(f"{__name__}.{plural}"), plural.upper())
+    match plural:
+        case "componentstatuses":
+            from clusterling.packs.core.componentstatuses import COMPONENTS
+
+            return Pack("core", (resource,), COMPONENTS)
+        case "limitranges":
+            from clusterling.packs.core.limitranger import LimitRanger
+
+            return Pack("core", (resource,), admission=(LimitRanger(),))
+        case "namespaces":
+            from clusterling.packs.core.namespaces import BOOTSTRAP
+
+            return Pack("core", (resource,), BOOTSTRAP)
+        case "resourcequotas":
+            from clusterling.packs.core.quota import QuotaCharges
+
+            return Pack("core", (resource,), admission=(QuotaCharges(),))
+        case "services":
+            from clusterling.packs.core.services import SERVER
+
+            return Pack("core", (resource,), (SERVER,))
+        case _:
+            return Pack("core", (resource,))
+
+
+PACK: Final = Pack("core").joined(
+    *(Pack.later("core", (GroupResource("", plural),), partial(_loaded, plural)) for plural in _KINDS)
 )
