@@ -1,0 +1,446 @@
+"""`metadata.managedFields`: who owns which fields of an object, kept with every write.
+
+    track(live, new, writer, …)              after a create, update or patch: who changed what owns it
+    apply(live, applied, writer, …) → obj    server-side apply
+
+An entry is one writer's: a manager by name, an operation, a version (for updates), a subresource. Only what changed
+counts, so a write that changes nothing changes no entry either. Of updates ten entries are kept; older ones become
+`ancient-changes`. An object without entries that is updated stays without: tracking starts at its creation, or when it is first
+applied to, when what was there belongs to `before-first-apply`.
+
+Upstream: apimachinery pkg/util/managedfields/internal (fieldmanager.go, managedfields.go, managedfieldsupdater.go,
+capmanagers.go, skipnonapplied.go, stripmeta.go, lastapplied*.go, conflict.go); KEP-555.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from clusterling.machinery.apply import owners as ownership
+from clusterling.machinery.apply.fieldset import (
+    FieldSet,
+    FieldSetError,
+    difference,
+    has,
+    only,
+    ordered,
+    parse,
+    path_text,
+    union,
+)
+from clusterling.machinery.apply.owners import Conflict, Conflicts, Owned, Owner, Owners, Versions, compare
+from clusterling.machinery.apply.types import TypedError
+from clusterling.machinery.errors import ApiError, bad_request, go_quote
+from clusterling.machinery.meta import Object, meta
+
+UPDATES_MAX: Final = 10
+APPLY: Final = "Apply"
+UPDATE: Final = "Update"
+LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+_ANNOTATIONS_BYTES_MAX: Final = 256 * 1024
+_ANCIENT: Final = "ancient-changes"
+_BEFORE_APPLY: Final = "before-first-apply"
+# What identifies an object or is written by the server alone belongs to nobody.
+_STRIPPED: Final = only(
+    ("apiVersion",),
+    ("kind",),
+    ("metadata",),
+    ("metadata", "name"),
+    ("metadata", "namespace"),
+    ("metadata", "creationTimestamp"),
+    ("metadata", "selfLink"),
+    ("metadata", "uid"),
+    ("metadata", "clusterName"),
+    ("metadata", "generation"),
+    ("metadata", "managedFields"),
+    ("metadata", "resourceVersion"),
+)
+_SELF: Final = Owner("current-operation", "", "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A request's field manager (`fieldManager`, or what the user agent begins with), the version it writes, and where."""
+
+    manager: str
+    api_version: str
+    subresource: str = ""
+
+    def owner(self, operation: str) -> Owner:
+        # One that applies has one entry for all versions.
+        version = "" if operation == APPLY else self.api_version
+        return Owner(self.manager or "unknown", operation, version, self.subresource)
+
+
+class ManagedError(ValueError):
+    """Entries that cannot be read."""
+
+
+@dataclass(slots=True)
+class _Managed:
+    owners: Owners = field(default_factory=dict)
+    times: dict[Owner, str] = field(default_factory=dict)
+    # The entries as they were, to be handed on where nothing changed in them.
+    written: dict[Owner, tuple[Owned, Object]] = field(default_factory=dict)
+
+
+# --------------------------------------------------------------------------- entries
+
+
+def _decoded(entries: object, *, trusted: bool) -> _Managed:
+    """`trusted`: they were written here, so their steps are spelled as ours. Raises ManagedError."""
+    managed = _Managed()
+    if not entries:
+        return managed
+    if type(entries) is not list:
+        raise ManagedError("managedFields must be a list")
+    for position, entry in enumerate(entries):
+        if type(entry) is not dict:
+            raise ManagedError(f"managed fields entry {position} must be a map")
+        owner, owned = _read(position, entry, trusted=trusted)
+        managed.owners[owner] = owned
+        managed.written[owner] = owned, entry
+        if entry.get("time") is not None:
+            managed.times[owner] = entry["time"]
+    return managed
+
+
+def _read(position: int, entry: Object, *, trusted: bool) -> tuple[Owner, Owned]:
+    operation, version = entry.get("operation"), entry.get("apiVersion")
+    if operation not in (APPLY, UPDATE):
+        raise ManagedError("operation must be `Apply` or `Update`")
+    if not version or not isinstance(version, str):
+        raise ManagedError("apiVersion must not be empty")
+    if not entry.get("fieldsType"):
+        raise ManagedError(f"missing fieldsType in managed fields entry {position}")
+    if entry["fieldsType"] != "FieldsV1":
+        raise ManagedError(
+            f"invalid fieldsType {go_quote(str(entry['fieldsType']))} in managed fields entry {position}"
+        )
+    names = entry.get("manager") or "", entry.get("subresource") or ""
+    if not trusted and not all(isinstance(text, str) for text in (*names, entry.get("time") or "")):
+        raise ManagedError(
+            f"managed fields entry {position} must have a manager, subresource and time of text"
+        )
+    try:
+        fields = entry.get("fieldsV1") or {}
+        found = fields if trusted else parse(fields)
+    except FieldSetError as error:
+        raise ManagedError(f"error decoding set: {error}") from error
+    owner = Owner(names[0], operation, "" if operation == APPLY else version, names[1])
+    return owner, Owned(found, version, operation == APPLY)
+
+
+def _encoded(managed: _Managed) -> list[Object]:
+    return [
+        _written(managed, owner, owned)
+        for owner, owned in sorted(managed.owners.items(), key=lambda item: _position(managed, *item))
+    ]
+
+
+def _position(managed: _Managed, owner: Owner, owned: Owned) -> tuple[str, str, str, str, str]:
+    return (
+        owner.operation,
+        managed.times.get(owner, ""),
+        owner.manager,
+        owned.api_version,
+        owner.subresource,
+    )
+
+
+def _written(managed: _Managed, owner: Owner, owned: Owned) -> Object:
+    time = managed.times.get(owner)
+    before = managed.written.get(owner)
+    if before is not None and before[0] is owned and before[1].get("time") == time:
+        return before[1]
+    entry: Object = {"manager": owner.manager} if owner.manager else {}
+    entry |= {"operation": owner.operation, "apiVersion": owned.api_version}
+    if time is not None:
+        entry["time"] = time
+    entry |= {"fieldsType": "FieldsV1", "fieldsV1": ordered(owned.fields)}
+    if owner.subresource:
+        entry["subresource"] = owner.subresource
+    return entry
+
+
+def _set(obj: Object, managed: _Managed) -> None:
+    entries = _encoded(managed)
+    if entries:
+        meta(obj)["managedFields"] = entries
+    else:
+        meta(obj).pop("managedFields", None)
+
+
+# --------------------------------------------------------------------------- updates
+
+
+def track(versions: Versions, live: Object, new: Object, writer: Writer, now: str) -> None:
+    """Writes into `new` who owns its fields, after `writer` made it of `live` (for a create: the kind's empty object).
+
+    `now`: RFC 3339, whole seconds. Where the fields of an object cannot be told from each other, the entries stay as they were.
+    """
+    managed = _live_or_new(live, new, from_live=bool(writer.subresource))
+    own = meta(new)
+    own.pop("managedFields", None)
+    if not managed.owners and live.get("metadata", {}).get("uid"):
+        return
+    try:
+        _update(versions, live, new, managed, writer, now)
+    except TypedError:
+        before = live.get("metadata", {}).get("managedFields")
+        if before:
+            own["managedFields"] = before
+        return
+    _cap(managed)
+    _set(new, managed)
+
+
+def _live_or_new(live: Object, new: Object, *, from_live: bool) -> _Managed:
+    """The entries to go on from: those a client sends, for it may change them; the live ones if it sends none.
+
+    A list that is empty, or has one empty entry, starts anew.
+    """
+    before = live.get("metadata", {}).get("managedFields")
+    sent = new.get("metadata", {}).get("managedFields")
+    if not from_live and sent is not before:
+        if sent in ([], [{}]):
+            return _Managed()
+        if sent is not None and sent != before:
+            try:
+                managed = _decoded(sent, trusted=False)
+            except ManagedError:
+                managed = _Managed()
+            if managed.owners:
+                return managed
+    try:
+        return _decoded(before, trusted=True)
+    except ManagedError:
+        return _Managed()
+
+
+def _update(
+    versions: Versions, live: Object, new: Object, managed: _Managed, writer: Writer, now: str
+) -> None:
+    managed.owners = ownership.update(versions, live, new, writer.api_version, managed.owners, _SELF)
+    taken = managed.owners.pop(_SELF, None)
+    fields = {} if taken is None else difference(taken.fields, _STRIPPED)
+    if not fields:
+        return
+    owner = writer.owner(UPDATE)
+    before = managed.owners.get(owner)
+    if before is not None:
+        fields = union(fields, before.fields)
+    managed.owners[owner] = Owned(fields, writer.api_version, applied=False)
+    managed.times[owner] = now
+
+
+def _cap(managed: _Managed) -> None:
+    """Merges the oldest updates of each version into one entry, until no more than `UPDATES_MAX` are left."""
+    updates = [owner for owner, owned in managed.owners.items() if not owned.applied]
+    count = len(updates)
+    if count <= UPDATES_MAX:
+        return
+    first: dict[str, Owner] = {}
+    for owner in sorted(updates, key=lambda one: (managed.times.get(one, ""), one)):
+        if count <= UPDATES_MAX:
+            return
+        owned = managed.owners[owner]
+        version = owned.api_version
+        bucket = Owner(_ANCIENT, UPDATE, version, "")
+        if version not in first:
+            first[version] = owner
+            continue
+        if bucket not in managed.owners:
+            managed.owners[bucket] = managed.owners.pop(first[version])
+        fields = union(owned.fields, managed.owners[bucket].fields)
+        if owner != bucket:
+            del managed.owners[owner]
+        managed.owners[bucket] = Owned(fields, version, owned.applied)
+        count -= 1
+        if owner in managed.times:
+            managed.times[bucket] = managed.times[owner]
+
+
+# --------------------------------------------------------------------------- apply
+
+
+def apply(
+    versions: Versions,
+    live: Object,
+    applied: Object,
+    writer: Writer,
+    now: str,
+    *,
+    empty: Object,
+    force: bool,
+) -> Object:
+    """The object that a configuration makes of `live` (of `empty`, the kind's empty object, if there is none yet).
+
+    Raises ApiError: 409 with a cause for each field that somebody else owns, unless `force`; 400 for a configuration
+    of another version, or with managedFields; 500, as upstream does, for one that is not of the kind's type.
+    """
+    try:
+        managed = _decoded(live.get("metadata", {}).get("managedFields"), trusted=True)
+    except ManagedError as error:
+        raise ApiError(500, "", f"failed to decode managed fields: {error}") from error
+    _check(versions, applied, writer)
+    bare = _without_entries(live)
+    if not managed.owners:
+        before = Writer(_BEFORE_APPLY, writer.api_version, writer.subresource)
+        _update(versions, empty, bare, managed, before, now)
+    try:
+        made = _applied(versions, bare, applied, managed, writer, force=force)
+    except Conflicts as conflicts:
+        raise _conflict(conflicts.conflicts) from conflicts
+    if made is None:
+        made = {**bare, "metadata": dict(bare.get("metadata", {}))}
+    else:
+        made = {**made, "metadata": dict(made.get("metadata") or {})}
+        managed.times[writer.owner(APPLY)] = now
+    if writer.manager == "kubectl":
+        _keep_last_applied(made, applied)
+    _set(made, managed)
+    return made
+
+
+def _check(versions: Versions, applied: Object, writer: Writer) -> None:
+    version = applied.get("apiVersion")
+    if version != writer.api_version:
+        raise bad_request(
+            f"Incorrect version specified in apply patch. Specified patch version: {version}, expected: {writer.api_version}"
+        )
+    if (applied.get("metadata") or {}).get("managedFields") is not None:
+        raise bad_request("metadata.managedFields must be nil")
+    kind = versions.type(writer.api_version)
+    assert kind is not None, "what is applied is of a version that is served"
+    errors = list(kind.validate(applied, "", duplicates=False))
+    if errors:
+        words = errors[0] if len(errors) == 1 else "\n  ".join(("errors:", *errors))
+        raise ApiError(500, "", f"failed to create typed patch object ({_label(applied)}): {words}")
+
+
+def _label(obj: Object) -> str:
+    own = obj.get("metadata") or {}
+    return (
+        f"{own.get('namespace', '')}/{own.get('name', '')}; {obj.get('apiVersion')}, Kind={obj.get('kind')}"
+    )
+
+
+def _applied(
+    versions: Versions, live: Object, applied: Object, managed: _Managed, writer: Writer, *, force: bool
+) -> Object | None:
+    """Sets the owners of `managed` and gives the object, None for one that stays as it is. Raises Conflicts, ApiError."""
+    owner = writer.owner(APPLY)
+
+    def attempt(force: bool) -> Object | None:
+        made, owners = ownership.apply(
+            versions, live, applied, writer.api_version, managed.owners, owner, force=force
+        )
+        mine = owners.get(owner)
+        if mine is not None:
+            fields = difference(mine.fields, _STRIPPED)
+            if fields:
+                owners[owner] = Owned(fields, mine.api_version, applied=True)
+            else:
+                del owners[owner]
+        managed.owners = owners
+        return made
+
+    try:
+        return attempt(force)
+    except Conflicts as found:
+        # Whoever moves from `kubectl apply` to applying on the server keeps what the old way had set.
+        allowed = _last_applied_fields(versions, live, writer) if writer.manager == "kubectl" else None
+        if allowed is None:
+            raise
+        left = [one for one in found.conflicts if not has(allowed, one.path)]
+        if left:
+            raise Conflicts(left) from found
+        return attempt(True)
+    except TypedError as error:
+        raise ApiError(500, "", f"failed to merge config: {error}") from error
+
+
+def _without_entries(obj: Object) -> Object:
+    own = obj.get("metadata") or {}
+    if "managedFields" not in own:
+        return obj
+    return {**obj, "metadata": {name: value for name, value in own.items() if name != "managedFields"}}
+
+
+def _annotation(obj: Object) -> str:
+    found = ((obj.get("metadata") or {}).get("annotations") or {}).get(LAST_APPLIED)
+    return found if isinstance(found, str) else ""
+
+
+def _last_applied_fields(versions: Versions, live: Object, writer: Writer) -> FieldSet | None:
+    """The fields that the last `kubectl apply` set and that are still as it set them; None where none is known."""
+    try:
+        last = orjson.loads(_annotation(live) or "null")
+    except ValueError:
+        return None
+    if type(last) is not dict or last.get("apiVersion") != writer.api_version:
+        return None
+    kind = versions.type(writer.api_version)
+    assert kind is not None, "what is applied is of a version that is served"
+    if any(kind.validate(last, "", duplicates=False)):
+        return None
+    try:
+        fields = kind.field_set(last) or {}
+        changed = compare(kind, last, live)
+    except TypedError:
+        return None
+    for gone in changed:
+        fields = difference(fields, gone)
+    return fields
+
+
+def _keep_last_applied(obj: Object, applied: Object) -> None:
+    """Keeps the annotation of `kubectl apply` true for whoever goes back to it, where there is one that fits."""
+    if not _annotation(obj):
+        return
+    own = dict(applied.get("metadata") or {})
+    if "annotations" in own:
+        own["annotations"] = {k: v for k, v in (own["annotations"] or {}).items() if k != LAST_APPLIED}
+    text = orjson.dumps({**applied, "metadata": own}, option=orjson.OPT_SORT_KEYS).decode() + "\n"
+    annotations: dict[str, Any] = {**obj["metadata"]["annotations"], LAST_APPLIED: text}
+    if sum(len(k.encode()) + len(v.encode()) for k, v in annotations.items()) > _ANNOTATIONS_BYTES_MAX:
+        del annotations[LAST_APPLIED]
+    obj["metadata"]["annotations"] = annotations
+
+
+# --------------------------------------------------------------------------- conflicts
+
+
+def _conflict(conflicts: Sequence[Conflict]) -> ApiError:
+    causes = [
+        {
+            "reason": "FieldManagerConflict",
+            "message": f"conflict with {_owner_text(one.owner)}",
+            "field": path_text(one.path),
+        }
+        for one in conflicts
+    ]
+    return ApiError(409, "Conflict", _conflict_text(conflicts), {"causes": causes})
+
+
+def _conflict_text(conflicts: Sequence[Conflict]) -> str:
+    if len(conflicts) == 1:
+        [one] = conflicts
+        return f"Apply failed with 1 conflict: conflict with {_owner_text(one.owner)}: {path_text(one.path)}"
+    lines: list[str] = []
+    for owner in sorted({one.owner for one in conflicts}):
+        lines.append(f"conflicts with {_owner_text(owner)}:")
+        lines += [f"- {path_text(one.path)}" for one in conflicts if one.owner == owner]
+    return f"Apply failed with {len(conflicts)} conflicts: " + "\n".join(lines)
+
+
+def _owner_text(owner: Owner) -> str:
+    text = go_quote(owner.manager)
+    if owner.subresource:
+        text += f" with subresource {go_quote(owner.subresource)}"
+    return f"{text} using {owner.api_version}" if owner.operation == UPDATE else text

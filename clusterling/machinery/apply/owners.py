@@ -1,0 +1,237 @@
+"""Owners: who owns which fields of an object, and what an update or an applied configuration makes of that.
+
+    update(live, new, owners, owner, …) → owners
+    apply(live, applied, owners, owner, …, force) → the object, or None if nothing changed; owners
+
+Each owner's fields are those of one version of the kind; `Versions` knows the types and converts. What is here knows
+nothing of metadata, times or the form in which owners are stored: see `managed`.
+
+Upstream: structured-merge-diff v6, merge (update.go, conflict.go).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+from clusterling.machinery.apply.fieldset import (
+    FieldSet,
+    Steps,
+    difference,
+    intersection,
+    paths,
+    union,
+)
+from clusterling.machinery.apply.types import MapType, same
+from clusterling.machinery.meta import Object
+
+
+class Owner(NamedTuple):
+    """Who writes: the name of a field manager, how it writes, and what tells its entries apart.
+
+    `api_version` is that of an update; one that applies has one entry, whatever version it applies.
+    """
+
+    manager: str
+    operation: str
+    api_version: str
+    subresource: str
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    fields: FieldSet
+    api_version: str
+    applied: bool
+
+
+Owners = dict[Owner, Owned]
+
+
+class Versions(Protocol):
+    """The versions of one kind."""
+
+    def type(self, api_version: str) -> MapType | None:
+        """None for a version that is not there any more: what was owned in it is forgotten."""
+
+    def convert(self, obj: Object, api_version: str) -> Object:
+        """The object in another version that `type` knows; itself if it is in that version."""
+
+    def kept(self, fields: FieldSet, api_version: str) -> FieldSet:
+        """Of these fields those that a write of this kind can change: the others it does not come to own."""
+
+
+class Comparison(NamedTuple):
+    added: FieldSet
+    modified: FieldSet
+    removed: FieldSet
+
+
+class Conflict(NamedTuple):
+    owner: Owner
+    path: Steps
+
+
+class Conflicts(Exception):
+    """Others own fields that an applied configuration would change."""
+
+    def __init__(self, conflicts: list[Conflict]) -> None:
+        super().__init__(f"{len(conflicts)} conflicts")
+        self.conflicts = conflicts
+
+
+def compare(kind: MapType, old: Object, new: Object) -> Comparison:
+    found = kind.compare(old, new)
+    return Comparison(*({} if one is None else one for one in found))
+
+
+def update(
+    versions: Versions, live: Object, new: Object, api_version: str, owners: Owners, owner: Owner
+) -> Owners:
+    """What `owner` changed from `live` to `new` is its own from now on, and what went is nobody's.
+
+    Raises TypedError for an object whose fields cannot be told from each other.
+    """
+    owners = _reconciled(versions, live, owners)
+    owners, changed = _taken(versions, live, new, api_version, owners, owner, force=True)
+    before = owners[owner].fields if owner in owners else {}
+    fields = union(union(difference(before, changed.removed), changed.modified), changed.added)
+    fields = versions.kept(fields, api_version)
+    owners.pop(owner, None)
+    if fields:
+        owners[owner] = Owned(fields, api_version, applied=False)
+    return owners
+
+
+def apply(
+    versions: Versions,
+    live: Object,
+    applied: Object,
+    api_version: str,
+    owners: Owners,
+    owner: Owner,
+    *,
+    force: bool,
+) -> tuple[Object | None, Owners]:
+    """Lays `applied` over `live`; takes away what `owner` applied before, applies no more, and nobody else owns.
+
+    Raises Conflicts, unless `force`; TypedError.
+    """
+    kind = _known(versions, api_version)
+    owners = _reconciled(versions, live, owners)
+    merged = kind.merge(live, applied)
+    assert isinstance(merged, dict), "an object merges to an object"
+    last = owners.get(owner)
+    fields = versions.kept(kind.field_set(applied) or {}, api_version)
+    owners[owner] = Owned(fields, api_version, applied=True)
+    merged = _pruned(versions, merged, owners, owner, last)
+    owners, _ = _taken(versions, live, merged, api_version, owners, owner, force=force)
+    return (None if same(merged, live) else merged), owners
+
+
+def _known(versions: Versions, api_version: str) -> MapType:
+    kind = versions.type(api_version)
+    assert kind is not None, "what is written is of a version that is served"
+    return kind
+
+
+def _reconciled(versions: Versions, live: Object, owners: Owners) -> Owners:
+    """The owners of versions that there still are, where a schema has become atomic owning the whole."""
+    made: Owners = {}
+    for owner, owned in owners.items():
+        kind = versions.type(owned.api_version)
+        if kind is not None:
+            fields = kind.reconciled(owned.fields, whole=False)
+            made[owner] = owned if fields is owned.fields else replace(owned, fields=fields or {})
+    return made
+
+
+def _taken(
+    versions: Versions,
+    old: Object,
+    new: Object,
+    api_version: str,
+    owners: Owners,
+    owner: Owner,
+    *,
+    force: bool,
+) -> tuple[Owners, Comparison]:
+    """Takes what changed from all others. Raises Conflicts if others own something of it and `force` is not set."""
+
+    def compared(version: str, kind: MapType) -> Comparison:
+        one, other = (
+            (old, new)
+            if version == api_version
+            else (
+                versions.convert(old, version),
+                versions.convert(new, version),
+            )
+        )
+        return Comparison(*(versions.kept(fields, version) for fields in compare(kind, one, other)))
+
+    by_version = {api_version: compared(api_version, _known(versions, api_version))}
+    conflicts: list[Conflict] = []
+    left: Owners = {}
+    for other, owned in owners.items():
+        if other == owner:
+            left[other] = owned
+            continue
+        change = by_version.get(owned.api_version)
+        if change is None:
+            kind = versions.type(owned.api_version)
+            if kind is None:
+                continue
+            change = by_version[owned.api_version] = compared(owned.api_version, kind)
+        clash = intersection(owned.fields, union(change.modified, change.added))
+        if clash and not force:
+            conflicts += [Conflict(other, path) for path in paths(clash)]
+        fields = difference(difference(owned.fields, clash), change.removed)
+        if fields:
+            left[other] = owned if fields is owned.fields else replace(owned, fields=fields)
+    if conflicts:
+        raise Conflicts(conflicts)
+    if owner in left and not left[owner].fields:
+        del left[owner]
+    return left, by_version[api_version]
+
+
+def _pruned(versions: Versions, merged: Object, owners: Owners, owner: Owner, last: Owned | None) -> Object:
+    """The merged object less what the owner had applied, has not now, and nobody else owns."""
+    if last is None or not last.fields:
+        return merged
+    kind = versions.type(last.api_version)
+    if kind is None:
+        return merged
+    whole = versions.convert(merged, last.api_version)
+    was = kind.named(last.fields)
+    pruned = _without(kind, whole, was)
+    pruned = _with_owned(versions, whole, pruned, last.api_version, owners)
+    # What is not owned by anybody and was not applied by this owner stays, too.
+    in_last = versions.convert(pruned, last.api_version)
+    gone = difference(kind.named(kind.field_set(whole) or {}), kind.named(kind.field_set(in_last) or {}))
+    pruned = _without(kind, whole, intersection(gone, was))
+    return versions.convert(pruned, owners[owner].api_version)
+
+
+def _with_owned(
+    versions: Versions, merged: Object, pruned: Object, first: str, owners: Mapping[Owner, Owned]
+) -> Object:
+    """What was pruned and has an owner, in whatever version, comes back: first in the version it was pruned in."""
+    managed: dict[str, FieldSet] = {first: {}}
+    for owned in owners.values():
+        managed[owned.api_version] = union(managed.get(owned.api_version, {}), owned.fields)
+    for version, fields in managed.items():
+        kind = versions.type(version)
+        if kind is None:
+            continue
+        merged, pruned = versions.convert(merged, version), versions.convert(pruned, version)
+        there = kind.named(kind.field_set(merged) or {})
+        kept = union(kind.named(kind.field_set(pruned) or {}), kind.named(fields))
+        pruned = _without(kind, merged, difference(there, kept))
+    return pruned
+
+
+def _without(kind: MapType, obj: Object, fields: FieldSet) -> Object:
+    left = kind.remove(obj, fields)
+    return left if isinstance(left, dict) else {}

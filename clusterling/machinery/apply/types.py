@@ -1,0 +1,823 @@
+"""Types: what a schema says of how objects are merged, and the walks over objects that follow from it.
+
+    type_of(schema.node, preserve=…) → Type
+
+A type is what the schema's place may hold: a scalar, a list or a map, or any of them. Walks are methods of types:
+
+    field_set(value)          the fields that an applied configuration claims
+    whole(value)              every field of a value that came or went as a whole
+    compare(old, new)         what was added, modified, removed
+    merge(live, applied)      the live value with what is applied laid over it
+    remove(value, fields)     the value without these fields
+    validate(value, …)        what is wrong with it, in upstream's words
+    named(fields)             the set, with every declared field that it goes through a member
+    reconciled(fields, …)     the set, where the schema has become atomic since it was made
+
+Values are decoded JSON, never changed; results share parts with arguments. Lists are atomic, sets, or maps by keys;
+maps are granular or atomic; a map of which nothing is declared is deduced from the value, its lists atomic.
+
+Upstream: kube-openapi pkg/schemaconv (openapi.go, smd.go), structured-merge-diff v6 typed (compare.go, merge.go,
+remove.go, tofieldset.go, validate.go, reconcile_schema.go, helpers.go).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from typing_extensions import override
+
+from clusterling.machinery.apply.fieldset import (
+    LEAF,
+    SELF,
+    FieldSet,
+    entry_of,
+    field_step,
+    is_member,
+    key_step,
+    step_text,
+    union,
+    value_step,
+)
+from clusterling.machinery.errors import go_quote
+from clusterling.machinery.gotext import go_text
+from clusterling.machinery.schema.node import Node
+
+
+class TypedError(ValueError):
+    """An object that is not of its type in a way that leaves its fields without names. The text is upstream's."""
+
+
+class Change(NamedTuple):
+    """What a comparison found below one step: entries of the three sets, None where there is nothing."""
+
+    added: FieldSet | None = None
+    modified: FieldSet | None = None
+    removed: FieldSet | None = None
+
+
+_MODIFIED: Final = Change(modified=LEAF)
+_NOTHING: Final = Change()
+_SCALARS: Final = frozenset({str, int, float, bool})
+
+
+class Type(ABC):
+    """What may stand in one place. The walks are told of in the module's docstring."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def field_set(self, value: object) -> FieldSet | None:
+        """The entry of what an applied value claims; None: nothing here or below."""
+
+    @abstractmethod
+    def whole(self, value: object) -> FieldSet:
+        """The entry of a value that is there on one side only."""
+
+    @abstractmethod
+    def compare(self, old: object, new: object) -> Change:
+        """Both are there; they may be null."""
+
+    @abstractmethod
+    def merge(self, live: object, applied: object) -> object:
+        """Both are there; they may be null."""
+
+    @abstractmethod
+    def remove(self, value: object, fields: FieldSet) -> object:
+        """None where nothing is left."""
+
+    @abstractmethod
+    def validate(self, value: object, path: str, *, duplicates: bool) -> Iterator[str]:
+        """Errors as `path: words`; `duplicates` allows items of sets and maps that are the same."""
+
+    @abstractmethod
+    def named(self, fields: FieldSet) -> FieldSet: ...
+
+    @abstractmethod
+    def reconciled(self, fields: FieldSet, *, whole: bool) -> FieldSet | None:
+        """The entry of a field as this type has it now; `whole`: it is a member with nothing below."""
+
+
+class Scalar(Type):
+    """`kind`: numeric, string, boolean or untyped."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    @override
+    def field_set(self, value: object) -> FieldSet | None:
+        return LEAF
+
+    @override
+    def whole(self, value: object) -> FieldSet:
+        return LEAF
+
+    @override
+    def compare(self, old: object, new: object) -> Change:
+        return _NOTHING if same(old, new) else _MODIFIED
+
+    @override
+    def merge(self, live: object, applied: object) -> object:
+        return applied
+
+    @override
+    def remove(self, value: object, fields: FieldSet) -> object:
+        return value
+
+    @override
+    def validate(self, value: object, path: str, *, duplicates: bool) -> Iterator[str]:
+        kind = type(value)
+        match self.kind:
+            case "numeric" if kind is not int and kind is not float and value is not None:
+                yield _at(path, f"expected numeric (int or float), got {_go_kind(value)}")
+            case "string" if kind is not str and value is not None:
+                yield _at(path, f"expected string, got &value.valueUnstructured{{Value:{_go_syntax(value)}}}")
+            case "boolean" if kind is not bool and value is not None:
+                yield _at(path, f"expected boolean, got &{{{go_text(value)}}}")
+            case "untyped" if kind not in _SCALARS and value is not None:
+                yield _at(path, f"expected any scalar, got &{{{go_text(value)}}}")
+
+    @override
+    def named(self, fields: FieldSet) -> FieldSet:
+        return fields
+
+    @override
+    def reconciled(self, fields: FieldSet, *, whole: bool) -> FieldSet | None:
+        return fields
+
+
+class MapType(Type):
+    """A map. `declared` finds the type of a declared field; `element` is that of any other, None where none may be."""
+
+    __slots__ = ("_known", "atomic", "declared", "deduced", "element")
+
+    def __init__(
+        self,
+        declared: Callable[[str], Type | None],
+        element: Type | None,
+        *,
+        atomic: bool = False,
+        deduced: bool = False,
+    ) -> None:
+        self.declared = declared
+        self._known: dict[str, tuple[str, Type]] = {}
+        self.element = element
+        self.atomic = atomic
+        self.deduced = deduced
+
+    def field(self, name: str) -> tuple[str, Type] | None:
+        """The step and the type of a declared field."""
+        found = self._known.get(name)
+        if found is None:
+            declared = self.declared(name)
+            if declared is not None:
+                found = self._known[name] = field_step(name), declared
+        return found
+
+    def _below(self, name: str) -> tuple[str, Type]:
+        found = self.field(name)
+        # A field that is not in the schema is of no kind; upstream does not get that far with one.
+        return (field_step(name), self.element or DEDUCED) if found is None else found
+
+    @override
+    def field_set(self, value: object) -> FieldSet | None:
+        if self.atomic:
+            return LEAF
+        if type(value) is not dict:
+            return None
+        made: FieldSet = {}
+        for name, item in value.items():
+            step, below = self._below(name)
+            entry = below.field_set(item)
+            if item is None or item == {} or name not in self._known:
+                entry = entry_of(True, _without_self(entry or LEAF))
+            if entry is not None:
+                made[step] = entry
+        return made or None
+
+    @override
+    def whole(self, value: object) -> FieldSet:
+        if self.atomic or type(value) is not dict or not value:
+            return LEAF
+        made: FieldSet = {SELF: LEAF}
+        for name, item in value.items():
+            step, below = self._known.get(name) or self._below(name)
+            made[step] = below.whole(item)
+        return made
+
+    @override
+    def compare(self, old: object, new: object) -> Change:
+        if not (self.atomic or self.deduced) and old == new:
+            return _NOTHING
+        before: Mapping[str, Any] = old if type(old) is dict else {}
+        after: Mapping[str, Any] = new if type(new) is dict else {}
+        if self.atomic or not (before or after):
+            return _NOTHING if same(old, new) else _MODIFIED
+        sets: tuple[FieldSet, FieldSet, FieldSet] = {}, {}, {}
+        for name, item in after.items():
+            step, below = self._below(name)
+            if name in before:
+                _note(sets, step, below.compare(before[name], item))
+            else:
+                sets[0][step] = below.whole(item)
+        for name, item in before.items():
+            if name not in after:
+                step, below = self._below(name)
+                sets[2][step] = below.whole(item)
+        return _change(sets)
+
+    @override
+    def merge(self, live: object, applied: object) -> object:
+        ours: Mapping[str, Any] = live if type(live) is dict else {}
+        theirs: Mapping[str, Any] = applied if type(applied) is dict else {}
+        if self.atomic or not (ours or theirs):
+            return applied
+        made = dict(ours)
+        for name, item in theirs.items():
+            made[name] = self._below(name)[1].merge(ours[name], item) if name in ours else item
+        return made
+
+    @override
+    def remove(self, value: object, fields: FieldSet) -> object:
+        if type(value) is not dict or not value or self.atomic:
+            return None
+        made: dict[str, object] = {}
+        for name, item in value.items():
+            step, below = self._below(name)
+            entry = fields.get(step)
+            if entry is None:
+                made[name] = item
+            elif not is_member(entry):
+                made[name] = below.remove(item, entry)
+        return made or None
+
+    @override
+    def validate(self, value: object, path: str, *, duplicates: bool) -> Iterator[str]:
+        if value is None:
+            return
+        if type(value) is not dict:
+            yield _at(path, f"expected map, got &{{{go_text(value)}}}")
+            return
+        for name, item in value.items():
+            found = self.field(name)
+            below = self.element if found is None else found[1]
+            if below is None:
+                yield _at(f"{path}.{name}", "field not declared in schema")
+                return
+            yield from below.validate(item, f"{path}.{name}", duplicates=duplicates)
+
+    @override
+    def named(self, fields: FieldSet) -> FieldSet:
+        made: FieldSet = {}
+        for step, entry in fields.items():
+            if not entry:
+                made[step] = entry
+                continue
+            name = step[2:] if step.startswith("f:") else None
+            found = None if name is None else self.field(name)
+            below = self.element if found is None else found[1]
+            inner = entry if below is None or name is None else below.named(entry)
+            made[step] = {SELF: LEAF, **inner} if found is not None and SELF not in inner else inner
+        return made
+
+    @override
+    def reconciled(self, fields: FieldSet, *, whole: bool) -> FieldSet | None:
+        if self.deduced:
+            return fields
+        if self.atomic and not whole:
+            return LEAF
+        return _reconciled_below(fields, self._type_at)
+
+    def _type_at(self, step: str) -> Type | None:
+        found = self.field(step[2:]) if step.startswith("f:") else None
+        return self.element if found is None else found[1]
+
+
+class ListType(Type):
+    """A list: atomic, a set (`keys` empty) or a map by keys. `defaults`: what a key counts as where it is missing."""
+
+    __slots__ = ("_defaults", "atomic", "element", "keys")
+
+    def __init__(
+        self, element: Type, *, atomic: bool, keys: tuple[str, ...], defaults: Mapping[str, object]
+    ) -> None:
+        self.element = element
+        self.atomic = atomic
+        self.keys = keys
+        self._defaults = defaults
+
+    def step(self, item: object) -> str:
+        """The step to an item. Raises TypedError for one that has none."""
+        if not self.keys:
+            return _member_step(item)
+        if item is None:
+            raise TypedError("associative list with keys may not have a null element")
+        if type(item) is not dict:
+            raise TypedError("associative list with keys may not have non-map elements")
+        found: dict[str, object] = {}
+        for key in self.keys:
+            if key in item:
+                found[key] = item[key]
+            elif self._defaults.get(key) is not None:
+                found[key] = self._defaults[key]
+        if not found:
+            keys = " ".join(map(go_quote, self.keys))
+            raise TypedError(
+                f"associative list with keys has an element that omits all key fields [{keys}] (and doesn't have default values for any key fields)"
+            )
+        return key_step(found)
+
+    def _steps(self, items: list[Any]) -> list[str]:
+        made = []
+        for at, item in enumerate(items):
+            try:
+                made.append(self.step(item))
+            except TypedError as error:
+                raise TypedError(f"element {at}: {error}") from error
+        return made
+
+    def _grouped(self, items: list[Any]) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for step, item in zip(self._steps(items), items, strict=True):
+            found.setdefault(step, []).append(item)
+        return found
+
+    @override
+    def field_set(self, value: object) -> FieldSet | None:
+        if self.atomic:
+            return LEAF
+        if type(value) is not list or not value:
+            return None
+        made: FieldSet = {}
+        for step, items in self._grouped(value).items():
+            # What is there twice is owned as one.
+            below = None if len(items) > 1 else self.element.field_set(items[0])
+            made[step] = entry_of(True, _without_self(below or LEAF)) or LEAF
+        return made
+
+    @override
+    def whole(self, value: object) -> FieldSet:
+        if self.atomic or type(value) is not list or not value:
+            return LEAF
+        made: FieldSet = {SELF: LEAF}
+        for step, items in self._grouped(value).items():
+            made[step] = LEAF if len(items) > 1 else self.element.whole(items[0])
+        return made
+
+    @override
+    def compare(self, old: object, new: object) -> Change:
+        if not self.atomic and old == new:
+            return _NOTHING
+        before = old if type(old) is list else []
+        after = new if type(new) is list else []
+        if self.atomic or not (before or after):
+            return _NOTHING if same(old, new) else _MODIFIED
+        sets: tuple[FieldSet, FieldSet, FieldSet] = {}, {}, {}
+        left, right = self._grouped(before), self._grouped(after)
+        for step in {**left, **right}:
+            _note(sets, step, self._compared(left.get(step, []), right.get(step, [])))
+        return _change(sets)
+
+    def _compared(self, left: list[Any], right: list[Any]) -> Change:
+        """Items of one step, of which there may be several on a side: then they are one value together."""
+        if len(left) > 1 and len(right) > 1:
+            return _NOTHING if same(left, right) else _MODIFIED
+        if len(left) > 1:
+            return Change(added=self.element.whole(right[0]) if right else None, removed=LEAF)
+        if len(right) > 1:
+            return Change(added=LEAF, removed=self.element.whole(left[0]) if left else None)
+        if left and right:
+            return self.element.compare(left[0], right[0])
+        if right:
+            return Change(added=self.element.whole(right[0]))
+        return Change(removed=self.element.whole(left[0]))
+
+    @override
+    def merge(self, live: object, applied: object) -> object:
+        ours = live if type(live) is list else []
+        theirs = applied if type(applied) is list else []
+        if self.atomic or not (ours or theirs):
+            return applied
+        return self._merged(ours, theirs)
+
+    def _merged(self, ours: list[Any], theirs: list[Any]) -> list[Any]:
+        """The items of both: shared ones in the order applied, the others where they stood among those."""
+        left, right = self._steps(ours), self._steps(theirs)
+        once: dict[str, Any] = {}
+        for step, item in zip(left, ours, strict=True):
+            once[step] = _TWICE if step in once else item
+        wanted: dict[str, Any] = {}
+        for step, item in zip(right, theirs, strict=True):
+            if step in wanted:
+                raise TypedError(f"duplicate entries for key {step_text(step)}")
+            wanted[step] = item
+        shared = iter([step for step in right if step in once])
+        awaited = next(shared, None)
+        done: set[str] = set()
+        made: list[Any] = []
+        i = j = 0
+
+        def take(step: str) -> None:
+            done.add(step)
+            mine = once.get(step, _TWICE)
+            made.append(wanted[step] if mine is _TWICE else self.element.merge(mine, wanted[step]))
+
+        while i < len(left) or j < len(right):
+            if i < len(left) and j < len(right):
+                if left[i] == right[j]:
+                    take(left[i])
+                    i, j, awaited = i + 1, j + 1, next(shared, None)
+                    continue
+                if left[i] in wanted and awaited is not None and left[i] != awaited:
+                    i += 1  # Its turn comes where it is applied.
+                    continue
+            if i < len(left):
+                if left[i] not in wanted:
+                    made.append(ours[i])
+                    i += 1
+                    continue
+                if left[i] in done:
+                    i += 1
+            if j < len(right):
+                step = right[j]
+                take(step)
+                j += 1
+                if awaited == step:
+                    awaited = next(shared, None)
+        return made
+
+    @override
+    def remove(self, value: object, fields: FieldSet) -> object:
+        if type(value) is not list or not value or self.atomic:
+            return None
+        made: list[object] = []
+        for step, item in zip(self._steps(value), value, strict=True):
+            entry = fields.get(step)
+            if entry is None:
+                made.append(item)
+            elif not is_member(entry):
+                left = self.element.remove(item, entry)
+                if left is not None:
+                    made.append(left)
+        return made or None
+
+    @override
+    def validate(self, value: object, path: str, *, duplicates: bool) -> Iterator[str]:
+        if value is None:
+            return
+        if type(value) is not list:
+            yield _at(path, f"expected list, got &{{{go_text(value)}}}")
+            return
+        seen: set[str] = set()
+        for at, item in enumerate(value):
+            step = f"i:{at}"
+            if not self.atomic:
+                try:
+                    step = self.step(item)
+                except TypedError as error:
+                    yield _at(path, f"element {at}: {error}")
+                    return
+                if step in seen and not duplicates:
+                    yield _at(path, f"duplicate entries for key {step_text(step)}")
+                seen.add(step)
+            yield from self.element.validate(item, path + step_text(step), duplicates=duplicates)
+
+    @override
+    def named(self, fields: FieldSet) -> FieldSet:
+        return {
+            step: self.element.named(entry) if entry and step.startswith("k:") else entry
+            for step, entry in fields.items()
+        }
+
+    @override
+    def reconciled(self, fields: FieldSet, *, whole: bool) -> FieldSet | None:
+        if self.atomic and not whole:
+            return LEAF
+        return _reconciled_below(fields, lambda step: self.element)
+
+
+class Deduced(Type):
+    """A place that may hold several kinds: the value tells which it is."""
+
+    __slots__ = ("list", "map", "scalar")
+
+    def __init__(self, scalar: Scalar | None, items: ListType | None, mapping: MapType | None) -> None:
+        self.scalar = scalar
+        self.list = items
+        self.map = mapping
+
+    def of(self, value: object) -> Type:
+        kind = type(value)
+        if kind is dict and self.map is not None:
+            return self.map
+        if kind is list and self.list is not None:
+            return self.list
+        if kind in _SCALARS and self.scalar is not None:
+            return self.scalar
+        return self._first()
+
+    def _first(self) -> Type:
+        first = self.map or self.scalar or self.list
+        assert first is not None, "a type is of some kind"
+        return first
+
+    @override
+    def field_set(self, value: object) -> FieldSet | None:
+        return self.of(value).field_set(value)
+
+    @override
+    def whole(self, value: object) -> FieldSet:
+        return self.of(value).whole(value)
+
+    @override
+    def compare(self, old: object, new: object) -> Change:
+        before, after = self.of(old), self.of(new)
+        if before is after:
+            return before.compare(old, new)
+        # Both readings count: what the old kind makes of the two, and what the new one does.
+        one, other = before.compare(old, new), after.compare(old, new)
+        return Change(*(_both(a, b) for a, b in zip(one, other, strict=True)))
+
+    @override
+    def merge(self, live: object, applied: object) -> object:
+        return self.of(applied).merge(live, applied)
+
+    @override
+    def remove(self, value: object, fields: FieldSet) -> object:
+        return self.of(value).remove(value, fields)
+
+    @override
+    def validate(self, value: object, path: str, *, duplicates: bool) -> Iterator[str]:
+        return self.of(value).validate(value, path, duplicates=duplicates)
+
+    @override
+    def named(self, fields: FieldSet) -> FieldSet:
+        if self.map is not None and any(step.startswith("f:") for step in fields):
+            return self.map.named(fields)
+        return self.list.named(fields) if self.list is not None else fields
+
+    @override
+    def reconciled(self, fields: FieldSet, *, whole: bool) -> FieldSet | None:
+        return self._first().reconciled(fields, whole=whole)
+
+
+_TWICE: Final = object()
+
+
+def same(a: object, b: object) -> bool:
+    """Equal as Go's values are: a boolean is no number."""
+    if type(a) is dict and type(b) is dict:
+        return a.keys() == b.keys() and all(same(item, b[name]) for name, item in a.items())
+    if type(a) is list and type(b) is list:
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b and (type(a) is bool) == (type(b) is bool)
+
+
+def _without_self(entry: FieldSet) -> FieldSet:
+    return {step: below for step, below in entry.items() if step != SELF} if SELF in entry else entry
+
+
+def _both(a: FieldSet | None, b: FieldSet | None) -> FieldSet | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return entry_of(is_member(a) or is_member(b), _without_self(union(a, b)))
+
+
+def _note(sets: tuple[FieldSet, FieldSet, FieldSet], step: str, change: Change) -> None:
+    if change is not _NOTHING:
+        for into, entry in zip(sets, change, strict=True):
+            if entry is not None:
+                into[step] = entry
+
+
+def _change(sets: tuple[FieldSet, FieldSet, FieldSet]) -> Change:
+    return Change(*(found or None for found in sets)) if any(sets) else _NOTHING
+
+
+def _member_step(item: object) -> str:
+    match item:
+        case dict():
+            raise TypedError("associative list without keys has an element that's a map type")
+        case list():
+            raise TypedError("not supported: associative list with lists as elements")
+        case None:
+            raise TypedError("associative list without keys has an element that's an explicit null")
+        case _:
+            return value_step(item)
+
+
+def _reconciled_below(fields: FieldSet, type_at: Callable[[str], Type | None]) -> FieldSet:
+    made: FieldSet | None = None
+    for step, entry in fields.items():
+        below = None if step == SELF else type_at(step)
+        if below is None:
+            continue
+        now = below.reconciled(entry, whole=not entry)
+        if now is not entry:
+            made = made if made is not None else dict(fields)
+            if now is None:
+                del made[step]
+            else:
+                made[step] = now
+    return fields if made is None else made
+
+
+def _at(path: str, words: str) -> str:
+    return f"{path}: {words}" if path else words
+
+
+def _go_kind(value: object) -> str:
+    """A decoded value's type as %T prints it."""
+    match value:
+        case bool():
+            return "bool"
+        case str():
+            return "string"
+        case list():
+            return "[]interface {}"
+        case dict():
+            return "map[string]interface {}"
+        case int():
+            return "int64"
+        case float():
+            return "float64"
+        case _:
+            return "<nil>"
+
+
+def _go_syntax(value: object) -> str:
+    """A decoded value as %#v prints it."""
+    match value:
+        case str():
+            return go_quote(value)
+        case list():
+            return "[]interface {}{" + ", ".join(map(_go_syntax, value)) + "}"
+        case dict():
+            inner = ", ".join(f"{go_quote(name)}:{_go_syntax(value[name])}" for name in sorted(value))
+            return "map[string]interface {}{" + inner + "}"
+        case None:
+            return "interface {}(nil)"
+        case _:
+            return go_text(value)
+
+
+# --------------------------------------------------------------------------- from schemas
+
+
+def _nothing_declared(name: str) -> Type | None:
+    return None
+
+
+UNTYPED_SCALAR: Final = Scalar("untyped")
+
+
+def _anything(*, atomic: bool) -> Deduced:
+    made = Deduced(UNTYPED_SCALAR, None, None)
+    items = made if atomic else _ATOMIC
+    made.list = ListType(items, atomic=True, keys=(), defaults={})
+    made.map = MapType(_nothing_declared, made, atomic=atomic, deduced=not atomic)
+    return made
+
+
+# A value of any kind: owned as a whole, or field by field with its lists owned as wholes.
+_ATOMIC: Final = _anything(atomic=True)
+DEDUCED: Final = _anything(atomic=False)
+
+_STRING: Final = Scalar("string")
+_META_SOURCE: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
+        "creationTimestamp": {"type": "string", "format": "date-time"},
+        "deletionGracePeriodSeconds": {"type": "integer"},
+        "deletionTimestamp": {"type": "string", "format": "date-time"},
+        "finalizers": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"},
+        "generateName": {"type": "string"},
+        "generation": {"type": "integer"},
+        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+        "managedFields": {
+            "type": "array",
+            "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+            "x-kubernetes-list-type": "atomic",
+        },
+        "name": {"type": "string"},
+        "namespace": {"type": "string"},
+        "ownerReferences": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "apiVersion": {"type": "string"},
+                    "blockOwnerDeletion": {"type": "boolean"},
+                    "controller": {"type": "boolean"},
+                    "kind": {"type": "string"},
+                    "name": {"type": "string"},
+                    "uid": {"type": "string"},
+                },
+                "x-kubernetes-map-type": "atomic",
+            },
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["uid"],
+        },
+        "resourceVersion": {"type": "string"},
+        "selfLink": {"type": "string"},
+        "uid": {"type": "string"},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """The fields of a whole object: its own, and those that every object has."""
+
+    own: Callable[[str], Type | None]
+
+    def __call__(self, name: str) -> Type | None:
+        if name == "metadata":
+            return OBJECT_META
+        return _STRING if name in ("apiVersion", "kind") else self.own(name)
+
+
+def object_type(node: Node, *, metadata: bool = True) -> MapType:
+    """The type of a kind's objects, from its schema: a CRD's, or the published one of a built-in kind.
+
+    `metadata`: they have a kind and metadata, whatever the schema says of these. Raises TypedError for what holds no maps.
+    """
+    found = _type(node, preserve=False)
+    mapping = found.map if isinstance(found, Deduced) else found
+    if not isinstance(mapping, MapType):
+        raise TypedError("a kind's objects are maps")
+    if not metadata:
+        return mapping
+    return MapType(_Root(mapping.declared), mapping.element, atomic=mapping.atomic)
+
+
+def _type(node: Node, *, preserve: bool) -> Type:
+    """`preserve`: a place above keeps unknown fields, and so do all below it, but for those of named definitions."""
+    preserve = preserve or bool(node.source.get("x-kubernetes-preserve-unknown-fields"))
+    what = "apply/preserving" if preserve else "apply"
+    found: Type | None = node.compiled.get(what)
+    if found is None:
+        found = node.compiled[what] = _made(node, preserve)
+    return found
+
+
+def _made(node: Node, preserve: bool) -> Type:
+    kind = node.source.get("type") or ""
+    match kind:
+        case "object":
+            if node.builtin and node.preserve:
+                return _ATOMIC  # RawExtension
+            return _map_of(node, preserve)
+        case "array":
+            return _list_of(node, preserve)
+        case "integer" | "number":
+            return Scalar("numeric")
+        case "boolean":
+            return Scalar("boolean")
+        case "string":
+            return _STRING if (node.source.get("format") or "") in ("", "byte") else UNTYPED_SCALAR
+        case _:
+            return Deduced(UNTYPED_SCALAR, _list_of(node, preserve), _map_of(node, preserve))
+
+
+def _map_of(node: Node, preserve: bool) -> MapType:
+    def declared(name: str) -> Type | None:
+        child = node.properties.get(name)
+        return None if child is None else _type(child, preserve=preserve)
+
+    own: Callable[[str], Type | None] = _Root(declared) if node.embedded else declared
+    additional = node.source.get("additionalProperties")
+    element: Type | None = None
+    if node.additional is not None:
+        element = _type(node.additional, preserve=preserve)
+    elif additional is True or (additional is None and (preserve or not node.properties)):
+        element = DEDUCED
+    atomic = node.source.get("x-kubernetes-map-type") == "atomic"
+    return MapType(own, element, atomic=atomic, deduced=element is DEDUCED and not node.properties)
+
+
+def _list_of(node: Node, preserve: bool) -> ListType:
+    items = node.items
+    element = _ATOMIC if items is None else _type(items, preserve=preserve)
+    kind = node.source.get("x-kubernetes-list-type")
+    strategy = "" if kind else node.source.get("x-kubernetes-patch-strategy") or ""
+    merging = kind in ("set", "map") or strategy.startswith("merge")
+    keys: tuple[str, ...] = node.map_keys if kind == "map" else ()
+    merge_key = node.source.get("x-kubernetes-patch-merge-key")
+    if strategy.startswith("merge") and merge_key:
+        keys = (merge_key,)
+    defaults = {} if items is None else {key: _default_of(items, key) for key in keys}
+    return ListType(element, atomic=not merging, keys=tuple(sorted(keys)), defaults=defaults)
+
+
+def _default_of(items: Node, key: str) -> object:
+    child = items.properties.get(key)
+    return None if child is None else child.default
+
+
+OBJECT_META: Final = _map_of(Node(_META_SOURCE), preserve=False)
