@@ -132,3 +132,22 @@ def test_a_pod_is_in_a_scope_or_not(scope: Scope, spec: Any, holds: bool) -> Non
     how = evaluator("", "pods")
     assert how is not None
     assert how.counts([scope], _pod(**spec)) is holds
+
+
+def test_a_claim_of_devices_is_charged_by_class_what_it_may_come_to_have() -> None:
+    requests = [
+        {"name": "a", "exactly": {"deviceClassName": "gold", "allocationMode": "ExactCount", "count": 3}},
+        {
+            "name": "b",
+            "firstAvailable": [
+                {"deviceClassName": "gold", "allocationMode": "ExactCount", "count": 2},
+                {"deviceClassName": "tin", "allocationMode": "All"},
+                {"deviceClassName": "gold", "allocationMode": "ExactCount", "count": 1},
+            ],
+        },
+    ]
+    assert _used("resourceclaims", {"spec": {"devices": {"requests": requests}}}, "resource.k8s.io") == {
+        "count/resourceclaims.resource.k8s.io": "1",
+        "gold.deviceclass.resource.k8s.io/devices": "5",
+        "tin.deviceclass.resource.k8s.io/devices": "32",
+    }

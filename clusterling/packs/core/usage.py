@@ -35,6 +35,8 @@ _COMPUTE: Final = ("cpu", "memory", "ephemeral-storage")
 _STORAGE_CLASS: Final = ".storageclass.storage.k8s.io/"
 _OLD_CLASS: Final = "volume.beta.kubernetes.io/storage-class"
 _DEVICE_CLASS: Final = "requests.deviceclass.resource.kubernetes.io/"
+_DEVICES: Final = ".deviceclass.resource.k8s.io/devices"
+_DEVICES_MAX: Final = 32  # Of one claim: what a request for all may come to.
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,8 @@ def evaluator(group: str, plural: str) -> Evaluator | None:
     """How a kind is counted; None for those that never are."""
     if (group, plural) in IGNORED:
         return None
-    if group == "" and plural in _SPECIAL:
-        return _SPECIAL[plural]
+    if (group, plural) in _SPECIAL:
+        return _SPECIAL[group, plural]
     known = {f"count/{plural}.{group}".removesuffix(".")}
     if group == "" and plural in _ALIASES:
         known.add(plural)
@@ -169,6 +171,38 @@ def _claim_in_scope(scope: Scope, claim: Object) -> bool:
         (status.get("modifyVolumeStatus") or {}).get("targetVolumeAttributesClassName"),
     )
     return scope.selects(name for name in found if name)
+
+
+# ---------------------------------------------------------------------- claims of devices
+
+
+def _device_names(names: Iterable[str]) -> list[str]:
+    return [
+        name for name in names if name == "count/resourceclaims.resource.k8s.io" or name.endswith(_DEVICES)
+    ]
+
+
+def _device_usage(claim: Object) -> Amounts:
+    """The devices of each class that it may come to have. Upstream: claimEvaluator.Usage; what its gate
+    DRAExtendedResource counts besides is not counted here."""
+    used = {"count/resourceclaims.resource.k8s.io": ONE}
+    for request in ((claim.get("spec") or {}).get("devices") or {}).get("requests") or ():
+        worst: dict[str, int] = {}
+        for one in request.get("firstAvailable") or (request.get("exactly") or {},):
+            name = f"{one.get('deviceClassName', '')}{_DEVICES}"
+            worst[name] = max(worst.get(name, 0), _devices(one))
+        amounts.add(used, {name: amounts.count(devices) for name, devices in worst.items()})
+    return used
+
+
+def _devices(request: Object) -> int:
+    match request.get("allocationMode"):
+        case "ExactCount":
+            return int(request.get("count", 0))
+        case "All":
+            return _DEVICES_MAX
+        case _:
+            return 0
 
 
 # ---------------------------------------------------------------------- pods
@@ -294,10 +328,11 @@ def _pod_lacking(names: Sequence[str], pod: Object) -> str:
     return f"must specify {'; '.join(told)}"
 
 
-_SPECIAL: Final[Mapping[str, Evaluator]] = {
-    "services": Evaluator(
+_SPECIAL: Final[Mapping[tuple[str, str], Evaluator]] = {
+    ("", "services"): Evaluator(
         lambda names: [name for name in names if name in _SERVICE_NAMES], _service_usage, varies=True
     ),
-    "persistentvolumeclaims": Evaluator(_claim_names, _claim_usage, _claim_in_scope, varies=True),
-    "pods": Evaluator(_pod_names, _pod_usage, _pod_in_scope, _pod_lacking, varies=True),
+    ("", "persistentvolumeclaims"): Evaluator(_claim_names, _claim_usage, _claim_in_scope, varies=True),
+    ("", "pods"): Evaluator(_pod_names, _pod_usage, _pod_in_scope, _pod_lacking, varies=True),
+    ("resource.k8s.io", "resourceclaims"): Evaluator(_device_names, _device_usage),
 }
