@@ -10,7 +10,7 @@ Upstream: kube-openapi/pkg/{handler,handler3}/handler.go, client-go/openapi.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
+from clusterling.machinery.meta import GroupVersion
 from clusterling.machinery.schema import Schema
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.resource import Served
@@ -27,8 +28,21 @@ from clusterling.services.discovery import ordered_groups
 from clusterling.services.kept import Kept
 from clusterling.services.negotiation import parse_accept
 from clusterling.services.openapi import v2, v3
-from clusterling.services.openapi.operations import base_path
-from clusterling.services.openapi.schemas import Definitions, builtin_definitions, kind_names
+from clusterling.services.openapi.operations import (
+    Path,
+    base_path,
+    core_path,
+    group_path,
+    groups_path,
+    resources_path,
+    version_path,
+)
+from clusterling.services.openapi.schemas import (
+    Definitions,
+    builtin_definitions,
+    is_of_versions,
+    of_versions,
+)
 from clusterling.services.request import Header, Response
 from clusterling.version import KUBERNETES, __version__
 
@@ -72,7 +86,7 @@ def respond(
     if path == "/openapi/v2":
         return _respond_v2(catalog, definitions, accept_header, if_none_match)
     if path.startswith(_PREFIX):
-        known = _versions(catalog, definitions).get(path.removeprefix(_PREFIX))
+        known = _documents(catalog, definitions).get(path.removeprefix(_PREFIX))
         if known is not None:
             return _respond_v3(catalog, known, definitions, now, asked_hash, accept_header, if_none_match)
     return Response(404, b"", "")
@@ -87,32 +101,45 @@ def preparations(
     """
     if definitions is None:
         definitions = builtin_definitions()
-    versions = _versions(catalog, definitions)
+    documents = _documents(catalog, definitions)
     if path == "/openapi/v2":
-        for one in versions.values():
+        for one in documents.values():
             for served, key in one.served:
                 if ("v2", definitions.fingerprint, key) not in _kept:
                     yield partial(_v2_fragment, served, key, definitions)
         return
-    known = versions.get(path.removeprefix(_PREFIX))
+    known = documents.get(path.removeprefix(_PREFIX))
     if known is not None and ("v3", known.etag) not in _kept:
         for served, key in known.served:
             if ("v3", definitions.fingerprint, key) not in _kept:
                 yield partial(_v3_fragment, served, key, definitions)
 
 
-class _GroupVersion:
-    """A group-version's document before it is made: what goes in, and the hash of that."""
+class _Document:
+    """A document before it is made: what goes in, and the hash of that.
 
-    __slots__ = ("etag", "group", "served", "version")
+    `heads`: the paths that are no resource's. `api_version` "": of discovery alone. `builtin`: told as upstream tells its own groups,
+    not as it tells those of custom kinds.
+    """
+
+    __slots__ = ("api_version", "builtin", "etag", "heads", "path", "served")
 
     def __init__(
-        self, group: str, version: str, served: list[tuple[Served, bytes]], definitions: Definitions
+        self,
+        path: str,
+        definitions: Definitions,
+        *,
+        heads: Sequence[Path] = (),
+        api_version: str = "",
+        served: Sequence[tuple[Served, bytes]] = (),
+        builtin: bool = True,
     ) -> None:
-        self.group = group
-        self.version = version
+        self.path = path
+        self.heads = heads
+        self.api_version = api_version
         self.served = served
-        parts = (_generation(definitions), f"{group}/{version}".encode(), *(key for _, key in served))
+        self.builtin = builtin
+        parts = (_generation(definitions), path.encode(), *(key for _, key in served))
         self.etag = hashlib.sha512(b"\n".join(parts)).hexdigest().upper()
 
 
@@ -145,22 +172,35 @@ def _resource_key(served: Served) -> bytes:
     return hashlib.sha512(orjson.dumps(facts) + schema).digest()
 
 
-def _versions(catalog: Catalog, definitions: Definitions) -> dict[str, _GroupVersion]:
+def _documents(catalog: Catalog, definitions: Definitions) -> dict[str, _Document]:
     """The documents there are, by their path below `/openapi/v3/`."""
 
-    def make() -> dict[str, _GroupVersion]:
-        return {
-            base_path(group, version)[1:]: _GroupVersion(
-                group,
-                version,
-                [(served, _resource_key(served)) for served in catalog.served_in(group, version)],
-                definitions,
-            )
-            for group, versions in ordered_groups(catalog)
-            for version in versions
-        }
+    def make() -> dict[str, _Document]:
+        found = [_Document("version", definitions, heads=[version_path()])]
+        for group, versions in ordered_groups(catalog):
+            of_group = [_of_version(catalog, group, version, definitions) for version in versions]
+            if any(one.builtin for one in of_group):
+                head = group_path(group) if group else core_path()
+                found.append(_Document(head.path.strip("/"), definitions, heads=[head]))
+            found += of_group
+        if any(one.path.startswith("apis/") for one in found):
+            found.append(_Document("apis", definitions, heads=[groups_path()]))
+        return {one.path: one for one in sorted(found, key=lambda one: one.path)}
 
-    return catalog.view(("openapi", "versions", definitions.fingerprint), make)
+    return catalog.view(("openapi", "documents", definitions.fingerprint), make)
+
+
+def _of_version(catalog: Catalog, group: str, version: str, definitions: Definitions) -> _Document:
+    served = catalog.served_in(group, version)
+    builtin = any(one.resource.builtin and definitions.name(group, version, one.kind) for one in served)
+    return _Document(
+        base_path(group, version)[1:],
+        definitions,
+        heads=[resources_path(group, version)] if builtin else (),
+        api_version=str(GroupVersion(group, version)),
+        served=[(one, _resource_key(one)) for one in served],
+        builtin=builtin,
+    )
 
 
 def index(catalog: Catalog, definitions: Definitions) -> tuple[bytes, str]:
@@ -169,7 +209,7 @@ def index(catalog: Catalog, definitions: Definitions) -> tuple[bytes, str]:
     def make() -> tuple[bytes, str]:
         paths = {
             path: {"serverRelativeURL": _url(path, one.etag)}
-            for path, one in _versions(catalog, definitions).items()
+            for path, one in _documents(catalog, definitions).items()
         }
         document = orjson.dumps({"paths": paths})
         return document, hashlib.sha512(document).hexdigest().upper()
@@ -183,7 +223,7 @@ def _url(path: str, etag: str) -> str:
 
 def _respond_v3(
     catalog: Catalog,
-    found: _GroupVersion,
+    found: _Document,
     definitions: Definitions,
     now: datetime,
     asked_hash: str,
@@ -196,8 +236,7 @@ def _respond_v3(
     if asked_hash:
         if asked_hash != found.etag:
             # Relative to this path, so that it stays within the cluster, whatever prefix that is served under.
-            path = base_path(found.group, found.version)[1:]
-            location = f"{path.rpartition('/')[2]}?hash={found.etag}"
+            location = f"{found.path.rpartition('/')[2]}?hash={found.etag}"
             return Response(301, b"", JSON, (*_VARY, ("Location", location), ("ETag", f'"{found.etag}"')))
         # Never stale: another content has another address.
         expires = format_datetime(now + timedelta(days=365), usegmt=True)
@@ -208,17 +247,15 @@ def _respond_v3(
     return Response(200, document, JSON, (*headers, ("ETag", f'"{found.etag}"')))
 
 
-def v3_document(found: _GroupVersion, definitions: Definitions) -> bytes:
-    """A group-version's document. Upstream's group-versions are told as upstream tells them, others as CRDs."""
+def v3_document(found: _Document, definitions: Definitions) -> bytes:
+    """A document. Upstream's group-versions are told as upstream tells them, others as CRDs."""
 
     def make() -> bytes:
-        fragments = [_v3_fragment(served, key, definitions) for served, key in found.served]
-        ours = any(kind_names(served, definitions)[0] in definitions.source for served, _ in found.served)
-        if ours:
-            fragments.insert(0, v3.group_fragment(found.group, found.version, definitions))
+        fragments = [v3.head_fragment(path, definitions) for path in found.heads]
+        fragments += [_v3_fragment(served, key, definitions) for served, key in found.served]
         reached = definitions.reached(name for part in fragments for name in part.references)
-        shared = [_v3_member(name, definitions) for name in reached]
-        return v3.document(fragments, definitions, shared, info=v2.INFO if ours else None)
+        shared = [_v3_member(name, found.api_version, definitions) for name in reached]
+        return v3.document(fragments, definitions, shared, info=v2.INFO if found.builtin else None)
 
     return _kept.get(("v3", found.etag), make, len)
 
@@ -229,17 +266,20 @@ def _v3_fragment(served: Served, key: bytes, definitions: Definitions) -> v3.Fra
     )
 
 
-def _v3_member(name: str, definitions: Definitions) -> bytes:
-    return _kept.get(
-        ("v3", definitions.fingerprint, name), lambda: v3.member(name, definitions.published(name)), len
-    )
+def _v3_member(name: str, api_version: str, definitions: Definitions) -> bytes:
+    def make() -> bytes:
+        versions = dict.fromkeys(("v1", api_version))
+        return v3.member(name, of_versions(name, definitions.published(name), versions))
+
+    of = api_version if is_of_versions(name) else ""
+    return _kept.get(("v3", definitions.fingerprint, name, of), make, len)
 
 
 def _respond_v2(
     catalog: Catalog, definitions: Definitions, accept_header: str | None, if_none_match: str | None
 ) -> Response:
-    versions = _versions(catalog, definitions)
-    etag = hashlib.sha512("".join(one.etag for one in versions.values()).encode()).hexdigest().upper()
+    documents = _documents(catalog, definitions)
+    etag = hashlib.sha512("".join(one.etag for one in documents.values()).encode()).hexdigest().upper()
     for clause in parse_accept(accept_header or "*/*"):
         for media_type, form in ((JSON, JSON), (_PROTOBUF_V2_ASKED, PROTOBUF_V2), (PROTOBUF_V2, PROTOBUF_V2)):
             if not clause.accepts(media_type):
@@ -247,18 +287,20 @@ def _respond_v2(
             headers: tuple[Header, ...] = (*_VARY, ("ETag", f'"{etag}"'))
             if _matches(if_none_match, etag):
                 return Response(304, b"", "", headers)
-            document = v2_document(versions.values(), etag, definitions, protobuf=form == PROTOBUF_V2)
+            document = v2_document(documents.values(), etag, definitions, protobuf=form == PROTOBUF_V2)
             return Response(200, document, form, headers)
     return Response(406, b"", "", _VARY)
 
 
 def v2_document(
-    versions: Iterable[_GroupVersion], etag: str, definitions: Definitions, *, protobuf: bool
+    documents: Iterable[_Document], etag: str, definitions: Definitions, *, protobuf: bool
 ) -> bytes:
     """All groups' document, as JSON or as gnostic's protobuf."""
 
     def make() -> bytes:
-        fragments = [_v2_fragment(served, key, definitions) for one in versions for served, key in one.served]
+        parts = list(documents)
+        fragments = [v2.head_fragment(path, definitions) for one in parts for path in one.heads]
+        fragments += [_v2_fragment(served, key, definitions) for one in parts for served, key in one.served]
         reached = definitions.reached({name for part in fragments for name in part.references})
         fragments += [_v2_shared(name, definitions) for name in reached]
         return v2.proto_document(fragments) if protobuf else v2.json_document(fragments)

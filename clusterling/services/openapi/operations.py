@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from clusterling.machinery.meta import Object
-from clusterling.registry.resource import Served
+from clusterling.registry.resource import Served, Subresource
 from clusterling.services.openapi.schemas import (
     META,
     SCALE,
@@ -23,6 +23,7 @@ from clusterling.services.openapi.schemas import (
 
 JSON: Final = "application/json"
 YAML: Final = "application/yaml"
+PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
 ANSWER_TYPES: Final = (JSON, YAML)
 LIST_TYPES: Final = (JSON, f"{JSON};stream=watch", YAML)
 CUSTOM_BODY_TYPES: Final = (JSON, YAML)
@@ -34,26 +35,48 @@ _BUILTIN_PATCH_TYPES: Final = (*_PATCH_TYPES, "application/strategic-merge-patch
 PATCH_MODEL: Final = f"{META}Patch"
 STATUS_MODEL: Final = f"{META}Status"
 DELETE_OPTIONS_MODEL: Final = f"{META}DeleteOptions"
+WATCH_EVENT_MODEL: Final = f"{META}WatchEvent"
 RESOURCE_LIST_MODEL: Final = f"{META}APIResourceList"
+VERSION_MODEL: Final = "io.k8s.apimachinery.pkg.version.Info"
+# Stands where a model does for what is any text.
+TEXT: Final = "text"
 
 _QUERY_TYPES: Final = {
     "allowWatchBookmarks": "boolean",
+    "command": "string",
+    "container": "string",
     "continue": "string",
     "dryRun": "string",
     "fieldManager": "string",
     "fieldSelector": "string",
     "fieldValidation": "string",
+    "follow": "boolean",
     "force": "boolean",
     "gracePeriodSeconds": "integer",
+    "ignoreStoreReadErrorWithClusterBreakingPotential": "boolean",
+    "insecureSkipTLSVerifyBackend": "boolean",
     "labelSelector": "string",
     "limit": "integer",
+    "limitBytes": "integer",
     "orphanDependents": "boolean",
+    "path": "string",
+    "ports": "integer",
     "pretty": "string",
+    "previous": "boolean",
     "propagationPolicy": "string",
     "resourceVersion": "string",
     "resourceVersionMatch": "string",
     "sendInitialEvents": "boolean",
+    "shardSelector": "string",
+    "sinceSeconds": "integer",
+    "stderr": "boolean",
+    "stdin": "boolean",
+    "stdout": "boolean",
+    "stream": "string",
+    "tailLines": "integer",
     "timeoutSeconds": "integer",
+    "timestamps": "boolean",
+    "tty": "boolean",
     "watch": "boolean",
 }
 _LIST: Final = (
@@ -69,6 +92,32 @@ _LIST: Final = (
 _WATCH: Final = ("allowWatchBookmarks", "watch")
 _DELETE: Final = ("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
 _WRITE: Final = ("dryRun", "fieldManager", "fieldValidation")
+# Published of built-in kinds, and taken note of only where alpha features are on, which is nowhere here.
+_SHARDS: Final = ("shardSelector",)
+_UNREAD: Final = ("ignoreStoreReadErrorWithClusterBreakingPotential",)
+_LOG: Final = (
+    "container",
+    "follow",
+    "insecureSkipTLSVerifyBackend",
+    "limitBytes",
+    "previous",
+    "sinceSeconds",
+    "stream",
+    "tailLines",
+    "timestamps",
+)
+# What connecting takes, by the kind of its options, which have no schema.
+_CONNECT: Final = {
+    "NodeProxyOptions": ("path",),
+    "PodAttachOptions": ("container", "stderr", "stdin", "stdout", "tty"),
+    "PodExecOptions": ("command", "container", "stderr", "stdin", "stdout", "tty"),
+    "PodPortForwardOptions": ("ports",),
+    "PodProxyOptions": ("path",),
+    "ServiceProxyOptions": ("path",),
+}
+# Whatever a proxy is told it passes on; discovery has no verbs for the last two.
+_PROXIED: Final = ("get", "put", "post", "delete", "options", "head", "patch")
+_DEPRECATED: Final = "deprecated: use the 'watch' parameter with a list operation instead"
 _METHOD_OF_VERB: Final = {
     "get": "get",
     "create": "post",
@@ -98,7 +147,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of one path. Models are names of definitions; None: any object. `action` "" is not told."""
+    """One method of one path. Models are names of definitions, or TEXT; None: any object. `action` "" is not told.
+
+    `taken`: the media types of bodies that v2 tells of operations without one, too.
+    """
 
     method: str
     id: str
@@ -113,6 +165,7 @@ class Operation:
     body: str | None = None
     body_types: tuple[str, ...] = ()
     body_required: bool = True
+    taken: tuple[str, ...] = ()
 
     def responses(self) -> Iterator[tuple[int, str]]:
         """The codes of success and what they are called."""
@@ -137,10 +190,47 @@ def paths_of(served: Served, definitions: Definitions) -> list[Path]:
 def resources_path(group: str, version: str) -> Path:
     """`/apis/<group>/<version>/`, as upstream tells it of its own groups."""
     prefix, tag = _names(group, version)
-    operation = Operation(
-        "get", f"get{prefix}APIResources", tag, "get available resources", "", None, (), RESOURCE_LIST_MODEL
+    return _read(
+        base_path(group, version),
+        f"get{prefix}APIResources",
+        tag,
+        "get available resources",
+        RESOURCE_LIST_MODEL,
     )
-    return Path(f"{base_path(group, version)}/", (), (operation,))
+
+
+def group_path(group: str) -> Path:
+    """`/apis/<group>/`, of upstream's own groups, too."""
+    prefix, tag = _words(group)
+    return _read(
+        f"/apis/{group}", f"get{prefix}APIGroup", tag, "get information of a group", f"{META}APIGroup"
+    )
+
+
+def groups_path() -> Path:
+    """`/apis/`."""
+    return _read("/apis", "getAPIVersions", "apis", "get available API versions", f"{META}APIGroupList")
+
+
+def core_path() -> Path:
+    """`/api/`."""
+    return _read("/api", "getCoreAPIVersions", "core", "get available API versions", f"{META}APIVersions")
+
+
+def version_path() -> Path:
+    """`/version/`."""
+    description = "get the version information for this server"
+    return _read("/version", "getCodeVersion", "version", description, VERSION_MODEL, (JSON,))
+
+
+def _read(
+    path: str, identifier: str, tag: str, description: str, model: str, types: tuple[str, ...] = ANSWER_TYPES
+) -> Path:
+    taken = types if types == (JSON,) else (*types, PROTOBUF)
+    operation = Operation(
+        "get", identifier, tag, description, "", None, (), model, answer_types=types, taken=taken
+    )
+    return Path(f"{path}/", (), (operation,))
 
 
 def base_path(group: str, version: str) -> str:
@@ -150,8 +240,13 @@ def base_path(group: str, version: str) -> str:
 
 def _names(group: str, version: str) -> tuple[str, str]:
     """`CoordinationV1` in operations' ids and `coordination_v1` as the tag (endpoints/openapi/openapi.go)."""
+    prefix, tag = _words(group)
+    return prefix + _identifier(version, True), f"{tag}_{version}"
+
+
+def _words(group: str) -> tuple[str, str]:
     words = (group or "core").removesuffix(".k8s.io")
-    return _identifier(words, True) + _identifier(version, True), f"{_identifier(words, False)}_{version}"
+    return _identifier(words, True), _identifier(words, False)
 
 
 def _identifier(text: str, capital: bool) -> str:
@@ -193,6 +288,8 @@ class _Resource:
         )
         self.body_types = BUILTIN_BODY_TYPES if self.builtin else CUSTOM_BODY_TYPES
         self.patch_types = _BUILTIN_PATCH_TYPES if self.builtin else _PATCH_TYPES
+        self.list_query = (*_LIST, *_WATCH, *(_SHARDS if self.builtin else ()))
+        self.delete_query = (*_DELETE, *(_UNREAD if self.builtin else ()))
 
     def paths(self) -> Iterator[Path]:
         verbs = self.served.resource.verbs
@@ -208,11 +305,76 @@ class _Resource:
             yield self.part("scale", ("get", "update", "patch"), SCALE, ("autoscaling", "v1", "Scale"))
         for name in self.served.resource.parts:
             yield self.part(name, ("update",) if name == "finalize" else ("get", "update", "patch"))
-        for name, one in self.served.resource.subresources.items():
-            model = self.definitions.name(one.group, one.version, one.kind)
-            yield self.part(name, one.verbs, model, (one.group, one.version, one.kind))
+        for one in self.served.resource.subresources.values():
+            yield from self.computed(one)
+        if self.builtin and "watch" in verbs:
+            yield from self.old_watches()
 
-    def path(self, path: str, operations: list[Operation]) -> Path:
+    def computed(self, one: Subresource) -> Iterator[Path]:
+        """A subresource with a function of its own."""
+        path = f"{self.collection}/{{name}}/{one.name}"
+        gvk = (one.group, one.version, one.kind)
+        if not one.connects:
+            yield self.part(one.name, one.verbs, self.definitions.name(*gvk), gvk)
+        elif one.kind == self.kind:
+            yield self.path(path, [self.log()])
+        else:
+            methods = (
+                _PROXIED
+                if one.has_paths
+                else tuple(_METHOD_OF_VERB[verb] for verb in sorted(one.verbs, reverse=True))
+            )
+            below = ("", "/{path}") if one.has_paths else ("",)
+            for rest in below:
+                operations = [self.connection(one, method, bool(rest)) for method in methods]
+                yield self.path(path + rest, operations, pretty=False)
+
+    def log(self) -> Operation:
+        """What is no object and is read all the same."""
+        operation = self.replaceable("log", "get", TEXT, self.gvk)
+        types = ("text/plain", *ANSWER_TYPES)
+        return replace(operation, parameters=_query(*_LOG), answer_types=types)
+
+    def connection(self, one: Subresource, method: str, with_path: bool) -> Operation:
+        of = self.scope + self.kind + one.name.capitalize()
+        return self.operation(
+            method,
+            f"connect{self.group_words}{method.capitalize()}{of}{'WithPath' if with_path else ''}",
+            f"connect {method.upper()} requests to {one.name} of {self.kind}",
+            action="connect",
+            parameters=_query(*_CONNECT[one.kind]),
+            answer=TEXT,
+            answer_types=("*/*",),
+            gvk=(one.group, one.version, one.kind),
+        )
+
+    def old_watches(self) -> Iterator[Path]:
+        """The paths of watches from before there was a parameter."""
+        base = base_path(self.served.group, self.served.version.name)
+        collection = self.collection.replace(base, f"{base}/watch", 1)
+        whole = f"{base}/watch/{self.served.plural}"
+        several = f"watch individual changes to a list of {self.kind}. {_DEPRECATED}."
+        if self.scope:
+            yield self.path(whole, [self.old_watch(f"{self.kind}ListForAllNamespaces", several)])
+        yield self.path(collection, [self.old_watch(f"{self.scope}{self.kind}List", several)])
+        one = (
+            f"watch changes to an object of kind {self.kind}. {_DEPRECATED}, "
+            "filtered to a single item with the 'fieldSelector' parameter."
+        )
+        yield self.path(f"{collection}/{{name}}", [self.old_watch(self.scope + self.kind, one, "watch")])
+
+    def old_watch(self, name: str, description: str, action: str = "watchlist") -> Operation:
+        return self.operation(
+            "get",
+            f"watch{self.group_words}{name}",
+            description,
+            action=action,
+            parameters=_query(*self.list_query),
+            answer=WATCH_EVENT_MODEL,
+            answer_types=LIST_TYPES,
+        )
+
+    def path(self, path: str, operations: list[Operation], *, pretty: bool = True) -> Path:
         if not operations:
             return Path(path, (), ())
         common = set(operations[0].parameters).intersection(*(one.parameters for one in operations))
@@ -220,8 +382,8 @@ class _Resource:
             _with_parameters(one, [parameter for parameter in one.parameters if parameter not in common])
             for one in operations
         ]
-        told = [*common, *_query("pretty"), *self.in_path(path)]
-        return Path(path, tuple(sorted(told, key=lambda one: one.name)), tuple(own))
+        told = [*common, *(_query("pretty") if pretty else ()), *self.in_path(path)]
+        return Path(path, tuple(sorted(told, key=lambda one: (one.name, one.where))), tuple(own))
 
     def in_path(self, path: str) -> Iterator[Parameter]:
         if "{namespace}" in path:
@@ -230,6 +392,8 @@ class _Resource:
             )
         if "{name}" in path:
             yield Parameter("name", "path", "string", f"name of the {self.kind}")
+        if "{path}" in path:
+            yield Parameter("path", "path", "string", "path to the resource")
 
     def collection_operations(self) -> Iterator[Operation]:
         verbs = self.served.resource.verbs
@@ -246,7 +410,7 @@ class _Resource:
                 body_types=self.body_types,
             )
         if "deletecollection" in verbs:
-            taken = (*_LIST, *_DELETE) if self.builtin else (*_LIST, *_WATCH)
+            taken = (*_LIST, *_SHARDS, *self.delete_query) if self.builtin else self.list_query
             yield self.operation(
                 "delete",
                 f"delete{self.group_words}Collection{self.scope}{self.kind}",
@@ -260,13 +424,14 @@ class _Resource:
             )
 
     def list_operation(self, name: str) -> Operation:
-        words = "list or watch objects of kind" if self.builtin else "list objects of kind"
+        watched = self.builtin and "watch" in self.served.resource.verbs
+        words = "list or watch objects of kind" if watched else "list objects of kind"
         return self.operation(
             "get",
             f"list{self.group_words}{name}",
             f"{words} {self.kind}",
             action="list",
-            parameters=_query(*_LIST, *_WATCH),
+            parameters=_query(*self.list_query),
             answer=self.list_model,
             answer_types=LIST_TYPES if self.builtin else ANSWER_TYPES,
         )
@@ -277,7 +442,7 @@ class _Resource:
                 "delete",
                 f"delete{self.group_words}{self.scope}{self.kind}",
                 f"delete{_article(self.kind)}{self.kind}",
-                parameters=_query(*_DELETE),
+                parameters=_query(*self.delete_query),
                 answer=self.model if self.served.resource.strategy.returns_deleted_object else STATUS_MODEL,
                 statuses=(200, 202),
                 body=DELETE_OPTIONS_MODEL,
@@ -368,6 +533,7 @@ class _Resource:
             body,
             body_types,
             body_required,
+            self.body_types,
         )
 
 
@@ -375,20 +541,27 @@ def _with_parameters(operation: Operation, parameters: list[Parameter]) -> Opera
     return replace(operation, parameters=tuple(parameters))
 
 
+def told_of(path: Path, definitions: Definitions) -> frozenset[str]:
+    """The names of upstream's definitions that a path refers to."""
+    named = {name for one in path.operations for name in (one.answer, one.body)}
+    return frozenset(name for name in named if name is not None and name in definitions.source)
+
+
 def told_beside(
     served: Served, definitions: Definitions, paths: list[Path], *, v2: bool
 ) -> tuple[Object, frozenset[str]]:
     """The definitions that a resource brings itself (a custom kind and its list), and the names of upstream's it needs."""
-    named = {name for path in paths for one in path.operations for name in (one.answer, one.body)}
+    needed = frozenset[str]().union(*(told_of(path, definitions) for path in paths))
+    named = {one.answer for path in paths for one in path.operations}
     own: Object = {}
     model, list_model = kind_names(served, definitions)
     if model not in definitions.source:
         own[model] = custom_kind(served, served.version.schema.source, v2=v2)
-        named.add(f"{META}ObjectMeta")
+        needed |= {f"{META}ObjectMeta"} & definitions.source.keys()
     if list_model in named and list_model not in definitions.source:
         own[list_model] = custom_list(served, v2=v2)
-        named.add(f"{META}ListMeta")
-    return own, frozenset(name for name in named if name is not None and name in definitions.source)
+        needed |= {f"{META}ListMeta"} & definitions.source.keys()
+    return own, needed
 
 
 def kubernetes_extensions(operation: Operation) -> Object:

@@ -9,7 +9,7 @@ apiextensions-apiserver/pkg/apiserver/schema/{kubeopenapi,unfold}.go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -47,6 +47,7 @@ GVK: Final = "x-kubernetes-group-version-kind"
 PRESERVE: Final = "x-kubernetes-preserve-unknown-fields"
 EMBEDDED: Final = "x-kubernetes-embedded-resource"
 INT_OR_STRING: Final = "x-kubernetes-int-or-string"
+_IN_ALL_VERSIONS: Final = frozenset({f"{META}DeleteOptions", f"{META}WatchEvent"})
 
 
 class Definitions:
@@ -54,7 +55,8 @@ class Definitions:
 
     `source` maps `io.k8s.api.core.v1.ConfigMap` to its schema; `published` gives it as documents show it (with its
     descriptions), `name_of` the name for a group, version and kind (KeyError for one that is not published).
-    `fingerprint` changes whenever what is published does.
+    `fingerprint` changes whenever what is published does. `option_versions`: the apiVersions that OpenAPI v2 tells of what
+    all groups share.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Definitions:
         *,
         name_of: Callable[[str, str, str], str],
         published: Callable[[str], Object] | None = None,
+        option_versions: Sequence[str] = (),
     ) -> None:
         self.source = source
+        self.option_versions = option_versions
         self.fingerprint = fingerprint
         self.published = published or source.__getitem__
         self._name_of = name_of
@@ -108,7 +112,24 @@ def builtin_definitions() -> Definitions:
         "described" if described else "bare",
         name_of=builtin.definition_of,
         published=builtin.published,
+        option_versions=builtin.option_versions(),
     )
+
+
+def is_of_versions(name: str) -> bool:
+    """The definition names the apiVersions of the document that it stands in."""
+    return name in _IN_ALL_VERSIONS
+
+
+def of_versions(name: str, schema: Object, versions: Iterable[str]) -> Object:
+    """A definition as it is told in a document of these apiVersions: the options and events that all groups share are
+    registered in each."""
+    if not is_of_versions(name):
+        return schema
+    kind = name.removeprefix(META)
+    split = [one.rpartition("/") for one in versions]
+    told = [{"group": group, "kind": kind, "version": version} for group, _, version in split]
+    return schema | {GVK: told}
 
 
 def _references(schema: Any) -> Iterator[str]:

@@ -17,12 +17,14 @@ from clusterling.machinery.meta import Object
 from clusterling.registry.resource import Served
 from clusterling.services.openapi import gnostic, schemas
 from clusterling.services.openapi.operations import (
+    TEXT,
     Operation,
     Parameter,
     Path,
     kubernetes_extensions,
     paths_of,
     told_beside,
+    told_of,
 )
 from clusterling.services.openapi.schemas import Definitions
 from clusterling.version import KUBERNETES
@@ -68,9 +70,15 @@ def fragment(served: Served, definitions: Definitions) -> Fragment:
     return Fragment(told, own, references)
 
 
+def head_fragment(path: Path, definitions: Definitions) -> Fragment:
+    """A path of discovery, or of the version."""
+    return Fragment({path.path: _path_item(path, definitions, {})}, {}, told_of(path, definitions))
+
+
 def shared_fragment(name: str, definitions: Definitions) -> Fragment:
-    """One of upstream's definitions."""
-    return Fragment({}, {name: schemas.definition_v2(definitions.published(name))}, frozenset())
+    """One of upstream's definitions, which this document tells once for all groups."""
+    told = schemas.of_versions(name, definitions.published(name), definitions.option_versions)
+    return Fragment({}, {name: schemas.definition_v2(told)}, frozenset())
 
 
 def json_document(fragments: Iterable[Fragment]) -> bytes:
@@ -108,8 +116,10 @@ def _path_item(path: Path, definitions: Definitions, own: Object) -> Object:
 def _operation(operation: Operation, definitions: Definitions, own: Object) -> Object:
     parameters = [_parameter(one) for one in operation.parameters]
     told: Object = {"description": operation.description}
+    taken = operation.body_types or operation.taken
+    if taken:
+        told["consumes"] = list(taken)
     if operation.body_types:
-        told["consumes"] = list(operation.body_types)
         body: Object = {"name": "body", "in": "body"}
         if operation.body_required:
             body["required"] = True
@@ -131,6 +141,8 @@ def _operation(operation: Operation, definitions: Definitions, own: Object) -> O
 
 
 def _schema(name: str | None, definitions: Definitions, own: Object) -> Object:
+    if name == TEXT:
+        return {"type": "string"}
     known = name is not None and (name in own or name in definitions.source)
     return {"$ref": f"{schemas.V2_PREFIX}{name}"} if known else {"type": "object"}
 

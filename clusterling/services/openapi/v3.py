@@ -15,14 +15,14 @@ from clusterling.machinery.meta import Object
 from clusterling.registry.resource import Served
 from clusterling.services.openapi import schemas
 from clusterling.services.openapi.operations import (
-    RESOURCE_LIST_MODEL,
+    TEXT,
     Operation,
     Parameter,
     Path,
     kubernetes_extensions,
     paths_of,
-    resources_path,
     told_beside,
+    told_of,
 )
 from clusterling.services.openapi.schemas import Definitions
 
@@ -58,12 +58,10 @@ def fragment(served: Served, definitions: Definitions) -> Fragment:
     return Fragment(orjson.dumps(told)[1:-1], orjson.dumps(own)[1:-1], references)
 
 
-def group_fragment(group: str, version: str, definitions: Definitions) -> Fragment:
-    """The discovery path of a group-version that upstream has too."""
-    path = resources_path(group, version)
+def head_fragment(path: Path, definitions: Definitions) -> Fragment:
+    """A path of discovery, or of the version."""
     told = {path.path: path_item(path, definitions, {})}
-    references = frozenset({RESOURCE_LIST_MODEL} & definitions.source.keys())
-    return Fragment(orjson.dumps(told)[1:-1], b"", references)
+    return Fragment(orjson.dumps(told)[1:-1], b"", told_of(path, definitions))
 
 
 def document(
@@ -83,17 +81,8 @@ def document(
 
 
 def member(name: str, schema: Object) -> bytes:
-    """A member of `schemas`. What stands beside a reference would be ignored, so such references are wrapped."""
-    properties = {field: _wrapped(one) for field, one in schema.get("properties", {}).items()}
-    told = schema | {"properties": properties} if properties else schema
-    return orjson.dumps({name: told})[1:-1]
-
-
-def _wrapped(schema: Object) -> Object:
-    if len(schema) == 1 or "$ref" not in schema:
-        return schema
-    beside = {key: value for key, value in schema.items() if key != "$ref"}
-    return {"allOf": [{"$ref": schema["$ref"]}], **beside}
+    """A member of `schemas`."""
+    return orjson.dumps({name: schema})[1:-1]
 
 
 def path_item(path: Path, definitions: Definitions, own: Object) -> Object:
@@ -129,6 +118,8 @@ def _operation(operation: Operation, definitions: Definitions, own: Object) -> O
 
 
 def _schema(name: str | None, definitions: Definitions, own: Object) -> Object:
+    if name == TEXT:
+        return {"type": "string"}
     # Without upstream's definitions at hand, what refers to them is any object.
     known = name is not None and (name in own or name in definitions.source)
     return {"$ref": f"{schemas.V3_PREFIX}{name}"} if known else {"type": "object"}
