@@ -32,6 +32,8 @@ def of_documents(
             closing(published.Published(beside.as_peer(theirs))) as one,
             closing(published.Published(beside.as_peer(ours))) as other,
         ):
+            one.define()
+            other.define()
             return compare(one, other)
 
     return section

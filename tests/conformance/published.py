@@ -7,13 +7,20 @@ compared by itself. Upstream's prose is left out: it is not carried here (`make 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
+
+import yaml
 
 from tests.conformance.differing import ABSENT, Difference, between
 from tests.conformance.exchange import Json, Peer
 
+CUSTOM: Final = Path(__file__).with_name("custom.yaml")
+_DEFINITIONS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+_TOLD_S: Final = 60.0
 _AGGREGATED: Final = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"
 # What names an item, by the list's own name.
 _NAMED: Final = {
@@ -41,6 +48,35 @@ class Published:
         response = self._connection.getresponse()
         body = response.read()
         return json.loads(body) if response.status == 200 else {"status": response.status}
+
+    def define(self) -> None:
+        """Makes the kinds of `custom.yaml`, where they are not yet, and returns when all documents tell of them."""
+        definitions = list(yaml.safe_load_all(CUSTOM.read_text()))
+        for one in definitions:
+            self._connection.request(
+                "POST",
+                self._peer.prefix + _DEFINITIONS,
+                body=json.dumps(one),
+                headers={"Authorization": f"Bearer {self._peer.token}", "Content-Type": "application/json"},
+            )
+            response = self._connection.getresponse()
+            response.read()
+            assert response.status in (201, 409), f"{one['metadata']['name']}: {response.status}"
+        deadline = time.monotonic() + _TOLD_S
+        while not all(self._tells(one["spec"]) for one in definitions):
+            assert time.monotonic() < deadline, "custom kinds are not told of"
+            time.sleep(0.2)
+
+    def _tells(self, spec: Json) -> bool:
+        """In OpenAPI of both versions, which is behind discovery."""
+        wanted = {
+            f"/apis/{spec['group']}/{one['name']}": f"/{spec['names']['plural']}" for one in spec["versions"]
+        }
+        whole = self.get("/openapi/v2")["paths"]
+        return all(
+            path + plural in whole and path + plural in self.get(f"/openapi/v3{path}").get("paths", ())
+            for path, plural in wanted.items()
+        )
 
     def close(self) -> None:
         self._connection.close()

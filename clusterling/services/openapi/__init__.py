@@ -54,6 +54,10 @@ PROTOBUF_V2: Final = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf
 _PROTOBUF_V2_ASKED: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 _VARY: Final[tuple[Header, ...]] = (("Vary", "Accept"),)
 _PREFIX: Final = "/openapi/v3/"
+# Groups that only upstream's servers know; what serves its custom kinds has the schemes of its Go client (client-go/kubernetes/scheme).
+_SERVERS_OWN: Final = frozenset(
+    ("admission.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "imagepolicy.k8s.io")
+)
 
 T = TypeVar("T")
 
@@ -254,7 +258,8 @@ def v3_document(found: _Document, definitions: Definitions) -> bytes:
         fragments = [v3.head_fragment(path, definitions) for path in found.heads]
         fragments += [_v3_fragment(served, key, definitions) for served, key in found.served]
         reached = definitions.reached(name for part in fragments for name in part.references)
-        shared = [_v3_member(name, found.api_version, definitions) for name in reached]
+        versions = _shared_versions(found, definitions)
+        shared = [_v3_member(name, versions, definitions) for name in reached]
         return v3.document(fragments, definitions, shared, info=v2.INFO if found.builtin else None)
 
     return _kept.get(("v3", found.etag), make, len)
@@ -266,12 +271,18 @@ def _v3_fragment(served: Served, key: bytes, definitions: Definitions) -> v3.Fra
     )
 
 
-def _v3_member(name: str, api_version: str, definitions: Definitions) -> bytes:
+def _shared_versions(found: _Document, definitions: Definitions) -> tuple[str, ...]:
+    """The apiVersions that a document tells of options and events: its own, and custom kinds' those of Go's clients."""
+    if found.builtin:
+        return tuple(dict.fromkeys(("v1", found.api_version)))
+    return tuple(one for one in definitions.option_versions if one.partition("/")[0] not in _SERVERS_OWN)
+
+
+def _v3_member(name: str, versions: tuple[str, ...], definitions: Definitions) -> bytes:
     def make() -> bytes:
-        versions = dict.fromkeys(("v1", api_version))
         return v3.member(name, of_versions(name, definitions.published(name), versions))
 
-    of = api_version if is_of_versions(name) else ""
+    of = versions if is_of_versions(name) else ()
     return _kept.get(("v3", definitions.fingerprint, name, of), make, len)
 
 

@@ -79,6 +79,7 @@ _QUERY_TYPES: Final = {
     "tty": "boolean",
     "watch": "boolean",
 }
+# Two of these (ignoreStoreRead…, shardSelector) upstream heeds only where an alpha feature is on, which here is nowhere.
 _LIST: Final = (
     "continue",
     "fieldSelector",
@@ -87,14 +88,18 @@ _LIST: Final = (
     "resourceVersion",
     "resourceVersionMatch",
     "sendInitialEvents",
+    "shardSelector",
     "timeoutSeconds",
 )
 _WATCH: Final = ("allowWatchBookmarks", "watch")
-_DELETE: Final = ("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
+_DELETE: Final = (
+    "dryRun",
+    "gracePeriodSeconds",
+    "ignoreStoreReadErrorWithClusterBreakingPotential",
+    "orphanDependents",
+    "propagationPolicy",
+)
 _WRITE: Final = ("dryRun", "fieldManager", "fieldValidation")
-# Published of built-in kinds, and taken note of only where alpha features are on, which is nowhere here.
-_SHARDS: Final = ("shardSelector",)
-_UNREAD: Final = ("ignoreStoreReadErrorWithClusterBreakingPotential",)
 _LOG: Final = (
     "container",
     "follow",
@@ -288,8 +293,6 @@ class _Resource:
         )
         self.body_types = BUILTIN_BODY_TYPES if self.builtin else CUSTOM_BODY_TYPES
         self.patch_types = _BUILTIN_PATCH_TYPES if self.builtin else _PATCH_TYPES
-        self.list_query = (*_LIST, *_WATCH, *(_SHARDS if self.builtin else ()))
-        self.delete_query = (*_DELETE, *(_UNREAD if self.builtin else ()))
 
     def paths(self) -> Iterator[Path]:
         verbs = self.served.resource.verbs
@@ -369,7 +372,7 @@ class _Resource:
             f"watch{self.group_words}{name}",
             description,
             action=action,
-            parameters=_query(*self.list_query),
+            parameters=_query(*_LIST, *_WATCH),
             answer=WATCH_EVENT_MODEL,
             answer_types=LIST_TYPES,
         )
@@ -410,7 +413,7 @@ class _Resource:
                 body_types=self.body_types,
             )
         if "deletecollection" in verbs:
-            taken = (*_LIST, *_SHARDS, *self.delete_query) if self.builtin else self.list_query
+            taken = (*_LIST, *(_DELETE if self.builtin else _WATCH))
             yield self.operation(
                 "delete",
                 f"delete{self.group_words}Collection{self.scope}{self.kind}",
@@ -431,7 +434,7 @@ class _Resource:
             f"list{self.group_words}{name}",
             f"{words} {self.kind}",
             action="list",
-            parameters=_query(*self.list_query),
+            parameters=_query(*_LIST, *_WATCH),
             answer=self.list_model,
             answer_types=LIST_TYPES if self.builtin else ANSWER_TYPES,
         )
@@ -442,7 +445,7 @@ class _Resource:
                 "delete",
                 f"delete{self.group_words}{self.scope}{self.kind}",
                 f"delete{_article(self.kind)}{self.kind}",
-                parameters=_query(*self.delete_query),
+                parameters=_query(*_DELETE),
                 answer=self.model if self.served.resource.strategy.returns_deleted_object else STATUS_MODEL,
                 statuses=(200, 202),
                 body=DELETE_OPTIONS_MODEL,
