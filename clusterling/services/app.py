@@ -218,9 +218,7 @@ class App:
 
 
 # What upstream's role system:public-info-viewer lets everybody read (bootstrappolicy/policy.go).
-PUBLIC_PATHS: Final = frozenset(
-    {"/healthz", "/livez", "/readyz", "/healthz/", "/livez/", "/readyz/", "/version", "/version/"}
-)
+PUBLIC_PATHS: Final = frozenset({"/healthz", "/livez", "/readyz", "/version", "/version/"})
 
 
 def _placed(served: Served, info: RequestInfo) -> Response | None:

@@ -87,7 +87,8 @@ def respond(
     `server_address` is the host:port that `/api` tells. Raises ApiError: 406, or 404 below `/api`; and below a built-in group; an unknown
     group, or version of a custom one, answers 404 in plain text, as upstream's mux does.
     """
-    if path in ("/api", "/apis"):
+    # Upstream's aggregator, which has `/apis`, does not know it with a slash at its end.
+    if path in ("/api", "/api/", "/apis"):
         answer = _aggregated_answer(catalog, path, accept_header, if_none_match, pretty)
         if answer is not None:
             return answer
@@ -98,6 +99,11 @@ def respond(
         return page_not_found()
     encoding = accept(accept_header, tables=False, pretty=pretty)
     return Response(200, encoding.document(document), encoding.content_type)
+
+
+def has(catalog: Catalog, path: str) -> bool:
+    """There is a document at a discovery path."""
+    return _document(catalog, path.rstrip("/"), "") is not None
 
 
 def _is_builtin(catalog: Catalog, path: str) -> bool:
@@ -286,7 +292,7 @@ def _aggregated_answer(
         version = _aggregated_version(clause)
         if version:
             return _cached(
-                aggregated(catalog, version, core=path == "/api"), media_type, version, if_none_match, pretty
+                aggregated(catalog, version, core=path != "/apis"), media_type, version, if_none_match, pretty
             )
         if not clause.params.keys() & {"as", "g", "v"}:
             return None

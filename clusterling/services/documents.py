@@ -32,11 +32,11 @@ async def respond(request: Request, catalog: Catalog | None) -> Response | None:
         return discovery.version(headers.get("Accept"))
     if catalog is None:
         return None
-    if path == "/":
+    if path in {"/", "/index.html"}:
         return discovery.root(catalog, OTHER_PATHS)
     head, _, _ = path[1:].partition("/")
     if head in {"api", "apis"}:
-        if not _is_groups(path):
+        if not _is_groups(path) and discovery.has(catalog, path):
             _only_get(request)
         return discovery.respond(
             catalog,

@@ -46,11 +46,11 @@ class Health:
 
     async def respond(self, path: str, query: Query) -> Response | None:
         """The answer under `/livez`, `/readyz/<check>`, …; None where the path is no health endpoint's."""
-        endpoint, _, check = path.strip("/").partition("/")
+        endpoint, slash, check = path.removeprefix("/").partition("/")
         if endpoint not in ENDPOINTS:
             return None
         checks = self._checks[endpoint]
-        if not check:
+        if not slash:
             return await self._all(endpoint, checks, query)
         if check not in checks:
             return None

@@ -424,7 +424,13 @@ async def test_health_names_its_checks_and_withholds_reasons(caplog: pytest.LogC
             b"[+]ping ok\n[+]store excluded: ok\n"
             b'warn: some health checks cannot be excluded: no matches for "moon"\nreadyz check passed\n'
         )
-        for path, code in (("/livez/ping", 200), ("/readyz/store", 500), ("/livez/moon", 404)):
+        for path, code in (
+            ("/livez/ping", 200),
+            ("/readyz/store", 500),
+            ("/livez/moon", 404),
+            ("/livez/", 404),
+            ("/index.html", 200),
+        ):
             assert (await world.ask("GET", f"/clusters/team-a{path}")).status == code
 
 

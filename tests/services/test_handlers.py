@@ -78,6 +78,8 @@ ROUTES = [
     ("FOO", CONFIGMAPS, NOT_ALLOWED),
     ("HEAD", f"{CONFIGMAPS}/a", NOT_ALLOWED),
     ("POST", "/version", NOT_ALLOWED),
+    ("POST", "/api/v2", NO_RESOURCE),
+    ("HEAD", "/api/v2", NO_RESOURCE),
     ("DELETE", "/api/v1", NOT_ALLOWED),
     ("GET", f"{WIDGETS}/w/foo", (404, "NotFound", 'widgets.example.com "w" not found')),
     (

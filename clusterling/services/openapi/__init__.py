@@ -43,7 +43,7 @@ from clusterling.services.openapi.schemas import (
     is_of_versions,
     of_versions,
 )
-from clusterling.services.request import Header, Response
+from clusterling.services.request import Header, Response, page_not_found
 from clusterling.version import KUBERNETES, __version__
 
 KEPT_BYTES_MAX: Final = 64 << 20
@@ -78,9 +78,9 @@ def respond(
 ) -> Response:
     """The answer to a GET below `/openapi/` (the cluster's prefix is cut off).
 
-    `asked_hash` is the query's `hash`; `now` dates the expiry of documents asked for by their hash. What there is not
-    answers 404, what is asked for in another form 406, both without a body, as upstream. `definitions`: of built-in
-    kinds, None for those of the version served.
+    `asked_hash` is the query's `hash`; `now` dates the expiry of documents asked for by their hash. A document of v3 that
+    there is not answers 404, what is asked for in another form 406, both without a body, as upstream. `definitions`: of
+    built-in kinds, None for those of the version served.
     """
     if definitions is None:
         definitions = builtin_definitions()
@@ -93,7 +93,8 @@ def respond(
         known = _documents(catalog, definitions).get(path.removeprefix(_PREFIX))
         if known is not None:
             return _respond_v3(catalog, known, definitions, now, asked_hash, accept_header, if_none_match)
-    return Response(404, b"", "")
+        return Response(404, b"", "")
+    return page_not_found()
 
 
 def preparations(
