@@ -11,6 +11,7 @@ compares, so it cannot drift. Facts only: descriptions, which are prose, go to a
     discovery.zlib            {"version", "resources": {apiVersion: […]}, "definitions": {apiVersion: {kind: definition}}, "packages": …,
                               "options": [the apiVersions that DeleteOptions and WatchEvent are published under]}
     rbac.zlib                 [the roles and bindings of every cluster]; tools/rbac_bootstrap.py
+    internal.zlib             {struct: [[Go name, JSON name, kind]]} of what messages show; tools/internal_types.py
     descriptions.json.zlib    {definition: {"": text, "field": text}}; not committed
 
 Each is JSON, compact, keys sorted, compressed with zlib. Schemas, by which objects are validated and given their defaults, lose
@@ -30,6 +31,7 @@ from typing import Any, Final
 from clusterling.version import KUBERNETES
 from tools import gomodules, rbac_bootstrap
 from tools.enumerations import Enumeration, function_of, read_enumerations
+from tools.internal_types import read_internal_types
 from tools.markers import read_markers
 from tools.protobuf_tables import read_package
 
@@ -117,6 +119,7 @@ def compile_all(module: Path, protobuf: list[Path]) -> dict[str, bytes]:
         },
         "discovery.zlib": packed(discovery),
         "rbac.zlib": packed(rbac_bootstrap.objects(module)),
+        "internal.zlib": packed(read_internal_types(module, protobuf[0])),
     }
 
 

@@ -116,7 +116,7 @@ def _go_value(value: object) -> str:
         case float():
             return go_float(value)
         case _:
-            ordered = not isinstance(value, GoStruct)
+            ordered = not isinstance(value, GoStruct | GoList)
             text = json.dumps(
                 value, ensure_ascii=False, separators=(",", ":"), sort_keys=ordered, default=str
             )
@@ -128,6 +128,10 @@ def _go_value(value: object) -> str:
 
 class GoStruct(dict[str, Any]):
     """A wrong value that is a struct in Go: told in the order of its fields, where a map is told in that of its keys."""
+
+
+class GoList(list[Any]):
+    """A wrong value that is a list of such structs."""
 
 
 @dataclass(frozen=True, slots=True)

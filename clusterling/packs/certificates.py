@@ -32,9 +32,9 @@ from clusterling.machinery.table import NAME_COLUMN, Column, human_duration
 from clusterling.packs import builtin
 from clusterling.packs.authentication import user_info
 from clusterling.packs.certificates_pods import PODCERTIFICATEREQUESTS
-from clusterling.packs.certificates_signers import signer_problems
 from clusterling.packs.core.content import read_bytes
 from clusterling.packs.core.podspec.rules import Problems
+from clusterling.packs.core.podspec.signers import signer_problems
 from clusterling.registry.pack import Pack
 from clusterling.registry.strategy import Context, Strategy
 

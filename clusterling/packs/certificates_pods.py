@@ -24,8 +24,8 @@ from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_subdomain
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
-from clusterling.packs.certificates_signers import signer_problems
 from clusterling.packs.core.podspec.rules import Problems, named
+from clusterling.packs.core.podspec.signers import signer_problems
 from clusterling.packs.split import SplitStrategy
 from clusterling.registry.strategy import Context
 

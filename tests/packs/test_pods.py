@@ -202,8 +202,8 @@ def test_the_difference_that_is_told_is_bounded_whatever_changed(api: Api) -> No
     with pytest.raises(ApiError) as caught:
         api.change("a", {"spec": {"hostAliases": changed}})
     ((_, message),) = causes(caught.value)
-    assert '-        "h0",' in message
-    assert len(message) < 5000
+    assert '-    "h0",' in message
+    assert '"h2999"' not in message
 
 
 def test_ephemeral_containers_cannot_be_there_from_the_start(api: Api) -> None:
@@ -260,7 +260,7 @@ def test_an_image_may_change_and_raises_the_generation_and_little_else_may(api: 
     assert message.startswith(
         "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
     )
-    assert '-  "restartPolicy": "Always"' in message
+    assert '- "RestartPolicy": "Always"' in message
 
 
 @pytest.mark.parametrize(

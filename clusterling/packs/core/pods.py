@@ -18,7 +18,7 @@ from clusterling.machinery.errors import FieldError, forbidden_field, invalid_va
 from clusterling.machinery.meta import Object, meta, name_of
 from clusterling.machinery.names import is_dns1123_label
 from clusterling.packs import builtin
-from clusterling.packs.core import pods_changes
+from clusterling.packs.core import pods_changes, pods_resize
 from clusterling.packs.core.bindings import BINDING
 from clusterling.packs.core.pods_admission import admit_pod, check_ephemeral_secrets, tolerate_lost_nodes
 from clusterling.packs.core.pods_binding import PART as BINDING_PART
@@ -41,6 +41,7 @@ from clusterling.packs.core.pods_defaults import (
     set_condition,
 )
 from clusterling.packs.core.pods_eviction import EVICTIONS, evict
+from clusterling.packs.core.pods_status import drop_disabled_status, status_problems
 from clusterling.packs.core.podspec import (
     drop_disabled_fields,
     field_match_problems,
@@ -48,13 +49,13 @@ from clusterling.packs.core.podspec import (
     pod_spec_problems,
     pod_template_warnings,
 )
+from clusterling.packs.core.podspec.internal import same
 from clusterling.registry.resource import Subresource
 from clusterling.registry.strategy import Context, Strategy
 
 _KEPT_STATUS: Final = (
     "resourceClaimStatuses",
     "extendedResourceClaimStatus",
-    "nodeAllocatableResourceClaimStatuses",
     "observedGeneration",
 )
 # What is written by us, from what is stored: nothing of it is a client's.
@@ -105,7 +106,7 @@ class PodStrategy(Strategy):
             if given:
                 new["spec"]["ephemeralContainers"] = given
         elif part == "resize":
-            pods_changes.keep_but_resources(new, old)
+            pods_resize.keep_but_resources(new, old)
         if part:
             _keep_metadata(new, old)
         if "resources" not in new["spec"] and "resources" in old["spec"]:
@@ -122,7 +123,7 @@ class PodStrategy(Strategy):
     def raises_generation(self, ctx: Context, new: Object, old: Object) -> bool | None:
         if ctx.subresource in ("status", *_OWN_PARTS):
             return False
-        return not pods_changes.same(new["spec"], old["spec"])
+        return not same(new["spec"], old["spec"])
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -140,12 +141,16 @@ class PodStrategy(Strategy):
         if part in _OWN_PARTS:
             return ()
         if part == "status":
-            return [*pods_changes.annotation_problems(new, old), *pods_changes.status_problems(new, old)]
+            return [*pods_changes.annotation_problems(new, old), *status_problems(new, old)]
+        never = {"ephemeralcontainers": pods_changes.never_joined, "resize": pods_resize.never_resized}
+        why = never[part](old) if part in never else ""
+        if why:
+            return [forbidden_field("[]", why)]
         common = chain(_problems(new), pods_changes.annotation_problems(new, old))
         if part == "ephemeralcontainers":
             return [*common, *pods_changes.ephemeral_problems(new, old)]
         if part == "resize":
-            return [*common, *pods_changes.resize_problems(new, old)]
+            return [*common, *pods_resize.resize_problems(new, old)]
         return _once([*common, *pods_changes.update_problems(new, old)])
 
     @override
@@ -193,7 +198,7 @@ def _problems(pod: Object) -> Iterator[FieldError]:
     """What is wrong with a pod as it is. A template may have grace and tokens that a pod may not."""
     spec = pod["spec"]
     yield from pod_annotation_problems(meta(pod), spec, "metadata.annotations")
-    yield from pod_spec_problems(spec, "spec", template=False)
+    yield from pod_spec_problems(spec, "spec", template=False, pod=name_of(pod))
     for field in SPEC_CONTAINERS:
         for index, container in enumerate(spec.get(field) or ()):
             image = container.get("image") or ""
@@ -246,6 +251,7 @@ def _keep_all_but_status(new: Object, old: Object) -> None:
     if references:
         meta(new)["ownerReferences"] = references
     status, before = new.setdefault("status", {}), old.get("status") or {}
+    drop_disabled_status(status)
     if not status.get("qosClass") and before.get("qosClass"):
         status["qosClass"] = before["qosClass"]
     for field in _KEPT_STATUS:

@@ -73,20 +73,33 @@ def default_pod_resources(spec: Object) -> None:
     if not (resources.get("requests") or resources.get("limits")):
         return
     requests, limits = dict(resources.get("requests") or {}), dict(resources.get("limits") or {})
-    for name, quantity in _needed(spec, "limits").items():
+    most = _needed(spec, "limits")
+    for name, quantity in most.items():
         if name.startswith(_HUGE_PAGES) and name not in requests:
             limits.setdefault(name, quantity.canonical)
-    if limits:
-        for name, quantity in _needed(spec, "requests").items():
-            if name in _QOS_RESOURCES:
-                requests.setdefault(name, quantity.canonical)
-        for name, text in limits.items():
-            if name in _QOS_RESOURCES or name.startswith(_HUGE_PAGES):
-                requests.setdefault(name, text)
+    for name, quantity in _needed(spec, "requests").items():
+        if name in _QOS_RESOURCES:
+            requests.setdefault(name, quantity.canonical)
+    for name, text in limits.items():
+        if _is_of_pods(name):
+            requests.setdefault(name, text)
+    for name, text in requests.items():
+        if name not in limits and _is_of_pods(name) and _all_limit(spec, name):
+            limits[name] = text if Quantity.parse(text) > most[name] else most[name].canonical
     for field, values in (("limits", limits), ("requests", requests)):
         if values:
             resources[field] = values
     spec["resources"] = resources
+
+
+def _is_of_pods(name: str) -> bool:
+    return name in _QOS_RESOURCES or name.startswith(_HUGE_PAGES)
+
+
+def _all_limit(spec: Object, name: str) -> bool:
+    """Whether every container has a limit of a resource."""
+    every = chain(containers(spec), spec.get("ephemeralContainers") or ())
+    return all(name in ((one.get("resources") or {}).get("limits") or {}) for one in every)
 
 
 def _needed(spec: Object, field: str) -> dict[str, Quantity]:

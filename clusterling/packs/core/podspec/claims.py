@@ -13,6 +13,7 @@ from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_label, is_dns1123_subdomain
 from clusterling.machinery.objectmeta import validate_labels
 from clusterling.machinery.quantity import Quantity
+from clusterling.packs.core.podspec.internal import metadata_set
 from clusterling.packs.core.podspec.resources import quantities
 from clusterling.packs.core.podspec.rules import Problems, named, needs, one_of, only
 
@@ -25,7 +26,7 @@ def claim_template_problems(template: Object, path: str) -> Problems:
     """A PersistentVolumeClaimTemplate: of its metadata only labels and annotations may be set."""
     metadata = template.get("metadata") or {}
     yield from validate_labels(metadata.get("labels") or {}, f"{path}.metadata.labels")
-    yield from only(metadata, f"{path}.metadata", _TEMPLATE_META, "cannot be set")
+    yield from only(metadata_set(metadata), f"{path}.metadata", _TEMPLATE_META, "cannot be set")
     yield from claim_spec_problems(template.get("spec") or {}, f"{path}.spec")
 
 

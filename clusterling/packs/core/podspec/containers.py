@@ -24,6 +24,7 @@ from clusterling.machinery.names import (
     is_port_number,
     mask_trailing_dash,
 )
+from clusterling.packs.core.podspec.internal import fields_set
 from clusterling.packs.core.podspec.probes import lifecycle_problems, probe_problems
 from clusterling.packs.core.podspec.references import ENVIRONMENT_FIELDS, field_problems, resource_problems
 from clusterling.packs.core.podspec.resources import requirement_problems
@@ -60,7 +61,7 @@ _EPHEMERAL_FIELDS: Final = frozenset(
     (
         "name", "image", "command", "args", "workingDir", "envFrom", "env", "volumeMounts", "volumeDevices",
         "terminationMessagePath", "terminationMessagePolicy", "imagePullPolicy", "securityContext", "stdin",
-        "stdinOnce", "tty", "targetContainerName",
+        "stdinOnce", "tTY", "targetContainerName",
     )
 )  # fmt: skip
 
@@ -93,16 +94,18 @@ def container_problems(spec: Object, path: str, around: Surroundings) -> Problem
     for here, one in items(spec, "initContainers", path):
         yield from _common_problems(one, here, around)
         yield from _init_problems(one, here, names, around)
+    targets = frozenset(names)
     for here, one in items(spec, "ephemeralContainers", path):
-        yield from _ephemeral_problems(one, here, names, around)
+        yield from _ephemeral_problems(one, here, around)
+        yield from _unique(one, here, names)
+        yield from _only_ephemeral_problems(one, here, targets)
 
 
 def _unique(container: Object, path: str, names: set[str]) -> Problems:
     name = container.get("name") or ""
     if name in names:
         yield duplicate(f"{path}.name", name)
-    elif name:
-        names.add(name)
+    names.add(name)
 
 
 def _common_problems(container: Object, path: str, around: Surroundings) -> Problems:
@@ -128,7 +131,11 @@ def _common_problems(container: Object, path: str, around: Surroundings) -> Prob
 def _init_problems(container: Object, path: str, names: set[str], around: Surroundings) -> Problems:
     sidecar = container.get("restartPolicy") == "Always"
     yield from _restart_problems(container, path)
+    # Among these alone no name is not told twice, upstream either.
+    nameless = "" in names
     yield from _unique(container, path, names)
+    if not nameless:
+        names.discard("")
     yield from _host_port_problems(container, path, set())
     if sidecar:
         yield from lifecycle_problems(container, path, around.grace)
@@ -143,16 +150,19 @@ def _init_problems(container: Object, path: str, names: set[str], around: Surrou
             yield invalid_value(f"{here}.restartPolicy", policy["restartPolicy"], why)
 
 
-def _ephemeral_problems(container: Object, path: str, names: set[str], around: Surroundings) -> Problems:
+def _ephemeral_problems(container: Object, path: str, around: Surroundings) -> Problems:
     yield from _common_problems(container, path, around)
     image = container.get("image") or ""
     if image.strip() != image:
         yield invalid_value(f"{path}.image", image, "must not have leading or trailing whitespace")
+
+
+def _only_ephemeral_problems(container: Object, path: str, targets: frozenset[str]) -> Problems:
     target = container.get("targetContainerName") or ""
-    if target and target not in names:
+    if target and target not in targets:
         yield FieldError(FieldErrorType.NOT_FOUND, f"{path}.targetContainerName", target)
-    yield from _unique(container, path, names)
-    yield from only(container, path, _EPHEMERAL_FIELDS, "cannot be set for an Ephemeral Container")
+    given = fields_set("EphemeralContainer", container)
+    yield from only(given, path, _EPHEMERAL_FIELDS, "cannot be set for an Ephemeral Container")
     for here, mount in items(container, "volumeMounts", path):
         for field in ("subPath", "subPathExpr"):
             if mount.get(field):

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from clusterling.machinery.errors import forbidden_field, invalid_value, required
+from clusterling.machinery.errors import forbidden_field, invalid_value, required, too_long
 from clusterling.machinery.labelselector import label_selector_problems
 from clusterling.machinery.meta import Object
-from clusterling.machinery.names import is_dns1123_subdomain
+from clusterling.machinery.names import is_dns1123_subdomain, is_qualified_name
+from clusterling.machinery.objectmeta import ANNOTATIONS_BYTES_MAX
+from clusterling.packs.core.podspec.internal import as_internal
 from clusterling.packs.core.podspec.references import FILE_FIELDS, field_problems, resource_problems
 from clusterling.packs.core.podspec.rules import (
     Problems,
     file_mode,
     items,
     local_path,
-    named,
     needs,
     one_of,
 )
+from clusterling.packs.core.podspec.signers import signer_problems
 
 _TOKEN_SECONDS_MIN: Final = 600
 _TOKEN_SECONDS_MAX: Final = 1 << 32
@@ -104,7 +106,8 @@ def _token(source: Object, here: str, path: str, taken: set[str]) -> Problems:
 def _trust_bundle(source: Object, here: str, path: str, taken: set[str]) -> Problems:
     name, signer, selector = source.get("name"), source.get("signerName"), source.get("labelSelector")
     if name is not None and signer is not None:
-        yield invalid_value(here, source, "only one of name and signerName may be used")
+        shown = as_internal("ClusterTrustBundleProjection", source)
+        yield invalid_value(here, shown, "only one of name and signerName may be used")
     elif name is not None:
         if not name:
             yield required(f"{here}.name", "must be a valid object name")
@@ -117,7 +120,7 @@ def _trust_bundle(source: Object, here: str, path: str, taken: set[str]) -> Prob
     elif signer is not None:
         if not signer:
             yield required(f"{here}.signerName", "must be a valid signer name")
-        yield from _signer(signer, f"{here}.signerName")
+        yield from signer_problems(signer, f"{here}.signerName")
         yield from label_selector_problems(selector, f"{here}.labelSelector")
     else:
         yield required(here, "either name or signerName must be specified")
@@ -126,25 +129,25 @@ def _trust_bundle(source: Object, here: str, path: str, taken: set[str]) -> Prob
     yield from _take(source.get("path") or "", source.get("path") or "", path, taken)
 
 
-def _signer(name: str, path: str) -> Problems:
-    """`example.com/signer`, as far as its two parts go (upstream: ValidateSignerName)."""
-    if not name:
-        yield required(path)
-        return
-    domain, slash, rest = name.partition("/")
-    if not slash:
-        yield invalid_value(
-            path, name, "must be a fully qualified domain and path of the form 'example.com/signer-name'"
-        )
-        return
-    yield from named(domain, path, is_dns1123_subdomain)
-    for part in rest.split("/"):
-        yield from named(part, path, is_dns1123_subdomain)
+def user_annotation_problems(notes: Object, path: str) -> Problems:
+    """Of those that a request for a certificate carries for its signer (upstream: ValidateUserAnnotations)."""
+    for key in sorted(notes):
+        name = key.lower()
+        problems = is_qualified_name(name) if name else ()
+        if not name:
+            yield required(path)
+        elif problems:
+            yield from (invalid_value(path, name, problem) for problem in problems)
+        elif "/" not in name:
+            yield invalid_value(path, name, 'must be a domain-prefixed key (such as "acme.io/foo")')
+    if sum(len(text.encode()) for pair in notes.items() for text in pair) > ANNOTATIONS_BYTES_MAX:
+        yield too_long(path, ANNOTATIONS_BYTES_MAX)
 
 
 def _certificate(source: Object, here: str, path: str, taken: set[str]) -> Problems:
     signer = source.get("signerName") or ""
-    yield from _signer(signer, f"{here}.signerName")
+    yield from signer_problems(signer, f"{here}.signerName")
+    yield from user_annotation_problems(source.get("userAnnotations") or {}, f"{here}.userAnnotations")
     yield from one_of(source.get("keyType", ""), f"{here}.keyType", _KEY_TYPES)
     seconds, place = source.get("maxExpirationSeconds"), f"{here}.maxExpirationSeconds"
     if seconds is not None:

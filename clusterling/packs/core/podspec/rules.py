@@ -101,8 +101,8 @@ def address(value: str, path: str) -> Problems:
     yield from problems_at(path, value, ip_problems(value))
 
 
-def only(part: Object, path: str, allowed: frozenset[str], why: str) -> Problems:
-    """Fields other than these may not be set."""
-    for field, value in part.items():
-        if field not in allowed and value not in (None, "", 0, False, [], {}):
+def only(given: Iterable[str], path: str, allowed: frozenset[str], why: str) -> Problems:
+    """Of the fields that are set, others than these may not be."""
+    for field in given:
+        if field not in allowed:
             yield forbidden_field(f"{path}.{field}", why)

@@ -15,6 +15,7 @@ from clusterling.machinery.errors import (
 )
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_subdomain
+from clusterling.packs.core.podspec.internal import as_internal
 from clusterling.packs.core.podspec.rules import (
     Problems,
     descending_path,
@@ -68,13 +69,14 @@ def container_security_problems(context: Object | None, path: str, *, host_users
             yield invalid_value(f"{path}.procMount", mount, "`hostUsers` must be false to use `Unmasked`")
     yield from seccomp_problems(context.get("seccompProfile"), f"{path}.seccompProfile")
     if context.get("allowPrivilegeEscalation") is False:
+        shown = as_internal("SecurityContext", context)
         if context.get("privileged"):
             yield invalid_value(
-                path, context, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
+                path, shown, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
             )
         if "CAP_SYS_ADMIN" in ((context.get("capabilities") or {}).get("add") or ()):
             why = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
-            yield invalid_value(path, context, why)
+            yield invalid_value(path, shown, why)
     yield from _windows_problems(context.get("windowsOptions"), f"{path}.windowsOptions")
     yield from apparmor_problems(context.get("appArmorProfile"), f"{path}.appArmorProfile")
 
@@ -118,8 +120,9 @@ def seccomp_problems(profile: Object | None, path: str) -> Problems:
         else:
             yield from descending_path(local, f"{path}.localhostProfile")
     elif local is not None:
+        shown = as_internal("SeccompProfile", profile)
         yield invalid_value(
-            f"{path}.localhostProfile", profile, "can only be set when seccomp type is Localhost"
+            f"{path}.localhostProfile", shown, "can only be set when seccomp type is Localhost"
         )
 
 

@@ -25,6 +25,7 @@ from clusterling.packs.core.podspec import dns
 from clusterling.packs.core.podspec.annotations import field_match_problems, pod_annotation_problems
 from clusterling.packs.core.podspec.containers import Surroundings, container_problems
 from clusterling.packs.core.podspec.defaults import CONTAINER_LISTS
+from clusterling.packs.core.podspec.internal import as_internal
 from clusterling.packs.core.podspec.resources import (
     HUGE_PAGES,
     pod_resource_name,
@@ -65,13 +66,16 @@ def pod_template_problems(template: Object, path: str) -> list[FieldError]:
     return found
 
 
-def pod_spec_problems(spec: Object, path: str, *, template: bool) -> list[FieldError]:
-    """What is wrong with a defaulted PodSpec. `template`: host ports may still wait for their defaults."""
+def pod_spec_problems(spec: Object, path: str, *, template: bool, pod: str = "") -> list[FieldError]:
+    """What is wrong with a defaulted PodSpec. `template`: host ports may still wait for their defaults.
+
+    `pod`: the pod's name, after which the claims of its ephemeral volumes are called.
+    """
     if spec.get("terminationGracePeriodSeconds") is None:
         found = [required(f"{path}.terminationGracePeriodSeconds")]
     else:
         found = []
-    volumes, wrong = volume_problems(spec, path)
+    volumes, wrong = volume_problems(spec, path, pod)
     found += wrong
     claims = frozenset(one["name"] for _, one in items(spec, "resourceClaims", path) if one.get("name"))
     around = Surroundings(
@@ -127,20 +131,13 @@ def _claim_problems(spec: Object, path: str) -> Problems:
         ]
         if len(given) > 1:
             why = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
-            yield invalid_value(here, _as_go(claim), why)
+            yield invalid_value(here, as_internal("PodResourceClaim", claim), why)
         if not given:
-            yield invalid_value(here, _as_go(claim), f"must specify one of: {_ONE_CLAIM}")
+            yield invalid_value(
+                here, as_internal("PodResourceClaim", claim), f"must specify one of: {_ONE_CLAIM}"
+            )
         for field in given:
             yield from named(claim[field], f"{here}.{field}", is_dns1123_subdomain)
-
-
-def _as_go(claim: Object) -> Object:
-    """A PodResourceClaim as the internal type prints itself, which has no JSON names."""
-    return {
-        "Name": claim.get("name") or "",
-        "ResourceClaimName": claim.get("resourceClaimName"),
-        "ResourceClaimTemplateName": claim.get("resourceClaimTemplateName"),
-    }
 
 
 def _pod_resource_problems(spec: Object, path: str, claims: frozenset[str]) -> Problems:

@@ -12,6 +12,7 @@ from typing import Final
 from clusterling.machinery.errors import (
     duplicate,
     forbidden_field,
+    go_quote,
     invalid_value,
     not_supported,
     required,
@@ -55,13 +56,20 @@ _is_iscsi_name: Final = {
 }
 
 
-def volume_problems(spec: Object, path: str) -> tuple[dict[str, Object], Problems]:
-    """(the volumes that are right, by name; what is wrong with the others)."""
+def volume_problems(spec: Object, path: str, pod: str) -> tuple[dict[str, Object], Problems]:
+    """(the volumes that are right, by name; what is wrong with the others). `pod`: its name, where it has one."""
+    made = {
+        f"{pod}-{one.get('name', '')}"
+        for _, one in items(spec, "volumes", path)
+        if pod and one.get("ephemeral") is not None
+    }
     right: dict[str, Object] = {}
     found = []
     for here, volume in items(spec, "volumes", path):
         name = volume.get("name") or ""
         wrong = list(_source_problems(volume, name, here))
+        if name and f"{pod}-{name}" in made and not volume.keys() & _BEFORE_EPHEMERAL:
+            wrong += _claim_name_problems(name, f"{pod}-{name}", f"{here}.name")
         wrong += label(name, f"{here}.name") if name else [required(f"{here}.name")]
         if name in right:
             wrong.append(duplicate(f"{here}.name", name))
@@ -69,6 +77,10 @@ def volume_problems(spec: Object, path: str) -> tuple[dict[str, Object], Problem
             found += wrong
         else:
             right[name] = volume
+        claim = (volume.get("persistentVolumeClaim") or {}).get("claimName") or ""
+        if claim in made:
+            why = "must not reference a PVC that gets created for an ephemeral volume"
+            found.append(invalid_value(f"{here}.persistentVolumeClaim.claimName", claim, why))
     return right, iter(found)
 
 
@@ -91,6 +103,11 @@ def _source_problems(volume: Object, name: str, path: str) -> Problems:
             "if iscsi.initiatorName is specified."
         )
         yield invalid_value(f"{path}.name", name, why)
+
+
+def _claim_name_problems(volume: str, claim: str, path: str) -> Problems:
+    for problem in is_dns1123_subdomain(claim):
+        yield invalid_value(path, volume, f"PVC name {go_quote(claim)}: {problem}")
 
 
 def _requiring(*fields: str) -> Callable[[Object, str], Problems]:
@@ -330,6 +347,7 @@ _SOURCES: Final[dict[str, Callable[[Object, str], Problems]]] = {
     "ephemeral": _ephemeral,
     "image": _image,
 }
+_BEFORE_EPHEMERAL: Final = _SOURCES.keys() - {"ephemeral", "image"}
 # Paths that upstream spells otherwise than the field.
 _SAID_OTHERWISE: Final = {"gcePersistentDisk": "persistentDisk"}
 _SAID_OTHERWISE_AGAIN: Final = {"cephfs": "cephFS", "downwardAPI": "downwarAPI"}
