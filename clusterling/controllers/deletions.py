@@ -9,10 +9,9 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
-import orjson
 from typing_extensions import override
 
-from clusterling.controllers.reach import EVERYTHING, Clusters, place, stored
+from clusterling.controllers.reach import Clusters, place, stored
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.meta import Object
 from clusterling.registry.cluster import Cluster
@@ -60,14 +59,9 @@ class DeletionController(Controller[Doomed]):
         async for cluster_id in self._clusters.ids():
             if self.home and cluster_id != self.home:
                 continue
-            cluster = await self._clusters.by_id(cluster_id)
-            served = stored(cluster, self.group, self.plural) if cluster else None
-            if cluster is None or served is None:
-                continue
-            for value in (await cluster.objects.list(served, "", EVERYTHING)).values:
-                metadata = orjson.loads(value)["metadata"]
-                if "deletionTimestamp" in metadata:
-                    yield Doomed(cluster_id, metadata["name"])
+            async for entry in self._clusters.rows(cluster_id, f"{self.group or 'core'}/{self.plural}/"):
+                if b'"deletionTimestamp"' in entry.value:
+                    yield Doomed(cluster_id, entry.key.rpartition("/")[2])
 
     @override
     async def reconcile(self, key: Doomed) -> float | None:

@@ -18,7 +18,7 @@ from typing import Final, Literal
 import orjson
 from typing_extensions import override
 
-from clusterling.controllers.reach import EVERYTHING, Clusters, context, edit, place, stored
+from clusterling.controllers.reach import Clusters, context, edit, place, stored
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import GroupVersion, Object
@@ -91,17 +91,12 @@ class GarbageCollector(Controller[Gone | Present]):
     @override
     async def walk(self) -> AsyncIterator[Gone | Present]:
         async for cluster_id in self._clusters.ids():
-            cluster = await self._clusters.by_id(cluster_id)
-            if cluster is None:
-                continue
-            for served in cluster.catalog.storage:
-                for value in (await cluster.objects.list(served, "", EVERYTHING)).values:
-                    if _concerns(value):
-                        metadata = orjson.loads(value)["metadata"]
-                        where = Dependent(
-                            served.group, served.plural, metadata.get("namespace", ""), metadata["name"]
-                        )
-                        yield Present(cluster_id, where)
+            async for entry in self._clusters.rows(cluster_id):
+                where = place(f"{cluster_id}/{entry.key}")
+                if where is not None and _concerns(entry.value):
+                    yield Present(
+                        cluster_id, Dependent(where.group, where.plural, where.namespace, where.name)
+                    )
 
     @override
     async def reconcile(self, key: Gone | Present) -> float | None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SECOND_LOOK_S: Final = 5.0
 DECODED_AT_ONCE: Final = 100
 
+_QUOTAS: Final = "/core/resourcequotas/"
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -50,7 +52,7 @@ class QuotaController(Controller[Account]):
 
     @override
     def keys(self, event: Event) -> Iterable[Account]:
-        if "/core/resourcequotas/" not in event.key or event.entry is None:
+        if _QUOTAS not in event.key or event.entry is None:
             return ()
         where = place(event.key)
         # Each charge is an event too: these are told by a look at the bytes' own object.
@@ -61,13 +63,10 @@ class QuotaController(Controller[Account]):
     @override
     async def walk(self) -> AsyncIterator[Account]:
         async for cluster_id in self._clusters.ids():
-            cluster = await self._clusters.by_id(cluster_id)
-            served = stored(cluster, "", "resourcequotas") if cluster else None
-            if cluster is None or served is None:
-                continue
-            for value in (await cluster.objects.list(served, "", EVERYTHING)).values:
-                metadata = orjson.loads(value)["metadata"]
-                yield Account(cluster_id, metadata["namespace"], metadata["name"])
+            async for entry in self._clusters.rows(cluster_id, _QUOTAS[1:]):
+                where = place(f"{cluster_id}/{entry.key}")
+                assert where is not None, "these are objects"
+                yield Account(cluster_id, where.namespace, where.name)
 
     @override
     async def reconcile(self, key: Account) -> float | None:

@@ -11,6 +11,7 @@ from clusterling.registry.cluster import Cluster
 from clusterling.registry.options import DeleteOptions, ListOptions, WriteOptions
 from clusterling.registry.resource import Served
 from clusterling.registry.strategy import Context, User
+from clusterling.storage.store import Entry
 
 SYSTEM: Final = User("system:clusterling:controllers", ("system:masters", "system:authenticated"))
 
@@ -37,6 +38,9 @@ class Clusters(Protocol):
 
     def ids(self) -> AsyncIterator[str]:
         """The ids of all logical clusters."""
+
+    def rows(self, cluster_id: str, prefix: str = "") -> AsyncIterator[Entry]:
+        """A cluster's own entries under a prefix of its keys, as stored, without serving it: for walks through all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from clusterling.storage.cache import CacheBudget, CachedStore
 from clusterling.storage.guarded import Guarded
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.overlay import Overlay
-from clusterling.storage.store import Store, Unavailable
+from clusterling.storage.store import Entry, Store, Unavailable
 from clusterling.tenancy import underlay
 from clusterling.tenancy.directory import Directory, Record
 from clusterling.tenancy.names import ROOT_ID, fence_key
@@ -32,6 +32,7 @@ from clusterling.tenancy.underlay import Underlay
 SERVED_MAX: Final = 2_000
 IDLE_S: Final = 300.0
 SWEEP_EVERY_S: Final = 30.0
+PAGE_ENTRIES: Final = 200
 CURRENT_S: Final = 5.0  # How long controllers wait for a directory that is behind.
 
 
@@ -97,6 +98,20 @@ class ClusterPool:
         await self._known()
         for record in self._directory.records():
             yield record.id
+
+    async def rows(self, cluster_id: str, prefix: str = "") -> AsyncIterator[Entry]:
+        """A cluster's own entries under a prefix of its keys, as they are in the store. Raises Unavailable.
+
+        Page by page, and past all that serves clusters: to look through ten thousand of them takes no memory.
+        """
+        keys, after = Keyspace(self._store, cluster_id), ""
+        while True:
+            page = await keys.list(prefix, after=after, limit=PAGE_ENTRIES)
+            for entry in page.entries:
+                yield entry
+            if len(page.entries) < PAGE_ENTRIES:
+                return
+            after = page.entries[-1].key
 
     async def _known(self) -> None:
         """Waits a moment for a directory that is behind: by it alone is said here that a cluster is not there."""

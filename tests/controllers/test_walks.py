@@ -1,0 +1,61 @@
+"""Where history no longer tells what happened, controllers look through everything, and find what was left undone."""
+
+from __future__ import annotations
+
+from clusterling.machinery.errors import ApiError
+from clusterling.server import ApiServer
+from clusterling.storage import memory
+from tests.controllers.conftest import config_map, exists, owned_by, until
+
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+QUOTA = "/api/v1/namespaces/default/resourcequotas/few"
+ENDING = "/api/v1/namespaces/ending"
+
+
+async def test_what_was_left_undone_is_found_without_serving_the_clusters_that_are_idle() -> None:
+    async with memory.open() as store:
+        async with ApiServer(store, run_controllers=False).running() as server:
+            for number in range(5):
+                await server.clusters.create(f"idle-{number}", packs="all")
+            await server.clusters.create("left", packs="all")
+            left = server.client("left")
+            owner = await left.post(CONFIG_MAPS, config_map("owner"))
+            await left.post(CONFIG_MAPS, config_map("owned", ownerReferences=owned_by(owner)))
+            await left.delete(f"{CONFIG_MAPS}/owner", propagationPolicy="Background")
+            await left.post("/api/v1/namespaces", {"metadata": {"name": "ending"}})
+            await left.delete(ENDING)
+            quota = {"metadata": {"name": "few"}, "spec": {"hard": {"count/secrets": "2"}}}
+            await left.post(QUOTA.rpartition("/")[0], quota)
+        await store.compact(store.head())
+        async with ApiServer(store).running() as server:
+            left = server.client("left")
+
+            async def all_is_done() -> bool:
+                counted = (await left.get(QUOTA)).get("status", {}).get("used") == {"count/secrets": "0"}
+                return (
+                    counted
+                    and not await exists(left, ENDING)
+                    and not await exists(left, f"{CONFIG_MAPS}/owned")
+                )
+
+            await until(all_is_done)
+            assert len(server.pool) <= len(["left", "root"])
+
+
+async def test_a_cluster_that_was_left_half_deleted_is_removed() -> None:
+    async with memory.open() as store:
+        async with ApiServer(store, run_controllers=False).running() as server:
+            await server.clusters.create("gone")
+            await server.client("gone").post(CONFIG_MAPS, config_map("one"))
+            await server.clusters.delete("gone")
+        await store.compact(store.head())
+        async with ApiServer(store).running() as server:
+
+            async def is_gone() -> bool:
+                try:
+                    await server.clusters.get("gone")
+                except ApiError as error:
+                    return error.code == 404
+                return False
+
+            await until(is_gone)
