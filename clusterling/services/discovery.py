@@ -22,7 +22,7 @@ from clusterling.machinery.errors import ApiError, no_such_resource, not_accepta
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.resource import Resource, Served
-from clusterling.services.negotiation import JSON, YAML, Clause, accept, parse_accept
+from clusterling.services.negotiation import JSON, NO_FORMS, YAML, Clause, accept, parse_accept
 from clusterling.services.request import Header, Response, page_not_found
 from clusterling.version import KUBERNETES, __version__
 
@@ -97,7 +97,7 @@ def respond(
         if path == "/api" or path.startswith("/api/") or _is_builtin(catalog, path):
             raise no_such_resource()
         return page_not_found()
-    encoding = accept(accept_header, tables=False, pretty=pretty)
+    encoding = accept(accept_header, forms=NO_FORMS, pretty=pretty)
     return Response(200, encoding.document(document), encoding.content_type)
 
 
@@ -316,7 +316,7 @@ def _cached(
     # Compared whole, as upstream does: no lists, no weak tags (aggregated/etag.go).
     if if_none_match == etag:
         return Response(304, b"", "", headers)
-    body = accept(media_type, tables=False, pretty=pretty).document(document)
+    body = accept(media_type, forms=NO_FORMS, pretty=pretty).document(document)
     content_type = f"{media_type};g={AGGREGATED_GROUP};v={version};as={AGGREGATED_KIND}"
     return Response(200, body, content_type, headers)
 

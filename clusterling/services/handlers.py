@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import orjson
+from msgspec import structs
 
 from clusterling.machinery import codec
 from clusterling.machinery.errors import (
@@ -34,6 +35,9 @@ from clusterling.registry.resource import Served, Subresource, SubresourceCall
 from clusterling.registry.strategy import Context
 from clusterling.services import parameters, patching, scale, websocket
 from clusterling.services.negotiation import (
+    FORMS,
+    METADATA_FORMS,
+    NO_FORMS,
     Encoding,
     Framing,
     accept,
@@ -326,7 +330,7 @@ async def call_subresource(app: App, request: Request, served: Served) -> Respon
     if part.connects:
         # Options of its own are in the query, and what it answers is not for us to encode.
         return await _connect(request, served, part, namespace)
-    encoding = accept(request.headers.get("Accept"), tables=False, pretty=_pretty(request))
+    encoding = accept(request.headers.get("Accept"), forms=NO_FORMS, pretty=_pretty(request))
     options = parameters.write_options(info.query, "CreateOptions") if info.query else WriteOptions()
     ctx = _context(request, dry_run=options.dry_run)
     body = None
@@ -443,6 +447,8 @@ def _cluster(request: Request) -> Cluster:
 def _context(request: Request, *, dry_run: bool) -> Context:
     """The Context of a write. Its warnings go with the answer, whatever that will be."""
     ctx = _cluster(request).context(request.user, dry_run=dry_run, subresource=_hooked_part(request))
+    if request.standing is not None:
+        ctx = structs.replace(ctx, standing=request.standing)
     ctx.warnings.extend(request.warnings)
     request.warnings = ctx.warnings
     return ctx
@@ -467,7 +473,8 @@ def _encoding(request: Request) -> Encoding:
     header, served = request.headers.get("Accept"), request.served
     if header and served is not None and served.resource.builtin and not is_routed(header):
         raise not_routed(watchable=not request.info.name and request.info.verb in {"list", "watch"})
-    return accept(header, pretty=_pretty(request))
+    is_review = served is not None and served.resource.review is not None
+    return accept(header, forms=METADATA_FORMS if is_review else FORMS, pretty=_pretty(request))
 
 
 def _object_response(

@@ -47,7 +47,10 @@ _MEMOIZED_BYTES_MAX: Final = 1024
 Target = Literal["", "Table", "PartialObjectMetadata", "PartialObjectMetadataList"]
 Now = Callable[[], datetime]
 
-_TARGETS: Final = frozenset({"Table", "PartialObjectMetadata", "PartialObjectMetadataList"})
+# What an answer may be asked for instead of as it is: of objects all, of what is no object nothing, of reviews no Table.
+NO_FORMS: Final[frozenset[Target]] = frozenset()
+METADATA_FORMS: Final[frozenset[Target]] = frozenset({"PartialObjectMetadata", "PartialObjectMetadataList"})
+FORMS: Final[frozenset[Target]] = METADATA_FORMS | {"Table"}
 _INCLUDES: Final = frozenset({"", "Metadata", "Object", "None"})
 _HUMANS: Final = ("curl", "Wget", "Mozilla/5.0")
 
@@ -275,25 +278,25 @@ class Encoding:
 _PLAIN: Final = Encoding()
 
 
-def accept(header: str | None, *, tables: bool = True, pretty: bool = False) -> Encoding:
+def accept(header: str | None, *, forms: frozenset[Target] = FORMS, pretty: bool = False) -> Encoding:
     """What the client's Accept header asks for. Raises ApiError 406 with the media types there are.
 
-    `tables` False: a document that has no Table or metadata form. `pretty`: as `wants_pretty` says.
+    `forms`: those that the answer has besides its own. `pretty`: as `wants_pretty` says.
     """
     if not header or header == JSON:
         found = _PLAIN
     elif len(header) <= _MEMOIZED_BYTES_MAX:
-        found = _accept_memoized(header, tables)
+        found = _accept_memoized(header, forms)
     else:
-        found = _negotiate(header, tables)
+        found = _negotiate(header, forms)
     return replace(found, pretty=True) if pretty and not found.pretty else found
 
 
-def _negotiate(header: str, tables: bool) -> Encoding:
+def _negotiate(header: str, forms: frozenset[Target]) -> Encoding:
     for clause in parse_accept(header):
         for media_type in (JSON, YAML):
             if clause.accepts(media_type):
-                found = _encoding(media_type, clause.params, tables)
+                found = _encoding(media_type, clause.params, forms)
                 if found is not None:
                     return found
     raise not_acceptable(CONTENT_TYPES)
@@ -302,7 +305,7 @@ def _negotiate(header: str, tables: bool) -> Encoding:
 _accept_memoized: Final = lru_cache(maxsize=1024)(_negotiate)
 
 
-def _encoding(media_type: str, params: dict[str, str], tables: bool) -> Encoding | None:
+def _encoding(media_type: str, params: dict[str, str], forms: frozenset[Target]) -> Encoding | None:
     """None where the parameters ask for what is not to be had: the next clause may do."""
     stream = params.get("stream", "")
     if stream and (stream != "watch" or media_type != JSON):
@@ -312,10 +315,11 @@ def _encoding(media_type: str, params: dict[str, str], tables: bool) -> Encoding
     pretty = params.get("pretty") == "1"
     if not params.keys() & {"as", "g", "v"}:
         return Encoding(media_type, pretty=pretty)
-    kind, group, version = params.get("as", ""), params.get("g", ""), params.get("v", "")
-    if not tables or kind not in _TARGETS or group != "meta.k8s.io" or version not in ("v1", "v1beta1"):
+    group, version = params.get("g", ""), params.get("v", "")
+    kind = next((form for form in forms if form == params.get("as")), None)
+    if kind is None or group != "meta.k8s.io" or version not in ("v1", "v1beta1"):
         return None
-    return Encoding(media_type, cast("Target", kind), version, pretty)
+    return Encoding(media_type, kind, version, pretty)
 
 
 @lru_cache(maxsize=1024)
@@ -335,7 +339,7 @@ def not_routed(*, watchable: bool) -> ApiError:
 def accept_anyway(header: str | None) -> Encoding:
     """How an error is written: as the client asked, or as JSON if that cannot be (upstream: ErrorNegotiated)."""
     try:
-        return accept(header, tables=False)
+        return accept(header, forms=NO_FORMS)
     except ApiError:
         return _PLAIN
 

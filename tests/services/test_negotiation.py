@@ -15,6 +15,8 @@ from clusterling.machinery.yaml import parse_yaml
 from clusterling.registry.objects import Listing
 from clusterling.services.negotiation import (
     CLAUSES_MAX,
+    METADATA_FORMS,
+    NO_FORMS,
     PRETTY_BYTES_MAX,
     YAML_BYTES_MAX,
     Encoding,
@@ -123,9 +125,18 @@ def test_what_no_alternative_can_be_had_is_not_acceptable(header: str) -> None:
 
 
 def test_documents_without_a_table_form_pass_over_tables() -> None:
-    assert accept(f"{TABLE},{JSON}", tables=False) == Encoding()
+    assert accept(f"{TABLE},{JSON}", forms=NO_FORMS) == Encoding()
     with pytest.raises(ApiError):
-        accept(TABLE, tables=False)
+        accept(TABLE, forms=NO_FORMS)
+
+
+def test_a_review_has_no_table_but_metadata() -> None:
+    with pytest.raises(ApiError) as caught:
+        accept(TABLE, forms=METADATA_FORMS)
+    assert caught.value.code == 406
+    assert accept(f"{TABLE},{JSON}", forms=METADATA_FORMS) == Encoding()
+    partial = accept(TABLE.replace("Table", "PartialObjectMetadata"), forms=METADATA_FORMS)
+    assert partial.target == "PartialObjectMetadata"
 
 
 def test_errors_are_written_as_asked_or_else_as_json() -> None:
