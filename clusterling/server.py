@@ -27,6 +27,7 @@ from clusterling.controllers.clusters import ClusterController
 from clusterling.controllers.crds import CrdController
 from clusterling.controllers.garbage import GarbageCollector
 from clusterling.controllers.namespaces import NamespaceController
+from clusterling.controllers.provisions import ProvisionController
 from clusterling.controllers.quota import QuotaController
 from clusterling.controllers.runtime import Runtime
 from clusterling.machinery.errors import ApiError
@@ -237,6 +238,7 @@ class ApiServer:
         self._clock = clock or SystemClock()
         self._run_controllers = run_controllers
         self._endpoint = Endpoint(external_url, ca_pem)
+        self._root_ca = ca_pem.decode(errors="replace")
         self._has_external_url = bool(external_url)
         self._tokens = IssuedTokens(store, self._clock)
         known_tokens = Tokens((StaticTokens(admin_tokens or {}), self._tokens))
@@ -246,7 +248,7 @@ class ApiServer:
         choices.default.load()
         self._root_keys = Keyspace(store, ROOT_ID)
         self._directory = Directory(self._root_keys)
-        self._underlay = Underlay(Keyspace(store, UNDERLAY_ID))
+        self._underlay = Underlay(Keyspace(store, UNDERLAY_ID), self._root_ca)
         self.pool = ClusterPool(
             store,
             self._directory,
@@ -260,6 +262,7 @@ class ApiServer:
                 reader=known_tokens,
                 # The pool that is being made here.
                 access=RequestsAccess(authorizer, lambda name: self.pool.find(name)),  # noqa: PLW0108
+                root_ca=self._root_ca,
             ),
             admission=AdmissionChain((CatalogAdmission(), *admission)),
             budget=CacheBudget(cache_bytes_max),
@@ -283,6 +286,7 @@ class ApiServer:
                 CrdController(self.pool),
                 GarbageCollector(self.pool),
                 QuotaController(self.pool),
+                ProvisionController(store, self.pool),
                 ClusterController(store, self.pool, self._tokens),
             ),
             self._clock,

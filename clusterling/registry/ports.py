@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # The audience of a token that is meant for the API itself, as clients ask for one by default.
 API_AUDIENCE: Final = "https://kubernetes.default.svc"
 
+# The ConfigMap of every namespace that says whom clients of this server trust.
+ROOT_CA: Final = "kube-root-ca.crt"
+
 
 class Clock(Protocol):
     """The server's one source of time, so that tests may turn it."""
@@ -101,10 +104,14 @@ class KubeconfigMaker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything from above, in one value. Tests and embedders may put their own in."""
+    """Everything from above, in one value. Tests and embedders may put their own in.
+
+    `root_ca`: the certificates that clients of this server trust, PEM; "" those that their system does.
+    """
 
     clock: Clock
     tokens: TokenIssuer
     kubeconfigs: KubeconfigMaker
     reader: TokenReader = _NOBODY
     access: Access = _NOBODY
+    root_ca: str = ""

@@ -19,11 +19,13 @@ from clusterling.machinery.meta import Object
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.objects import ACTIVE_FENCE, NAMESPACE_FENCE
 from clusterling.registry.pack import Pack
+from clusterling.registry.ports import ROOT_CA
 from clusterling.storage.overlay import Reads
 from clusterling.storage.store import Entry, Op, Page, RevisionConflict, Store
 
 UNDERLAY_ID: Final = "~base"
 
+_CONFIGMAPS: Final = "core/configmaps/"
 _NAMESPACES: Final = "core/namespaces/"
 _KUBE_SYSTEM: Final = f"{_NAMESPACES}-/kube-system"
 _OPS_AT_ONCE: Final = 50
@@ -31,8 +33,8 @@ _ATTEMPTS_MAX: Final = 10
 _COLLECTION_SLASHES: Final = 2  # `<group>/<resource>/`
 
 
-def rows(packs: Sequence[Pack]) -> dict[str, bytes]:
-    """The underlay's keys and values, as the packs' bootstrap objects make them."""
+def rows(packs: Sequence[Pack], root_ca: str = "") -> dict[str, bytes]:
+    """The underlay's keys and values, as the packs' bootstrap objects make them. `root_ca` as `Ports` has it."""
     catalog = Catalog(resource for pack in packs for resource in pack.resources)
     found: dict[str, bytes] = {}
     for pack in packs:
@@ -44,6 +46,8 @@ def rows(packs: Sequence[Pack]) -> dict[str, bytes]:
             )
             metadata = obj["metadata"]
             place = f"{metadata.get('namespace') or '-'}/{metadata['name']}"
+            if served.resource.collection == _CONFIGMAPS and metadata["name"] == ROOT_CA:
+                obj = {**obj, "data": {"ca.crt": root_ca}}  # noqa: PLW2901 - a pack cannot know it
             found[served.resource.collection + place] = encode_stored(obj)
             if served.resource.collection == _NAMESPACES:
                 found[NAMESPACE_FENCE + metadata["name"]] = ACTIVE_FENCE
@@ -53,8 +57,10 @@ def rows(packs: Sequence[Pack]) -> dict[str, bytes]:
 class Underlay:
     """What of the underlay is known to be as this server's packs have it. `store` is the underlay's keyspace."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, root_ca: str = "") -> None:
+        """`root_ca` as `Ports` has it."""
         self.store = store
+        self._root_ca = root_ca
         self._installed: set[str] = set()
         self._installing = asyncio.Lock()
 
@@ -68,7 +74,7 @@ class Underlay:
             async with self._installing:
                 missing = self._missing(packs)
                 if missing:
-                    await _install(self.store, rows(packs), missing)
+                    await _install(self.store, rows(packs, self._root_ca), missing)
                     self._installed |= missing
 
     def _missing(self, packs: Sequence[Pack]) -> set[str]:

@@ -14,6 +14,7 @@ import yaml
 
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
+from clusterling.registry.ports import ROOT_CA
 from clusterling.testing.kube import Kube
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -89,8 +90,8 @@ def test_what_apply_makes_is_there_and_applies_again(kube: Kube) -> None:
 def test_clusters_of_one_session_share_nothing(kube_factory: Callable[[], Kube]) -> None:
     one, other = kube_factory(), kube_factory()
     one.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}})
-    assert [item["metadata"]["name"] for item in one.client.get(MAPS)["items"]] == ["a"]
-    assert other.client.get(MAPS)["items"] == []
+    assert [item["metadata"]["name"] for item in one.client.get(MAPS)["items"]] == ["a", ROOT_CA]
+    assert [item["metadata"]["name"] for item in other.client.get(MAPS)["items"]] == [ROOT_CA]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_big_answers_are_compressed_for_those_who_take_it(kube: Kube) -> None:
         )
     body, headers = fetch(kube, MAPS, **{"Accept-Encoding": "gzip"})
     assert headers["Content-Encoding"] == "gzip"
-    assert len(json.loads(gzip.decompress(body))["items"]) == 3
+    assert len(json.loads(gzip.decompress(body))["items"]) == 3 + 1
     body, headers = fetch(kube, f"{MAPS}/big-1", **{"Accept-Encoding": "gzip"})
     assert "Content-Encoding" not in headers
 

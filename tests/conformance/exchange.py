@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from clusterling.packs.core import provisions
+
 RECORDED: Final = Path(__file__).parent / "recorded.json"
 
 # Headers that a client could act on. Upstream's own of priority and fairness, audit and dates are none of them.
@@ -44,6 +46,11 @@ READY_S: Final = 30.0
 NO_CONTROLLERS: Final = (
     "no controller manager ran beside the recorded server; here controllers finish what was begun"
 )
+# What controllers give every namespace: told to a server that runs none, so that both have the same to list.
+PROVISIONS: Final = {
+    "serviceaccounts": provisions.account(""),
+    "configmaps": provisions.certificates("", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"),
+}
 CALM_ROUNDS: Final = 3
 TOGETHER: Final = 8
 
@@ -121,10 +128,17 @@ class Teller:
         made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
         answer = self.do(Step("POST", "/api/v1/namespaces", made))
         assert answer["status"] == 201, answer
+        self._provide()
         try:
             return [self.do(step) for step in story]
         finally:
             self.close()
+
+    def _provide(self) -> None:
+        """Makes what the namespace has from its first moment here, and beside a controller manager elsewhere."""
+        for plural, provision in PROVISIONS.items():
+            answer = self.do(Step("POST", f"/api/v1/namespaces/{self.namespace}/{plural}", provision))
+            assert answer["status"] in (201, 409), answer
 
     def close(self) -> None:
         self._connection.close()
@@ -245,6 +259,7 @@ _AGE: Final = re.compile(r"\d+s|<unknown>")
 _RANDOM: Final = re.compile(r"[bcdfghjklmnpqrstvwxz2456789]{5}")
 _WORDS: Final = (
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<uid>"),
+    (re.compile(r"(?s)-----BEGIN CERTIFICATE-----.*-----END CERTIFICATE-----\n"), "<certificates>"),
     (re.compile(r"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "<time>"),
     (re.compile(r"(?i)(resource ?version:? ?)\d{2,}"), r"\1<revision>"),
     (re.compile(r"(ResourceVersion in (?:precondition|record) )\(\d+\)"), r"\1(<revision>)"),

@@ -7,9 +7,15 @@ import asyncio
 import pytest
 
 from clusterling.machinery.errors import ApiError
+from clusterling.registry.ports import ROOT_CA
+from clusterling.services.client import Client
 from tests.controllers.conftest import PATIENCE_S, Served, config_map, exists, until
 
 MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+async def names(api: Client) -> list[str]:
+    return [item["metadata"]["name"] for item in (await api.get(MAPS))["items"]]
 
 
 async def test_a_deleted_cluster_answers_no_more_and_leaves_no_data(served: Served) -> None:
@@ -50,11 +56,11 @@ async def test_a_namesake_shares_nothing_with_the_dead(served: Served) -> None:
     await until(made_again)
     after = await served.server.clusters.get("team")
     assert after.id != before.id
-    assert (await served.cluster.get(MAPS))["items"] == []
+    assert await names(served.cluster) == [ROOT_CA]
 
 
 async def test_the_watches_of_a_deleted_cluster_end(served: Served) -> None:
-    async with served.cluster.watching(MAPS) as events:
+    async with served.cluster.watching(f"{MAPS}?fieldSelector=metadata.name%21%3D{ROOT_CA}") as events:
         await served.server.clusters.delete("team")
         async with asyncio.timeout(PATIENCE_S):
             assert [event async for event in events] == []
@@ -79,13 +85,11 @@ async def test_a_list_is_shared_until_the_collection_changes(served: Served) -> 
     _, one, again = [await served.cluster.request("GET", MAPS) for _ in range(3)]
     assert one.body is again.body
     await served.cluster.post(MAPS, config_map("b"))
-    names = [item["metadata"]["name"] for item in (await served.cluster.get(MAPS))["items"]]
-    assert names == ["a", "b"]
+    assert await names(served.cluster) == ["a", "b", ROOT_CA]
     await served.cluster.delete(f"{MAPS}/a")
-    names = [item["metadata"]["name"] for item in (await served.cluster.get(MAPS))["items"]]
-    assert names == ["b"]
+    assert await names(served.cluster) == ["b", ROOT_CA]
     await served.server.clusters.create("other")
-    assert (await served.server.client("other").get(MAPS))["items"] == []
+    assert await names(served.server.client("other")) == [ROOT_CA]
 
 
 async def test_a_tenants_own_kind_of_that_name_is_no_logical_cluster(served: Served) -> None:
@@ -98,8 +102,8 @@ async def test_a_tenants_own_kind_of_that_name_is_no_logical_cluster(served: Ser
         "storage": True,
         "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
     }
-    names = {"plural": "logicalclusters", "kind": "LogicalCluster"}
-    spec = {"group": "tenancy.clusterling.io", "scope": "Cluster", "names": names, "versions": [version]}
+    known_as = {"plural": "logicalclusters", "kind": "LogicalCluster"}
+    spec = {"group": "tenancy.clusterling.io", "scope": "Cluster", "names": known_as, "versions": [version]}
     kind = {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

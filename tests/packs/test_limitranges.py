@@ -20,10 +20,7 @@ HOME = "/api/v1/namespaces/default"
 async def team() -> AsyncIterator[Client]:
     async with memory.open() as store, ApiServer(store).running() as server:
         await server.clusters.create("team-a", packs="all")
-        client = server.client("team-a")
-        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
-        await client.post(f"{HOME}/serviceaccounts", account)
-        yield client
+        yield server.client("team-a")
 
 
 async def _limit(client: Client, *items: Object, name: str = "limits") -> Object:

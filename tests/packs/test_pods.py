@@ -17,7 +17,6 @@ from tests.packs.conftest import causes
 
 PODS = "/api/v1/namespaces/default/pods"
 BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
-ACCOUNTS = "/api/v1/namespaces/default/serviceaccounts"
 
 
 class Api:
@@ -81,8 +80,6 @@ def server_with_pods(kube_server: KubeServer) -> Iterator[Api]:
 @pytest.fixture
 def api(server_with_pods: Api) -> Iterator[Api]:
     client = server_with_pods.client
-    with suppress(ApiError):
-        client.post(ACCOUNTS, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}})
     yield server_with_pods
     for pod in client.get(PODS)["items"]:
         client.patch(f"{PODS}/{pod['metadata']['name']}", {"metadata": {"finalizers": None}})

@@ -29,9 +29,7 @@ async def store() -> AsyncIterator[Store]:
 async def team(store: Store) -> AsyncIterator[Client]:
     async with ApiServer(store).running() as server:
         await server.clusters.create("team-a", packs="all")
-        client = server.client("team-a")
-        await client.post(f"{HOME}/serviceaccounts", _named("default", "ServiceAccount"))
-        yield client
+        yield server.client("team-a")
 
 
 def _named(name: str, kind: str, **fields: Any) -> Object:
@@ -73,22 +71,22 @@ async def _refused(client: Client, path: str, body: Object) -> str:
 
 
 async def test_what_is_there_is_counted_and_what_comes_and_goes_is_charged_at_once(team: Client) -> None:
-    await team.post(f"{HOME}/configmaps", _named("before", "ConfigMap"))
+    await team.post(f"{HOME}/secrets", _named("before", "Secret"))
     counted = await _limit(
-        team, hard={"configmaps": "2", "count/configmaps": "5", "count/leases.coordination.k8s.io": "1"}
+        team, hard={"secrets": "2", "count/secrets": "5", "count/leases.coordination.k8s.io": "1"}
     )
     assert counted["status"]["used"] == {
-        "configmaps": "1", "count/configmaps": "1", "count/leases.coordination.k8s.io": "0",
+        "secrets": "1", "count/secrets": "1", "count/leases.coordination.k8s.io": "0",
     }  # fmt: skip
-    await team.post(f"{HOME}/configmaps", _named("one", "ConfigMap"))
-    assert (await _used(team))["configmaps"] == "2"
-    assert await _refused(team, f"{HOME}/configmaps", _named("two", "ConfigMap")) == (
-        'configmaps "two" is forbidden: exceeded quota: quota, requested: configmaps=1, used: configmaps=2, '
-        "limited: configmaps=2"
+    await team.post(f"{HOME}/secrets", _named("one", "Secret"))
+    assert (await _used(team))["secrets"] == "2"
+    assert await _refused(team, f"{HOME}/secrets", _named("two", "Secret")) == (
+        'secrets "two" is forbidden: exceeded quota: quota, requested: secrets=1, used: secrets=2, '
+        "limited: secrets=2"
     )
-    await team.delete(f"{HOME}/configmaps/one")
-    assert (await _used(team))["configmaps"] == "1"
-    await team.post(f"{HOME}/configmaps", _named("two", "ConfigMap"))
+    await team.delete(f"{HOME}/secrets/one")
+    assert (await _used(team))["secrets"] == "1"
+    await team.post(f"{HOME}/secrets", _named("two", "Secret"))
 
 
 async def test_custom_resources_are_counted_by_their_own_name(team: Client) -> None:
@@ -115,15 +113,15 @@ async def test_custom_resources_are_counted_by_their_own_name(team: Client) -> N
 
 
 async def test_a_dry_run_is_refused_as_the_write_would_be_and_charges_nothing(team: Client) -> None:
-    await _limit(team, hard={"configmaps": "1"})
-    path = f"{HOME}/configmaps"
-    await team.post(path, _named("one", "ConfigMap"), dryRun="All")
-    assert await _used(team) == {"configmaps": "0"}
-    await team.post(path, _named("one", "ConfigMap"))
+    await _limit(team, hard={"secrets": "1"})
+    path = f"{HOME}/secrets"
+    await team.post(path, _named("one", "Secret"), dryRun="All")
+    assert await _used(team) == {"secrets": "0"}
+    await team.post(path, _named("one", "Secret"))
     with pytest.raises(ApiError, match="exceeded quota"):
-        await team.post(path, _named("two", "ConfigMap"), dryRun="All")
+        await team.post(path, _named("two", "Secret"), dryRun="All")
     await team.delete(f"{path}/one", dryRun="All")
-    assert await _used(team) == {"configmaps": "1"}
+    assert await _used(team) == {"secrets": "1"}
 
 
 async def test_pods_are_charged_with_what_they_ask_for_until_they_end(team: Client) -> None:
@@ -160,7 +158,7 @@ async def test_a_quota_counts_only_what_is_in_its_scopes(team: Client) -> None:
 
 
 async def test_limits_that_are_changed_are_counted_anew(team: Client) -> None:
-    quota = await _limit(team, hard={"configmaps": "1"})
+    quota = await _limit(team, hard={"configmaps": "2"})
     await team.post(f"{HOME}/secrets", _named("one", "Secret"))
     quota["spec"]["hard"] = {"secrets": "1"}
     await team.put(f"{QUOTAS}/quota", quota)
@@ -180,11 +178,11 @@ async def test_of_many_writers_at_several_replicas_as_many_get_through_as_the_qu
     ):
         await first.clusters.create("team-a", packs="all")
         clients = [first.client("team-a"), second.client("team-a")]
-        await _limit(clients[0], hard={"configmaps": "20"})
+        await _limit(clients[0], hard={"secrets": "20"})
 
         async def attempt(number: int) -> bool:
             try:
-                await clients[number % 2].post(f"{HOME}/configmaps", _named(f"c{number}", "ConfigMap"))
+                await clients[number % 2].post(f"{HOME}/secrets", _named(f"c{number}", "Secret"))
             except ApiError as error:
                 assert error.code == 403, error.message
                 return False
@@ -192,24 +190,24 @@ async def test_of_many_writers_at_several_replicas_as_many_get_through_as_the_qu
 
         got = await asyncio.gather(*(attempt(number) for number in range(60)))
         assert sum(got) == 20
-        assert len((await clients[0].get(f"{HOME}/configmaps"))["items"]) == 20
-        assert await _used(clients[1]) == {"configmaps": "20"}
+        assert len((await clients[0].get(f"{HOME}/secrets"))["items"]) == 20
+        assert await _used(clients[1]) == {"secrets": "20"}
 
 
 async def test_writes_under_way_when_a_quota_is_made_are_all_in_its_count(team: Client) -> None:
     async def attempt(number: int) -> None:
-        await team.post(f"{HOME}/configmaps", _named(f"c{number}", "ConfigMap"))
+        await team.post(f"{HOME}/secrets", _named(f"c{number}", "Secret"))
         if number % 3 == 0:
-            await team.delete(f"{HOME}/configmaps/c{number}")
+            await team.delete(f"{HOME}/secrets/c{number}")
 
     async with asyncio.TaskGroup() as group:
         for number in range(60):
             group.create_task(attempt(number))
             if number == 30:
-                group.create_task(_limit(team, hard={"configmaps": "1000"}))
-    there = len((await team.get(f"{HOME}/configmaps"))["items"])
+                group.create_task(_limit(team, hard={"secrets": "1000"}))
+    there = len((await team.get(f"{HOME}/secrets"))["items"])
     assert there == 40
-    await _until(team, f"{QUOTAS}/quota", lambda one: one["status"]["used"] == {"configmaps": str(there)})
+    await _until(team, f"{QUOTAS}/quota", lambda one: one["status"]["used"] == {"secrets": str(there)})
 
 
 @pytest.mark.parametrize(
@@ -251,15 +249,15 @@ async def test_whole_collections_and_namespaces_go_however_their_quotas_stand(te
     space = "/api/v1/namespaces/space"
     await team.post("/api/v1/namespaces", _named("space", "Namespace"))
     await team.post(
-        f"{space}/resourcequotas", _named("quota", "ResourceQuota", spec={"hard": {"configmaps": "40"}})
+        f"{space}/resourcequotas", _named("quota", "ResourceQuota", spec={"hard": {"secrets": "40"}})
     )
     await _until(team, f"{space}/resourcequotas/quota", lambda one: "hard" in one["status"])
     for number in range(40):
-        await team.post(f"{space}/configmaps", _named(f"c{number}", "ConfigMap"))
-    await team.delete(f"{space}/configmaps", labelSelector="nobody=has")
-    await team.delete(f"{space}/configmaps", fieldSelector="metadata.name=c7")
+        await team.post(f"{space}/secrets", _named(f"c{number}", "Secret"))
+    await team.delete(f"{space}/secrets", labelSelector="nobody=has")
+    await team.delete(f"{space}/secrets", fieldSelector="metadata.name=c7")
     used = (await team.get(f"{space}/resourcequotas/quota"))["status"]["used"]
-    assert used == {"configmaps": "39"}
+    assert used == {"secrets": "39"}
     await team.delete("/api/v1/namespaces/space")
     async with asyncio.timeout(30):
         with pytest.raises(ApiError, match="not found"):
@@ -316,6 +314,6 @@ async def test_a_clusters_quota_is_its_own(store: Store) -> None:
     async with ApiServer(store).running() as server:
         for name in ("a", "b"):
             await server.clusters.create(name, packs="all")
-        await _limit(server.client("a"), hard={"configmaps": "0"})
-        await _refused(server.client("a"), f"{HOME}/configmaps", _named("one", "ConfigMap"))
-        await server.client("b").post(f"{HOME}/configmaps", _named("one", "ConfigMap"))
+        await _limit(server.client("a"), hard={"secrets": "0"})
+        await _refused(server.client("a"), f"{HOME}/secrets", _named("one", "Secret"))
+        await server.client("b").post(f"{HOME}/secrets", _named("one", "Secret"))

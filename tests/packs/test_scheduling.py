@@ -56,7 +56,6 @@ async def test_names_and_values_of_the_system_are_its_own(cluster: Cluster) -> N
 
 
 async def test_one_class_is_the_default_and_gives_pods_its_priority(cluster: Cluster) -> None:
-    await cluster.create("serviceaccounts", "default")
     await cluster.create(CLASSES, "low", value=7, globalDefault=True, preemptionPolicy="Never")
     error = await cluster.refused(CLASSES, "other", value=8, globalDefault=True)
     assert error.message.endswith(
@@ -67,7 +66,6 @@ async def test_one_class_is_the_default_and_gives_pods_its_priority(cluster: Clu
 
 
 async def test_a_runtime_class_gives_pods_its_overhead_and_its_nodes(cluster: Cluster) -> None:
-    await cluster.create("serviceaccounts", "default")
     tolerated = [{"key": "k", "operator": "Exists"}]
     made = await cluster.create(
         RUNTIMES,

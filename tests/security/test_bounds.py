@@ -77,10 +77,11 @@ async def test_a_client_that_leaves_before_its_body_is_no_error_of_the_server(
 
 async def test_who_is_too_far_behind_lists_again(it: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """History that a watch would have to hold for itself is bounded, for one and for all together."""
+    _, first, _ = await it.ask("POST", CONFIGMAPS, {"metadata": {"name": "first"}})
     for at in range(20):
         await it.ask("POST", CONFIGMAPS, {"metadata": {"name": f"c{at}"}, "data": {"k": "v" * 1_000}})
     # From before the collection was loaded: only the store's history has it.
-    path = f"{CONFIGMAPS}?watch=1&timeoutSeconds=1&resourceVersion=2"
+    path = f"{CONFIGMAPS}?watch=1&timeoutSeconds=1&resourceVersion={first['metadata']['resourceVersion']}"
     monkeypatch.setattr(cache, "REPLAY_BYTES_MAX", 10_000)
     assert b'"code":410' in await first_frame(it, path)
     monkeypatch.undo()

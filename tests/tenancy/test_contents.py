@@ -187,7 +187,7 @@ async def test_a_summary_names_the_largest_clusters_and_every_kind(path: Path) -
     assert summary.cluster_count == 3
     assert [(one.name, one.id) for one in summary.clusters if one.id != "root"] == [("team-a", mine)]
     by_kind = {one.name: one.objects for one in summary.kinds}
-    assert by_kind["core/configmaps"] == 5
+    assert by_kind["core/configmaps"] == 5 + 1
     assert by_kind["~owners"] == 4
     assert sum(by_kind.values()) == count
     assert sum(one.bytes for one in summary.kinds) == summary.bytes

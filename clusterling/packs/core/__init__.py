@@ -41,6 +41,10 @@ def _loaded(plural: str) -> Pack:
             from clusterling.packs.core.componentstatuses import COMPONENTS
 
             return Pack("core", (resource,), COMPONENTS)
+        case "configmaps":
+            from clusterling.packs.core import provisions
+
+            return Pack("core", (resource,), (provisions.certificates(one, "") for one in provisions.FIRST))
         case "limitranges":
             from clusterling.packs.core.limitranger import LimitRanger
 
@@ -53,6 +57,10 @@ def _loaded(plural: str) -> Pack:
             from clusterling.packs.core.quota import QuotaCharges
 
             return Pack("core", (resource,), admission=(QuotaCharges(),))
+        case "serviceaccounts":
+            from clusterling.packs.core import provisions
+
+            return Pack("core", (resource,), map(provisions.account, provisions.FIRST))
         case "services":
             from clusterling.packs.core.services import SERVER
 

@@ -5,19 +5,22 @@ Upstream: kubernetes pkg/registry/core/namespace, apiserver pkg/admission/plugin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from typing_extensions import override
 
 from clusterling.machinery import errors
+from clusterling.machinery.codec import encode_stored
 from clusterling.machinery.errors import FieldError, invalid_value
-from clusterling.machinery.meta import Object, meta, name_of
+from clusterling.machinery.meta import Object, meta, name_of, rfc3339
 from clusterling.machinery.names import is_dns1123_label, is_qualified_name
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
+from clusterling.packs.core import provisions
 from clusterling.registry.objects import ACTIVE_FENCE, NAMESPACE_FENCE
 from clusterling.registry.strategy import NO_COMPANIONS, Companions, Context, Strategy
+from clusterling.registry.uids import new_uid
 from clusterling.storage.store import Op
 
 FINALIZER: Final = "kubernetes"
@@ -80,7 +83,8 @@ class NamespaceStrategy(Strategy):
         if old is not None and _phase(old) == phase:
             return NO_COMPANIONS
         fence = TERMINATING_FENCE if phase == "Terminating" else ACTIVE_FENCE
-        return Companions(ops=(Op(NAMESPACE_FENCE + name_of(new), fence),))
+        provided = _provisions(ctx, name_of(new)) if old is None else ()
+        return Companions(ops=(Op(NAMESPACE_FENCE + name_of(new), fence), *provided))
 
     @override
     def may_delete(self, ctx: Context, old: Object) -> None:
@@ -100,6 +104,22 @@ class NamespaceStrategy(Strategy):
     @override
     def field_values(self, obj: Object) -> dict[str, str]:
         return {"status.phase": _phase(obj)}
+
+
+def _provisions(ctx: Context, name: str) -> Iterator[Op]:
+    """What a namespace has from its first moment, of the kinds that the cluster serves: a pod can follow at once.
+
+    Upstream's controllers make them a moment later. Here one brings back what of it goes (controllers/provisions.py).
+    """
+    now = rfc3339(ctx.ports.clock.now())
+    for obj, plural in (
+        (provisions.account(name), "serviceaccounts"),
+        (provisions.certificates(name, ctx.ports.root_ca), "configmaps"),
+    ):
+        served = ctx.catalog.find("", "v1", plural)
+        if served is not None:
+            meta(obj).update(uid=new_uid(), creationTimestamp=now)
+            yield Op(f"{served.resource.collection}{name}/{name_of(obj)}", encode_stored(obj))
 
 
 def _label(obj: Object) -> None:
@@ -158,9 +178,7 @@ def bootstrap(name: str) -> Object:
     }
 
 
-BOOTSTRAP: Final = tuple(
-    bootstrap(name) for name in ("default", "kube-system", "kube-public", "kube-node-lease")
-)
+BOOTSTRAP: Final = tuple(map(bootstrap, provisions.FIRST))
 
 NAMESPACES: Final = builtin.resource(
     "",

@@ -425,7 +425,7 @@ STORIES: Final[dict[str, Story]] = {
         delete(CM, options(preconditions={"uid": "x"})),
         delete(f"{CM}?limit=1"),
         delete(CM),
-        get(CM),
+        get(f"{CM}?fieldSelector=metadata.name%21%3Dkube-root-ca.crt"),
         delete("/api/v1/configmaps"),
         delete("/api/v1/configmaps/a"),
     ],
