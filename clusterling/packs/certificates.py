@@ -158,7 +158,7 @@ class SigningRequestStrategy(Strategy):
 
     @override
     def field_values(self, obj: Object) -> dict[str, str]:
-        return {"spec.signerName": obj["spec"].get("signerName") or ""}
+        return {"spec.signerName": (obj.get("spec") or {}).get("signerName") or ""}
 
 
 def _read_field(obj: Object, part: Object, field: str) -> None:
@@ -337,7 +337,7 @@ class TrustBundleStrategy(Strategy):
 
     @override
     def field_values(self, obj: Object) -> dict[str, str]:
-        return {"spec.signerName": obj["spec"].get("signerName") or ""}
+        return {"spec.signerName": (obj.get("spec") or {}).get("signerName") or ""}
 
 
 def _bundle_name_problems(new: Object) -> Problems:

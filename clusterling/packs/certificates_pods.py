@@ -62,7 +62,8 @@ class PodRequestStrategy(SplitStrategy):
     @override
     def field_values(self, obj: Object) -> dict[str, str]:
         fields = ("signerName", "podName", "nodeName")
-        return {f"spec.{field}": obj["spec"].get(field) or "" for field in fields}
+        spec = obj.get("spec") or {}
+        return {f"spec.{field}": spec.get(field) or "" for field in fields}
 
 
 def _default(new: Object) -> None:

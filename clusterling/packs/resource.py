@@ -295,7 +295,7 @@ class SliceStrategy(Strategy):
 
     @override
     def field_values(self, obj: Object) -> dict[str, str]:
-        spec = obj["spec"]
+        spec = obj.get("spec") or {}
         return {"spec.nodeName": spec.get("nodeName") or "", "spec.driver": spec.get("driver") or ""}
 
 

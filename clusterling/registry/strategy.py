@@ -153,7 +153,8 @@ class Strategy:
         return None
 
     def field_values(self, obj: Object) -> dict[str, str]:
-        """Fields usable in field selectors, besides metadata.name and metadata.namespace."""
+        """Fields usable in field selectors, besides metadata.name and metadata.namespace: all, also of an object that has
+        nothing but metadata."""
         return {}
 
     def warnings(self, ctx: Context, new: Object, old: Object | None = None) -> Sequence[str]:
