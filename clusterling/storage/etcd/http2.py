@@ -193,9 +193,8 @@ class Connection(asyncio.Protocol):
             end = _END_STREAM if last else 0
             self._transport.write(head + _FRAME.pack(size >> 8, size & 0xFF, _DATA, end, number) + body)
         else:
-            self._transport.write(head)
             stream.unsent = memoryview(body)
-            self._push(stream, last)
+            self._push(stream, last, head)
 
     def reset(self, stream: Stream) -> None:
         """Gives a stream up; nothing more is told to it."""
@@ -212,11 +211,11 @@ class Connection(asyncio.Protocol):
             self._write(_frame(_UPDATE, 0, stream.number, stream.credit.to_bytes(4, "big")))
             stream.credit = 0
 
-    def _push(self, stream: Stream, last: bool) -> None:
-        """Sends as much of the rest as the windows let through."""
+    def _push(self, stream: Stream, last: bool, head: bytes = b"") -> None:
+        """Sends `head`, and as much of the rest as the windows let through."""
         rest = stream.unsent
         assert rest is not None, "something is left"
-        pieces: list[bytes | memoryview] = []
+        pieces: list[bytes | memoryview] = [head] if head else []
         while room := max(0, min(len(rest), self._window, stream.window, self._frame_bytes)):
             self._window -= room
             stream.window -= room
