@@ -85,6 +85,14 @@ def _status_problems(new: Object) -> Problems:
 # ---------------------------------------------------------------------- flow schemas
 
 
+class _SchemaStrategy(_FlowStrategy):
+    @staticmethod
+    @override
+    def row_order(obj: Object) -> tuple[int, str]:
+        """Those that are asked first are shown first."""
+        return obj["spec"].get("matchingPrecedence") or 0, name_of(obj)
+
+
 def _default_schema(spec: Object) -> None:
     spec.setdefault("priorityLevelConfiguration", {}).setdefault("name", "")
     if not spec.get("matchingPrecedence"):
@@ -370,7 +378,7 @@ FLOWSCHEMAS: Final = builtin.resource(
     GROUP,
     "v1",
     "flowschemas",
-    strategy=_FlowStrategy(_default_schema, _schema_problems),
+    strategy=_SchemaStrategy(_default_schema, _schema_problems),
     columns=(
         NAME_COLUMN,
         Column("PriorityLevel", "string", builtin.at("spec", "priorityLevelConfiguration", "name")),

@@ -377,6 +377,8 @@ class ObjectStore:
         if served.resource.review is not None:
             return orjson.dumps(await served.resource.review(ctx, obj, namespace))
         base = metadata.get("generateName") if not metadata.get("name") else None
+        if base and not served.resource.strategy.generates_names:
+            metadata["name"], base = base, None
         name, copies = "", _copies(obj)
 
         async def attempt() -> bytes:
@@ -848,11 +850,11 @@ class ObjectStore:
         for tried in range(1, CHARGE_TRIES + 1):
             charge = self._admission.charging(ctx, served, new, old)
             if charge is None:
-                return await self._commit(served, name, op, companions, guards)
+                return await self._commit(ctx, served, name, op, companions, guards)
             async with charge as more:
                 ops, all_guards = (*companions.ops, *more.ops), (*companions.guards, *more.guards)
                 try:
-                    return await self._commit(served, name, op, Companions(ops, all_guards), guards)
+                    return await self._commit(ctx, served, name, op, Companions(ops, all_guards), guards)
                 except _Again as again:
                     # Other replicas charge the same account: it is the account alone that is looked at again.
                     if tried == CHARGE_TRIES or not _moved(again, more):
@@ -861,10 +863,18 @@ class ObjectStore:
         raise AssertionError("the loop returns or raises")
 
     async def _commit(
-        self, served: Served, name: str, op: Op, companions: Companions, guards: Sequence[Guard]
+        self,
+        ctx: Context,
+        served: Served,
+        name: str,
+        op: Op,
+        companions: Companions,
+        guards: Sequence[Guard],
     ) -> int:
+        standing = ctx.standing
+        more = standing.guards() if standing is not None else ()
         try:
-            revisions = await self._store.write((op, *companions.ops), (*guards, *companions.guards))
+            revisions = await self._store.write((op, *companions.ops), (*guards, *companions.guards, *more))
         except KeyExists as error:
             if error.args[0] == op.key:
                 raise errors.already_exists(served.plural, served.group, name) from error
@@ -879,7 +889,11 @@ class ObjectStore:
             # What stands below the object itself: no attempt that starts from here can succeed.
             raise GroundMoved from error
         except StorageError as error:
+            if standing is not None and isinstance(error, UnknownOutcome):
+                standing.settled = True
             _refuse(error)
+        if standing is not None:
+            standing.settled = True
         return revisions[0]
 
     async def _retried(

@@ -49,7 +49,7 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
     as_it_is = builtin and schema.fits(obj)
     # Where nothing goes but unknown metadata, that is all in one place.
     tells_order = builtin and (options.duplicates or not as_it_is)
-    order = _reading_order(obj, deep=bool(options.duplicates)) if tells_order else {}
+    order = _reading_order(obj) if tells_order else {}
     try:
         metadata, unknown = coerce_object_meta(obj.get("metadata"), kind=served.kind if builtin else "")
     except ValueError as error:
@@ -93,11 +93,11 @@ def _tell(ctx: Context, served: Served, options: WriteOptions, strict: Sequence[
             ctx.warn(text)
 
 
-def _reading_order(value: Object | list[object], *, deep: bool) -> _Order:
-    """Where each field of the body stands; `deep` costs a copy of it, and is for those who tell of fields given twice."""
+def _reading_order(value: Object | list[object]) -> _Order:
+    """Where each field of the body stands."""
     items: Iterable[tuple[str | int, object]] = value.items() if isinstance(value, dict) else enumerate(value)
     return {
-        key: (at, _reading_order(item, deep=True) if deep and isinstance(item, dict | list) else {})
+        key: (at, _reading_order(item) if isinstance(item, dict | list) else {})
         for at, (key, item) in enumerate(items)
     }
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clusterling.registry.catalog import Catalog
     from clusterling.registry.objects import ObjectStore
     from clusterling.registry.resource import Resource
+    from clusterling.storage.others import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Context(Struct, frozen=True):
     """What one request brings along to a hook.
 
     `objects` reaches the other objects of the same cluster (and of no other). `cluster` and `cluster_id` name it.
-    `warn` adds a Warning header to the answer.
+    `warn` adds a Warning header to the answer. `standing` is what the request's writes depend on besides what they say.
     """
 
     user: User
@@ -55,6 +56,7 @@ class Context(Struct, frozen=True):
     dry_run: bool = False
     warnings: list[str] = []
     subresource: str = ""
+    standing: Standing | None = None
 
     def warn(self, text: str) -> None:
         """One Warning header; a text already given is not repeated, and what is beyond `WARNINGS_MAX` not said."""
@@ -91,6 +93,10 @@ class Strategy:
     propagation_warning: str = ""
     # A DELETE that removes the object at once answers with it, not with a Status (a few kinds: upstream's ReturnDeletedObject).
     returns_deleted_object: bool = False
+    # Where only generateName is given, something random is added to it. False: it is the name (addresses).
+    generates_names: bool = True
+    # What the rows of a list's Table are sorted by (flow schemas); None: as they are stored.
+    row_order: Callable[[Object], tuple[int, str]] | None = None
     # Names are DNS subdomains unless a kind says otherwise: returns what is wrong, in upstream's words.
     name_problems: Callable[[str], Sequence[str]] | None = None
 

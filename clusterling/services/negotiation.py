@@ -215,8 +215,10 @@ class Encoding:
         self, served: Served, listing: Listing, *, include: Include = "Metadata", now: Now = _utc_now
     ) -> Iterator[bytes]:
         """The rows of a list's Table one by one, for who would take turns."""
-        moment = now()
-        return (_row(self.version, served, value, include, moment) for value in listing.values)
+        moment, values, order = now(), listing.values, served.resource.strategy.row_order
+        if order is not None:
+            values = sorted(values, key=lambda value: order(orjson.loads(value)))
+        return (_row(self.version, served, value, include, moment) for value in values)
 
     def list(
         self,

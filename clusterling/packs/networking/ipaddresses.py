@@ -42,6 +42,7 @@ _REQUIRED: Final = ("resource", "name")
 
 class IPAddressStrategy(Strategy):
     has_generation = False
+    generates_names = False
     name_problems = staticmethod(canonical_ip_problems)
 
     @override
