@@ -91,6 +91,32 @@ async def test_a_cluster_without_secrets_has_no_trace_of_them(server: ApiServer)
     ]  # fmt: skip
 
 
+async def test_of_a_kind_left_out_of_everything_no_document_review_or_quota_speaks(server: ApiServer) -> None:
+    await server.clusters.create("team-a", packs="all,-secrets")
+    team = server.client("team-a")
+    assert not {one for one in await _served(server, "team-a") if one.startswith("secrets.")}
+    for path in (await team.get("/openapi/v3"))["paths"]:
+        if not path.startswith("apis/"):
+            assert "/secrets" not in str(await team.get(f"/openapi/v3/{path}"))
+    described = await team.get("/openapi/v2")
+    assert not [path for path in described["paths"] if "/secrets" in path]
+    assert "io.k8s.api.core.v1.Secret" not in described["definitions"]
+    asked = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "q"},
+        "spec": {"hard": {"secrets": "0", "count/secrets": "0", "configmaps": "9"}},
+    }
+    await team.post("/api/v1/namespaces/default/resourcequotas", asked)
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}
+    await team.post("/api/v1/namespaces/default/configmaps", settings)
+    # What makes itself secrets elsewhere goes without.
+    token = await team.post("/api/v1/namespaces/default/serviceaccounts/default/token", {
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {},
+    })  # fmt: skip
+    assert token["status"]["token"]
+
+
 async def test_a_kind_added_to_a_living_cluster_is_served_by_the_next_request(server: ApiServer) -> None:
     await server.clusters.create("team-a", packs="none")
     team, root = server.client("team-a"), server.client("root")
