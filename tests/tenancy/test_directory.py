@@ -56,10 +56,20 @@ async def store() -> AsyncIterator[Store]:
 async def test_what_was_there_before_is_known_when_it_is_ready(store: Store) -> None:
     revision = await _write(store, _object("team-a", "aaaa"))
     async with _running(store) as directory:
-        assert directory.known("team-a") == Record("aaaa", TEAM_A, "uid-of-aaaa", "Ready", revision, BORN, {})
+        assert directory.known("team-a") == Record("aaaa", TEAM_A, "uid-of-aaaa", "Ready", revision, BORN, None)
         assert directory.by_id("aaaa") is directory.known("team-a")
         assert [record.name for record in directory.records()] == ["team-a"]
-        assert directory.records()[0].spec == {"displayName": "TEAM-A"}
+
+
+async def test_clusters_that_choose_the_same_share_what_they_say(store: Store) -> None:
+    for name in ("team-a", "team-b"):
+        chosen = _object(name, f"id-of-{name}")
+        chosen["spec"]["packs"] = ["core", "-secrets"]
+        await _write(store, chosen)
+    async with _running(store) as directory:
+        one, other = directory.records()
+        assert one.packs == ("core", "-secrets")
+        assert one.packs is other.packs
 
 
 async def test_a_cluster_is_known_when_its_write_returns(store: Store) -> None:
