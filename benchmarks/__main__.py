@@ -24,6 +24,7 @@ from benchmarks.table import Scalar, operations, scalars
 
 OUT = Path(__file__).parent / "out"
 IDLE_CLUSTERS = 10_000
+CHOICES = ("none", "all")  # Of built-in kinds; those of an idle cluster take nothing.
 FIRST_ANSWERS = 300
 DEFINITIONS = 30
 PEER_DEFINITIONS = 3
@@ -79,6 +80,10 @@ def measure_ours(generator: Generator, directory: Path) -> Measured:
     with clusterling(directory / "idle") as server:
         rate, size_kb = loads.idle_clusters(generator, server.root, generator.count(IDLE_CLUSTERS))
         found.numbers |= {"creations": rate, "idle": size_kb}
+    for packs in CHOICES:
+        with clusterling(directory / f"idle-{packs}") as server:
+            _, size_kb = loads.idle_clusters(generator, server.root, generator.count(IDLE_CLUSTERS), packs)
+            found.numbers[f"idle {packs}"] = size_kb
     return found
 
 
@@ -128,6 +133,10 @@ def summary(ours: Measured, peer: Measured | None, clusters: int) -> list[Scalar
         Scalar("resident after this load", "MB", None, numbers["loaded"], of_peer("loaded")),
         Scalar("cluster created to first answer, p50", "ms", 5, numbers["first answer"]),
         Scalar(f"{clusters:,} idle clusters, each", "KB", 5, numbers["idle"]),
+        *(
+            Scalar(f"{clusters:,} idle clusters with packs {packs}, each", "KB", 5, numbers[f"idle {packs}"])
+            for packs in CHOICES
+        ),
         Scalar("clusters created", "a second", 500, numbers["creations"], at_least=True),
         Scalar("CRD to first custom resource, p50", "ms", 10, numbers["definition"], of_peer("definition")),
     ]

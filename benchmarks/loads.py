@@ -199,9 +199,9 @@ def first_answers(generator: Generator, root: Target, count: int) -> float:
     )
 
 
-def idle_clusters(generator: Generator, root: Target, count: int) -> tuple[float, float]:
-    """Creations a second, and KB resident for each cluster afterwards."""
-    _progress(f"{count} idle clusters")
-    run = generator.ask(root, "clusters", n=count, c=32, prefix="idle")
+def idle_clusters(generator: Generator, root: Target, count: int, packs: str = "") -> tuple[float, float]:
+    """Creations a second, and KB resident for each cluster afterwards. `packs`: what they choose, "" nothing."""
+    _progress(f"{count} idle clusters{packs and f' with packs {packs}'}")
+    run = generator.ask(root, "clusters", n=count, c=32, prefix="idle", packs=packs)
     grown_mb = run["rss_mb_server"] - run["rss_before_mb_server"]
     return float(run["ops_s"]), grown_mb * 1024 / count

@@ -16,7 +16,11 @@ import (
 // `firstanswer` (…/clusters/root), any cluster for `crd`.
 
 func logicalCluster(name string) []byte {
-	return []byte(`{"apiVersion":"tenancy.clusterling.io/v1alpha1","kind":"LogicalCluster","metadata":{"name":"` + name + `"}}`)
+	spec := "{}"
+	if *packs != "" {
+		spec = `{"packs":["` + strings.ReplaceAll(*packs, ",", `","`) + `"]}`
+	}
+	return []byte(`{"apiVersion":"tenancy.clusterling.io/v1alpha1","kind":"LogicalCluster","metadata":{"name":"` + name + `"},"spec":` + spec + `}`)
 }
 
 func createCluster(c *http.Client, ctx context.Context, name string) (int, error) {

@@ -35,6 +35,7 @@ var (
 	kind     = flag.String("kind", "configmap", "configmap|widget (widget: a simple CRD's custom resource)")
 	ns       = flag.String("ns", "bench", "namespace")
 	prefix   = flag.String("prefix", "o", "object name prefix")
+	packs    = flag.String("packs", "", "clusters, firstanswer: what they choose, as in core,-secrets (default: nothing, so the server's)")
 	conc     = flag.Int("c", 1, "concurrency")
 	count    = flag.Int("n", 1000, "number of operations (watch: number of objects written)")
 	expect   = flag.Int("expect", -1, "list: expected number of items (-1: take the first answer's)")
