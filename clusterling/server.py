@@ -23,6 +23,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from clusterling.controllers import expiry, history
+from clusterling.controllers.apiservices import ApiServiceController
 from clusterling.controllers.clusters import ClusterController
 from clusterling.controllers.crds import CrdController
 from clusterling.controllers.garbage import GarbageCollector
@@ -284,6 +285,7 @@ class ApiServer:
             (
                 NamespaceController(self.pool),
                 CrdController(self.pool),
+                ApiServiceController(self.pool),
                 GarbageCollector(self.pool),
                 QuotaController(self.pool),
                 ProvisionController(store, self.pool),

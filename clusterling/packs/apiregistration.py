@@ -13,7 +13,7 @@ from typing import Final
 from typing_extensions import override
 
 from clusterling.machinery.errors import FieldError, invalid_value, not_supported, required
-from clusterling.machinery.meta import Object, meta, name_of
+from clusterling.machinery.meta import Object, meta, name_of, rfc3339
 from clusterling.machinery.names import (
     is_dns1035_label,
     is_dns1123_subdomain,
@@ -35,12 +35,20 @@ _VERSION_PRIORITY_MAX: Final = 1000
 _STATUSES: Final = ("True", "False", "Unknown")
 _PORT: Final = 443
 _MANAGED: Final = "kube-aggregator.kubernetes.io/automanaged"
+_LOCAL_ANSWERS: Final = {
+    "type": "Available",
+    "status": "True",
+    "reason": "Local",
+    "message": "Local APIServices are always available",
+}
 _NOT_REACHED: Final = {
     "type": "Available",
     "status": "False",
     "reason": "NotAggregated",
     "message": "APIs of other servers are not reached through this one",
 }
+# What upstream gives the versions of custom kinds (controlplane/controller/crdregistration): after its own.
+_CUSTOM_PRIORITIES: Final = (1000, 100)
 
 
 class ApiServiceStrategy(Strategy):
@@ -52,10 +60,7 @@ class ApiServiceStrategy(Strategy):
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
         _default(new)
-        new["status"] = {}
-        if new["spec"].get("service") is not None:
-            # Told at once, where upstream's controller would tell that nobody answers.
-            new["status"] = {"conditions": [dict(_NOT_REACHED)]}
+        new["status"] = _status(new["spec"], ctx.ports.clock.now())
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
@@ -67,6 +72,8 @@ class ApiServiceStrategy(Strategy):
         else:
             _default(new)
             new["status"] = old.get("status") or {}
+            if (new["spec"].get("service") is None) != (old["spec"].get("service") is None):
+                new["status"] = _status(new["spec"], ctx.ports.clock.now())
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -94,6 +101,12 @@ def _default(new: Object) -> None:
             spec["caBundle"] = canonical_base64(spec["caBundle"])
         except ValueError as error:
             raise Undecodable(new["kind"], new["apiVersion"], str(error)) from error
+
+
+def _status(spec: Object, now: datetime) -> Object:
+    """Told at once, where upstream's controllers tell it soon (pkg/controllers/status)."""
+    condition = _LOCAL_ANSWERS if spec.get("service") is None else _NOT_REACHED
+    return {"conditions": [{**condition, "lastTransitionTime": rfc3339(now)}]}
 
 
 def _problems(new: Object) -> Problems:
@@ -160,30 +173,36 @@ _LOCAL: Final = (
 )  # fmt: skip
 
 
+def _service_of(group: str, version: str, priorities: tuple[int, int], managed: str) -> Object:
+    """`managed`: what upstream's controller does to it, `onstart` or `true` for always."""
+    of = {"group": group} if group else {}
+    return {
+        "apiVersion": f"{GROUP}/v1",
+        "kind": "APIService",
+        "metadata": {"name": f"{version}.{group}", "labels": {_MANAGED: managed}},
+        "spec": {
+            **of,
+            "version": version,
+            "groupPriorityMinimum": priorities[0],
+            "versionPriority": priorities[1],
+        },
+    }
+
+
+def of_custom_kinds(group: str, version: str) -> Object:
+    """The APIService of a version of custom kinds, as it is to be created."""
+    return _service_of(group, version, _CUSTOM_PRIORITIES, "true")
+
+
+def is_of_custom_kinds(obj: Object) -> bool:
+    """The server sees to it that this one is as `of_custom_kinds` says, or gone."""
+    return (meta(obj).get("labels") or {}).get(_MANAGED) == "true"
+
+
 def _local(rows: Iterable[tuple[str, str, int, int]]) -> Iterable[Object]:
-    for group, version, group_priority, version_priority in rows:
-        spec = {"group": group} if group else {}
-        yield {
-            "apiVersion": f"{GROUP}/v1",
-            "kind": "APIService",
-            "metadata": {"name": f"{version}.{group}", "labels": {_MANAGED: "onstart"}},
-            "spec": {
-                **spec,
-                "version": version,
-                "groupPriorityMinimum": group_priority,
-                "versionPriority": version_priority,
-            },
-            "status": {
-                "conditions": [
-                    {
-                        "type": "Available",
-                        "status": "True",
-                        "reason": "Local",
-                        "message": "Local APIServices are always available",
-                    }
-                ]
-            },
-        }
+    for group, version, *priorities in rows:
+        made = _service_of(group, version, (priorities[0], priorities[1]), "onstart")
+        yield {**made, "status": {"conditions": [_LOCAL_ANSWERS]}}
 
 
 APISERVICES: Final = builtin.resource(

@@ -113,6 +113,7 @@ class Choice:
     def __init__(self, packs: Sequence[Pack]) -> None:
         self.packs = tuple(packs)
         self.collections = frozenset(kind.collection for kind in _kinds(self.packs))
+        self.groups = frozenset(kind.group for kind in _kinds(self.packs))
         self._catalog: Catalog | None = None
         self._loading = asyncio.Lock()
 

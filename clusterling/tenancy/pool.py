@@ -139,7 +139,7 @@ class ClusterPool:
             return underlay.derived(key, value, uid=record.uid, created_at=record.created_at)
 
         choice = self._root if record.id == ROOT_ID else self._choices.of(record.packs)
-        below = underlay.Showing(self._underlay_reads, choice.collections)
+        below = underlay.Showing(self._underlay_reads, choice.collections, choice.groups)
         records = Overlay(Keyspace(store, record.id), self._underlay.store, derive, reads=below)
         return Cluster(
             record.name,

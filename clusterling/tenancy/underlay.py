@@ -28,6 +28,7 @@ UNDERLAY_ID: Final = "~base"
 _CONFIGMAPS: Final = "core/configmaps/"
 _NAMESPACES: Final = "core/namespaces/"
 _KUBE_SYSTEM: Final = f"{_NAMESPACES}-/kube-system"
+_APISERVICES: Final = "apiregistration.k8s.io/apiservices/"
 _OPS_AT_ONCE: Final = 50
 _ATTEMPTS_MAX: Final = 10
 _COLLECTION_SLASHES: Final = 2  # `<group>/<resource>/`
@@ -116,34 +117,41 @@ def _chunks(ops: Sequence[Op]) -> Iterable[Sequence[Op]]:
 
 
 class Showing:
-    """The underlay as a cluster may see it: only what is of a kind that its packs have."""
+    """The underlay as a cluster may see it: only what is of a kind that its packs have, and tells of groups that they have."""
 
-    def __init__(self, store: Reads, collections: frozenset[str]) -> None:
+    def __init__(self, store: Reads, collections: Set[str], groups: Set[str]) -> None:
         self._store = store
         self._collections = collections
+        self._groups = groups
 
     async def get(self, key: str) -> Entry | None:
         return await self._store.get(key) if self._shows(key) else None
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page:
-        if prefix.count("/") >= _COLLECTION_SLASHES:
+        if prefix.count("/") >= _COLLECTION_SLASHES and not prefix.startswith(_APISERVICES):
             shows = self._shows(prefix)
             page = await self._store.list(prefix, after=after, limit=limit, revision=revision)
             return page if shows else Page((), page.revision, 0, 0)
-        # It spans collections, of which some may be hidden: few hundred entries, and nobody's request.
+        # Some of it may be hidden: few hundred entries where it spans collections, and that is nobody's request.
         page = await self._store.list(prefix, after=after, revision=revision)
         shown = [entry for entry in page.entries if self._shows(entry.key)]
         return Page(shown[:limit] if limit else shown, page.revision, None, page.last_change)
 
     def _shows(self, key: str) -> bool:
+        if key.startswith(_APISERVICES):
+            # An APIService is named `<version>.<group>`.
+            told = key.rpartition("/")[2].partition(".")[2]
+            return _APISERVICES in self._collections and told in self._groups
         return key.startswith("~") or "/".join(key.split("/", 2)[:2]) + "/" in self._collections
 
 
 def derived(key: str, value: bytes, *, uid: str, created_at: str) -> bytes:
-    """A row of the underlay as one cluster sees it. kube-system's uid is the cluster's: tools take it for its identity."""
+    """A row of the underlay as one cluster sees it, with conditions as old as the cluster. kube-system's uid is the cluster's: tools take it for its identity."""
     if key.startswith("~"):
         return value
     obj: Object = orjson.loads(value)
     mine = uid if key == _KUBE_SYSTEM else str(uuid.uuid5(uuid.UUID(uid), key))
     obj["metadata"].update(uid=mine, creationTimestamp=created_at)
+    for condition in (obj.get("status") or {}).get("conditions") or ():
+        condition.setdefault("lastTransitionTime", created_at)
     return encode_stored(obj)
