@@ -275,7 +275,9 @@ class ApiServer:
             documents=documents.respond,
             limits=Limits(),
             health=Health(ready={"store": self._store_check}),
-            barrier=None if self._replicated is None else Barrier(store.fresh, self._clock.monotonic),
+            barrier=None
+            if self._replicated is None
+            else Barrier(store.fresh, self._clock.monotonic, getattr(self._replicated, "others", None)),
             default_cluster=default_cluster,
         )
         self.clusters = Clusters(self.client(str(ROOT)))

@@ -8,12 +8,17 @@ Nearly every request waits for that answer and for nothing else. So whoever brin
 they come (`ahead`) and begins them when the answer is there: they then run through without a wait, and cost no task. What
 a request may do without is for the filter alone to say; where `ahead` thinks otherwise, it costs time and nothing else.
 
+Writes that are expected to commit wait for nothing where nobody else has written lately (`Barrier.is_alone`): their commit tells
+whether what they believed was so (`storage/others.py`). Where none was made, or it was refused, the store is asked
+afterwards, and the answer stands if nobody has written since the request began.
+
 And where a write finds at its commit that the ground it stood on is another (a schema replaced, a cluster deleted since),
 the whole request is answered again from there.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -22,6 +27,7 @@ from clusterling.machinery.errors import ApiError
 from clusterling.registry.objects import GroundMoved
 from clusterling.services.health import ENDPOINTS
 from clusterling.services.request import Request, Response
+from clusterling.storage.others import Standing
 from clusterling.storage.question import Question
 
 if TYPE_CHECKING:
@@ -31,23 +37,35 @@ ATTEMPTS_MAX: Final = 8
 # Reads at resourceVersion "0" take what is at hand, credentials included, unless the store has not been heard of for so long.
 AT_HAND_S: Final = 10.0
 
+ALONE_S: Final = 1.0  # For so long after a write of somebody else writes ask before they begin.
+
 _READS: Final = frozenset({"get", "list", "watch"})
+_COMMITS: Final = frozenset({"create", "update", "patch", "delete"})
+_WRITING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _NO: Final = frozenset({401, 403, 404})
 _OF_ITSELF: Final = ENDPOINTS | {"version"}
 
 
 class Barrier:
-    """Asks `fresh`, and remembers when it was last answered."""
+    """Asks `fresh`, and remembers when it was last answered. `others` as in `storage/others.py`, where the store can tell."""
 
-    def __init__(self, fresh: Callable[[], Awaitable[int]], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        fresh: Callable[[], Awaitable[int]],
+        monotonic: Callable[[], float],
+        others: Callable[[], int] | None = None,
+    ) -> None:
         self._fresh = fresh
+        self._others = others
+        self._count = 0
+        self._calming: asyncio.TimerHandle | None = None
         self._monotonic = monotonic
         self._passed_s = float("-inf")
         self._last: Question | None = None  # Of those that were asked ahead.
 
     def ahead(self, request: Request) -> Question | None:
         """What a request that has just come should wait for before it is begun; None where it seems not to need it."""
-        if _may_go_on(request):
+        if _may_go_on(request) or (request.method in _WRITING and self.is_alone):
             return None
         question = Question.of(self._fresh())
         if question is not self._last:
@@ -72,6 +90,27 @@ class Barrier:
         asked_s = self._monotonic()
         await self._fresh()
         self._passed_s = max(self._passed_s, asked_s)
+
+    def others(self) -> int:
+        """How often others were seen to write."""
+        assert self._others is not None, "asked where `is_alone` said so"
+        return self._others()
+
+    @property
+    def is_alone(self) -> bool:
+        """Nobody else has been seen to write for `ALONE_S`; whoever follows the store has taken what came before."""
+        if self._others is None:
+            return False
+        count = self._others()
+        if count != self._count:
+            self._count = count
+            if self._calming is not None:
+                self._calming.cancel()
+            self._calming = asyncio.get_running_loop().call_later(ALONE_S, self._calm)
+        return self._calming is None
+
+    def _calm(self) -> None:
+        self._calming = None
 
     @property
     def is_recent(self) -> bool:
@@ -110,6 +149,10 @@ def with_barrier(app: App, handle: Handler) -> Handler:
         if asked is not None and asked.answered:
             request.asked = None
             return alone(request)
+        assert barrier is not None, "this is for replicas"
+        info = request.info
+        if asked is None and info.verb in _COMMITS and not info.subresource and barrier.is_alone:
+            return _trusting(barrier, handle, again, request)
         return waiting(request)
 
     async def waiting(request: Request) -> Response:
@@ -131,6 +174,31 @@ def with_barrier(app: App, handle: Handler) -> Handler:
         return await again(request)
 
     return alone if barrier is None else among_others
+
+
+async def _trusting(barrier: Barrier, handle: Handler, again: Handler, request: Request) -> Response:
+    """Begins at once; its commit, or the store afterwards, tells whether others had written what it should have known."""
+    standing = request.standing = Standing(barrier.others())
+    refused: ApiError | None = None
+    response: Response | None = None
+    try:
+        response = await handle(request)
+    except GroundMoved:
+        request.standing = None
+        return await again(request)
+    except ApiError as error:
+        if standing.settled or _believes_nothing(request):
+            raise
+        refused = error
+    request.standing = None
+    if not standing.settled:
+        await barrier.passed(request)
+        if barrier.others() != standing.count:
+            return await again(request)
+    if refused is not None:
+        raise refused
+    assert response is not None, "it was answered or refused"
+    return response
 
 
 def _may_go_on(request: Request) -> bool:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import orjson
+from msgspec import structs
 
 from clusterling.machinery import codec
 from clusterling.machinery.errors import (
@@ -189,7 +190,7 @@ async def watch(app: App, request: Request, served: Served) -> Response:
         timeout_s=timeout_s,
     )
     if not upgrades:
-        return StreamingResponse(stream, encoding.content_type)
+        return StreamingResponse(stream, encoding.stream_type)
     answer = websocket.handshake(request.headers)
     if isinstance(answer, Response):
         await stream.close()
@@ -446,6 +447,8 @@ def _cluster(request: Request) -> Cluster:
 def _context(request: Request, *, dry_run: bool) -> Context:
     """The Context of a write. Its warnings go with the answer, whatever that will be."""
     ctx = _cluster(request).context(request.user, dry_run=dry_run, subresource=_hooked_part(request))
+    if request.standing is not None:
+        ctx = structs.replace(ctx, standing=request.standing)
     ctx.warnings.extend(request.warnings)
     request.warnings = ctx.warnings
     return ctx

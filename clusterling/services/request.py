@@ -17,6 +17,7 @@ from clusterling.services.requestinfo import NOTHING, RequestInfo
 if TYPE_CHECKING:
     from clusterling.registry.resource import Served
     from clusterling.services.app import Cluster
+    from clusterling.storage.others import Standing
     from clusterling.storage.question import Question
 
 JSON_TYPE: Final = "application/json"
@@ -98,7 +99,8 @@ class Request:
     by the filters of those names; who reads them stands behind those filters. `served` is the resource that the
     path named, once dispatch has found it. `authenticated_as` is given
     by the in-process client, whose caller needs no credential; a socket's request has None. `came_s` is when it was made, by
-    `time.perf_counter`; `asked` what the barrier asked the store for it, where it did so before the request was begun.
+    `time.perf_counter`; `asked` what the barrier asked the store for it, where it did so before the request was begun;
+    `standing` what its writes depend on where the barrier asked nothing.
     """
 
     __slots__ = (
@@ -117,6 +119,7 @@ class Request:
         "peer",
         "query",
         "served",
+        "standing",
         "user",
         "warnings",
     )
@@ -144,6 +147,7 @@ class Request:
         self.authenticated_as = authenticated_as
         self.came_s = perf_counter()
         self.asked: Question | None = None
+        self.standing: Standing | None = None
         self.id = ""
         self.info: RequestInfo = NOTHING
         self.user: User = ANONYMOUS

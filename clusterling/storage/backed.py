@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -23,6 +23,8 @@ class BackedStore:
         self._batcher = Batcher(backend)
         self._feed = Feed(backend)
         self._questions = Questions(backend.fresh, self._feed)
+        # As `others.py` has it; None where the backend cannot tell.
+        self.others: Callable[[], int] | None = getattr(backend, "others", None)
         self._closed = False
         backend.follow(self._feed.publish, self._feed.lose)
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from clusterling.storage.backend import Backend, Committed, Transaction
 from clusterling.storage.company import Company
+from clusterling.storage.others import OTHERS
 from clusterling.storage.store import (
     VALUE_BYTES_MAX,
     WRITE_OPS_MAX,
@@ -131,7 +132,7 @@ class Batcher:
             else:
                 passed.append(waiting)
                 held.update(op.key for op in transaction.ops)
-                held.update(guard.key for guard in transaction.guards)
+                held.update(guard.key for guard in transaction.guards if guard.key != OTHERS)
         queue.extendleft(reversed(passed))
         return batch
 

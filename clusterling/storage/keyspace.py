@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+from clusterling.storage.others import OTHERS
 from clusterling.storage.store import (
     Batch,
     Entry,
@@ -61,7 +62,9 @@ class Keyspace:
     async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
         key = self._key
         inside = [Op(key(op.key), op.value, op.expected, op.expires_at) for op in ops]
-        holding = [Guard(key(guard.key), guard.revision) for guard in guards] if guards else ()
+        holding = [
+            guard if guard.key == OTHERS else Guard(key(guard.key), guard.revision) for guard in guards
+        ]
         try:
             return await self._store.write(inside, holding)
         except _NAMING_A_KEY as error:

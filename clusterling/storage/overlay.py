@@ -27,6 +27,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Final, Protocol
 
+from clusterling.storage.others import OTHERS
 from clusterling.storage.store import (
     ABSENT,
     WRITE_OPS_MAX,
@@ -129,7 +130,7 @@ class Overlay:
             except _REFUSED as error:
                 # A key has changed since it was looked at: if the write depends on that, the next look refuses it.
                 # A key that is not of this write is some wrapper's below, and its refusal is final.
-                named = {op.key for op in ops} | {guard.key for guard in guards}
+                named = {op.key for op in ops} | {guard.key for guard in guards} - {OTHERS}
                 if attempt == ATTEMPTS_MAX or error.args[0] not in named:
                     raise
         raise AssertionError("the last attempt returns or raises")
@@ -189,6 +190,8 @@ class Overlay:
 
     async def _guard(self, guard: Guard, *, careful: bool) -> Guard:
         """What the guard asks of the upper key. Raises GuardFailed."""
+        if guard.key == OTHERS:
+            return guard
         below = await self._reads.get(guard.key)
         if not careful:
             if below is None:

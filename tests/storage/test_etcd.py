@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from clusterling.storage import etcd
+from clusterling.storage.backed import BackedStore
 from clusterling.storage.cache import CacheBudget, CachedStore
 from clusterling.storage.guarded import Guarded
 from clusterling.storage.keyspace import Keyspace
+from clusterling.storage.others import OTHERS
 from clusterling.storage.store import (
     ABSENT,
     WRITE_OPS_MAX,
@@ -24,6 +26,7 @@ from clusterling.storage.store import (
     Event,
     Guard,
     GuardFailed,
+    KeyExists,
     Op,
     RevisionConflict,
     StorageError,
@@ -231,6 +234,106 @@ async def test_a_stale_footing_is_regained(replicas: Sequence[Store]) -> None:
     await asyncio.gather(disturb(), write())
     assert await one.count("apps/") == 120
     assert await one.count("core/") == 0
+
+
+async def alone_with(stack: AsyncExitStack, url: str) -> tuple[BackedStore, BackedStore]:
+    one, two = [await stack.enter_async_context(etcd.open(url)) for _ in range(2)]
+    await put(one, "apps/things/ns/first", b"")
+    return one, two
+
+
+def counted(store: BackedStore) -> Guard:
+    assert store.others is not None
+    return Guard(OTHERS, store.others())
+
+
+async def test_what_depends_on_others_goes_through_until_another_replica_writes(
+    stack: AsyncExitStack, url: str
+) -> None:
+    one, two = await alone_with(stack, url)
+    guard = counted(one)
+    for number in range(5):  # Alone, and by several in one batch.
+        await asyncio.gather(
+            *(
+                one.write([Op(f"apps/things/ns/{number}-{i}", b"", ABSENT)], [guard])
+                for i in range(number * 3)
+            )
+        )
+    await put(two, "core/others/ns/a", b"")
+    with pytest.raises(GuardFailed) as caught:
+        await one.write([Op("apps/things/ns/late", b"")], [guard])
+    assert caught.value.args == (OTHERS,)
+    assert await one.get("apps/things/ns/late") is None
+    assert counted(one) != guard
+    await one.write([Op("apps/things/ns/late", b"")], [counted(one)])
+
+
+async def test_of_a_batch_only_what_depends_on_others_is_refused_where_they_have_written(
+    stack: AsyncExitStack, url: str
+) -> None:
+    one, two = await alone_with(stack, url)
+    guard = counted(one)
+    await put(two, "core/others/ns/a", b"")
+    outcomes = await asyncio.gather(
+        *(one.write([Op(f"apps/things/ns/{i}", b"", ABSENT)], [guard] if i % 2 else ()) for i in range(10)),
+        one.write([Op("apps/things/ns/first", b"", ABSENT)], [guard]),
+        return_exceptions=True,
+    )
+    assert [isinstance(outcome, GuardFailed) for outcome in outcomes] == [False, True] * 5 + [True]
+    assert await two.count("apps/things/") == 6
+
+
+async def test_a_write_that_others_refuse_is_refused_as_ever_beside_those_that_depend_on_none(
+    stack: AsyncExitStack, url: str
+) -> None:
+    one, _ = await alone_with(stack, url)
+    guard = counted(one)
+    outcomes = await asyncio.gather(
+        *(one.write([Op(f"apps/things/ns/{i}", b"", ABSENT)], [guard]) for i in range(4)),
+        one.write([Op("apps/things/ns/first", b"", ABSENT)], [guard]),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes[4:]] == [KeyExists]
+    assert await one.count("apps/things/") == 5
+
+
+async def test_who_depends_on_others_never_misses_a_write_of_theirs(stack: AsyncExitStack, url: str) -> None:
+    """Two replicas increase a number in turn, one of them by what its watch has told it, and depending on others alone."""
+    one, two = await alone_with(stack, url)
+    await put(one, "apps/things/ns/sum", b"0")
+    done = refused = 0
+
+    async def other() -> None:
+        for _ in range(30):
+            entry = await two.get("apps/things/ns/sum")
+            assert entry is not None
+            try:
+                await put(two, entry.key, b"%d" % (int(entry.value) + 1), entry.revision)
+            except RevisionConflict:
+                pass
+            else:
+                nonlocal done
+                done += 1
+            await asyncio.sleep(0.005)
+
+    async with one.watch("apps/", after=one.head() - 1) as watch, asyncio.TaskGroup() as group:
+        group.create_task(other())
+        told_last = 0
+        for _ in range(100):
+            guard = counted(one)
+            while (batch := watch.take()) is not None:
+                for event in batch.events:
+                    if event.entry is not None and event.key.endswith("/sum"):
+                        told_last = int(event.entry.value)
+            try:
+                await one.write([Op("apps/things/ns/sum", b"%d" % (told_last + 1))], [guard])
+            except GuardFailed:
+                refused += 1
+            else:
+                done += 1
+    final = await one.get("apps/things/ns/sum")
+    assert final is not None and int(final.value) == done
+    assert refused > 0
 
 
 # What etcd's limits make particular.

@@ -39,10 +39,12 @@ from clusterling.storage.etcd.messages import rpc
 from clusterling.storage.etcd.reading import Answer, Known, Reads, head_request, hidden
 from clusterling.storage.etcd.wire import Address, Denied, Full, NotSent, Unsure, Wire
 from clusterling.storage.etcd.writing import Footing
+from clusterling.storage.others import OTHERS
 from clusterling.storage.store import (
     ABSENT,
     Event,
     Guard,
+    GuardFailed,
     Identity,
     RevisionConflict,
     StorageError,
@@ -79,6 +81,8 @@ class EtcdBackend:
         self._writer = layout.writer(secrets.token_hex(8))
         self._writer_mod = 0
         self._unsettled: bytes | None = None
+        self._sent = ""  # The name of the last batch of this process's own.
+        self._others = 1  # How often others were seen to write.
         self._together = True  # Until a batch has a write that is refused, and after one that has none.
         self._sink: Sink = lambda _events, _revision: None
         self._lost: Lost = lambda _revision: None
@@ -127,6 +131,10 @@ class EtcdBackend:
 
     # Writing.
 
+    def others(self) -> int:
+        """As in `others.py`. What cannot be told from writes of others counts as some: drops, gaps, epochs."""
+        return self._others
+
     async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
         outcomes: list[Committed | StorageError] = []
         for group in writing.groups(transactions):
@@ -140,11 +148,18 @@ class EtcdBackend:
                 break
         return outcomes
 
-    async def _commit(self, part: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
-        if not writing.fits(part[0]):
-            return [await self._commit_exactly(part[0])]
+    async def _commit(self, whole: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
+        """Of transactions that fit, or of one that does not."""
+        part, counts = zip(*map(writing.parted, whole), strict=True)
         for _ in range(ATTEMPTS_MAX):
             footing = await self._footing()
+            # What others have written is looked at here; that they write nothing until the commit is compared in it.
+            if any(count and count != self._others for count in counts):
+                return await self._commit_undisturbed(whole, counts)
+            if any(counts):
+                footing = replace(footing, alone=True)
+            if not writing.fits(part[0]):
+                return [await self._commit_exactly(part[0], counts[0])]
             together = len(part) > 1 and self._together
             batch = (writing.together if together else writing.apart)(self._layout, footing, part)
             sent = await self._send(batch)
@@ -168,26 +183,52 @@ class EtcdBackend:
                     _committed(transaction, footing.state, mod_revision, start)
                     for transaction, start in zip(part, batch.starts, strict=True)
                 ]
-            nested = [answer.response_txn for answer in response.responses[-len(part) :]]
-            if any(answer.succeeded for answer in nested) or len(part) > 1:
-                await self._written(footing, mod_revision)
-            outcomes: list[Committed | StorageError] = []
-            for transaction, answer, start, asked in zip(
-                part, nested, batch.starts, batch.questions, strict=True
-            ):
-                if answer.succeeded:
-                    outcomes.append(_committed(transaction, footing.state, mod_revision, start))
-                    continue
-                refused = writing.refused_by(
-                    self._layout, footing.state, transaction, asked, writing.mods_found(answer)
-                )
-                outcomes.append(refused or await self._commit_exactly(transaction))
-            self._together = all(answer.succeeded for answer in nested)
-            return outcomes
+            return await self._outcomes(footing, batch, response, part, counts)
         raise Unavailable("the etcd store changes too fast to write to")
 
-    async def _commit_exactly(self, transaction: Transaction) -> Committed | StorageError:
-        """Looks at everything that the transaction depends on, then writes if no batch came in between."""
+    async def _outcomes(
+        self,
+        footing: Footing,
+        batch: writing.Batch,
+        response: Any,
+        part: Sequence[Transaction],
+        counts: Sequence[int],
+    ) -> Sequence[Committed | StorageError]:
+        """What became of each transaction of a batch that was tried apart."""
+        mod_revision: int = response.header.revision
+        nested = [answer.response_txn for answer in response.responses[-len(part) :]]
+        if any(answer.succeeded for answer in nested) or len(part) > 1:
+            await self._written(footing, mod_revision)
+        outcomes: list[Committed | StorageError] = []
+        for transaction, count, answer, start, asked in zip(
+            part, counts, nested, batch.starts, batch.questions, strict=True
+        ):
+            if answer.succeeded:
+                outcomes.append(_committed(transaction, footing.state, mod_revision, start))
+                continue
+            refused = writing.refused_by(
+                self._layout, footing.state, transaction, asked, writing.mods_found(answer)
+            )
+            outcomes.append(refused or await self._commit_exactly(transaction, count))
+        self._together = all(answer.succeeded for answer in nested)
+        return outcomes
+
+    async def _commit_undisturbed(
+        self, whole: Sequence[Transaction], counts: Sequence[int]
+    ) -> Sequence[Committed | StorageError]:
+        """Commits those that depend on nothing that others have written since, and refuses the rest."""
+        stands = [count in {0, self._others} for count in counts]
+        rest = [transaction for transaction, holds in zip(whole, stands, strict=True) if holds]
+        outcomes = iter(await self._commit(rest) if rest else ())
+        return [next(outcomes) if holds else GuardFailed(OTHERS) for holds in stands]
+
+    async def _commit_exactly(self, transaction: Transaction, count: int) -> Committed | StorageError:
+        """Looks at everything that the transaction depends on, then writes if no batch came in between.
+
+        What depends on a count of others' writes is refused: it is rare, and looks again.
+        """
+        if count:
+            return GuardFailed(OTHERS)
         keys = list(
             dict.fromkeys([*(op.key for op in transaction.ops), *(g.key for g in transaction.guards)])
         )
@@ -232,6 +273,7 @@ class EtcdBackend:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SEND_S
+        self._sent = batch.name.hex()
         while True:
             try:
                 response = await self._wire.write(batch.request)
@@ -324,7 +366,8 @@ class EtcdBackend:
             self._step_back(response.header.revision)
         self._reads.stated(own)
         self._writer_mod = writer[0].mod_revision if writer else 0
-        await self._arrived(max(own[0].mod_revision, self._known.seen))
+        # Who must be alone looks again when what others have written has been told.
+        await self._arrived(max(own[0].mod_revision, batch[0].mod_revision if footing.alone else 0))
 
     async def _arrived(self, mod_revision: int) -> None:
         """Returns when the watch has come as far as etcd's revision."""
@@ -558,6 +601,8 @@ class EtcdBackend:
                 self._known.state = step.state
             self._known.seen = step.mod_revision
             if step.revision:
+                if step.name != self._sent:
+                    self._others += 1
                 events += step.events
                 self._known.batch = step.mod_revision
                 self._known.name = step.name
@@ -573,6 +618,7 @@ class EtcdBackend:
         """Goes on at a later point, or in a later epoch: what was in between, nobody can tell."""
         known = self._known
         known.seen, known.batch, known.name, known.head = seen, batch, name, max(known.head, head)
+        self._others += 1
         logger.warning("etcd-gap revision=%d epoch=%d", known.head, known.state.epoch)
         self._lost(known.head)
 

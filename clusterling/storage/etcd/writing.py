@@ -22,6 +22,7 @@ import orjson
 from clusterling.storage.backend import Drops, Transaction, refusal
 from clusterling.storage.etcd.layout import BatchRecord, Layout, State, bounds, index_of, wrapped
 from clusterling.storage.etcd.messages import rpc
+from clusterling.storage.others import OTHERS
 from clusterling.storage.store import ABSENT, Guard, Op, StorageError
 
 PATH_OPS_MAX: Final = 128  # etcd's --max-txn-ops.
@@ -37,19 +38,21 @@ _EQUAL, _GREATER, _LESS = _COMPARE.EQUAL, _COMPARE.GREATER, _COMPARE.LESS
 class Footing:
     """What a writer believes about the store. If any of it is not so, its batch does nothing.
 
-    `seen`: the last batch known, which a store that was restored from an older backup has not got.
+    `seen`: the last batch known, which a store that was restored from an older backup has not got. With `alone` it must be
+    the last one that there is.
     """
 
     state: State
     writer: bytes
     writer_mod: int
     seen: int
+    alone: bool = False
 
     def comparisons(self, layout: Layout) -> list[Any]:
         return [
             mod_is(layout.state, self.state.mod_revision),
             mod_is(self.writer, self.writer_mod),
-            _mod(layout.batch, _GREATER, self.seen - 1),
+            mod_is(layout.batch, self.seen) if self.alone else _mod(layout.batch, _GREATER, self.seen - 1),
         ]
 
     def questions(self, layout: Layout) -> list[Any]:
@@ -59,7 +62,9 @@ class Footing:
     def holds(self, response: Any) -> bool:
         """Whether it was so after all, by the answers: then it was a comparison of a write's own that failed."""
         own, writer, batch = (_mod_of(answer.response_range.kvs) for answer in response.responses)
-        return own == self.state.mod_revision and writer == self.writer_mod and batch >= self.seen
+        if own != self.state.mod_revision or writer != self.writer_mod:
+            return False
+        return batch == self.seen if self.alone else batch >= self.seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,15 @@ def _mod(key: bytes, result: int, mod_revision: int) -> Any:
 
 def _value(key: bytes, result: int, value: bytes) -> Any:
     return _COMPARE(key=key, target=_COMPARE.VALUE, result=result, value=value)
+
+
+def parted(transaction: Transaction) -> tuple[Transaction, int]:
+    """The transaction without its guard of what others have written (`others.py`), and the count there; 0 where it has none."""
+    for guard in transaction.guards:
+        if guard.key == OTHERS:
+            rest = [other for other in transaction.guards if other is not guard]
+            return Transaction(transaction.ops, rest), guard.revision
+    return transaction, 0
 
 
 def groups(transactions: Sequence[Transaction]) -> Iterator[Sequence[int]]:
