@@ -17,10 +17,12 @@ from typing import Final
 Field = tuple[str, str, str]
 Types = dict[str, list[Field]]
 
-# What messages show, and whatever those hold.
-_ROOTS: Final = ("PodSpec", "PodTemplateSpec", "PersistentVolumeClaim")
-_INTERNAL: Final = "pkg/apis/core/types.go"
-_PUBLISHED: Final = "core/v1/types.go"
+# What messages show, by group: it and whatever it holds.
+_ROOTS: Final = {
+    "core": ("PodSpec", "PodTemplateSpec", "PersistentVolumeClaim"),
+    "apps": ("DaemonSetUpdateStrategy", "DeploymentStrategy", "StatefulSetUpdateStrategy"),
+    "batch": ("JobSpec", "JobStatus"),
+}
 
 _STRUCT: Final = re.compile(r"^type (\w+) struct \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _NAMED: Final = re.compile(r"^type (\w+) (?!struct|interface)(\S+)$", re.MULTILINE)
@@ -67,10 +69,17 @@ class _Source:
 
 def read_internal_types(module: Path, api: Path) -> Types:
     """Of the directories of k8s.io/kubernetes and k8s.io/api."""
-    inside = _Source((module / _INTERNAL).read_text())
-    outside = _Source((api / _PUBLISHED).read_text())
     found: Types = {}
-    waiting = list(_ROOTS)
+    for group, roots in _ROOTS.items():
+        inside = _Source((module / f"pkg/apis/{group}/types.go").read_text())
+        outside = _Source((api / f"{group}/v1/types.go").read_text())
+        found |= _of_group(inside, outside, roots)
+    return found
+
+
+def _of_group(inside: _Source, outside: _Source, roots: tuple[str, ...]) -> Types:
+    found: Types = {}
+    waiting = list(roots)
     while waiting:
         name = waiting.pop()
         if name in found or name not in inside.structs:

@@ -27,6 +27,7 @@ from clusterling.packs.core.podspec import (
     reading,
 )
 from clusterling.packs.core.podspec.defaults import entries
+from clusterling.packs.core.podspec.internal import same
 from clusterling.packs.core.podspec.omitting import omit_empty
 from clusterling.packs.core.podspec.rules import NEGATIVE, Problems, non_negative, one_of
 from clusterling.registry.resource import Resource, Scale
@@ -75,6 +76,10 @@ class WorkloadStrategy(Strategy):
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
         if ctx.subresource == "status":
+            new.setdefault("spec", {})
+            with reading(new):
+                # Of what is sent, metadata is kept, and some have labels by default.
+                self.default(new)
             new["spec"] = old["spec"]
             self._complete_status(new)
             return
@@ -182,7 +187,7 @@ def always_problems(spec: Object, what: str) -> Problems:
 def immutable_problems(new: Object, old: Object, *fields: str) -> Problems:
     """Fields of the spec that stay as they were."""
     for field in fields:
-        if (new["spec"].get(field) or None) != (old["spec"].get(field) or None):
+        if not same(new["spec"].get(field), old["spec"].get(field)):
             yield immutable_field(f"spec.{field}", new["spec"].get(field))
 
 
@@ -194,14 +199,14 @@ def share_problems(status: Object, *fields: str) -> Problems:
     """Counts of some replicas are no more than those of all."""
     for field in fields:
         if status.get(field, 0) > status.get("replicas", 0):
-            yield invalid_value(f"status.{field}", status[field], _MORE_THAN_ALL)
+            yield invalid_value(f"status.{field}", status.get(field, 0), _MORE_THAN_ALL)
 
 
 def available_problems(status: Object, than: str = "readyReplicas") -> Problems:
     """Whoever is available is ready; `than` is how upstream says that."""
     if status.get("availableReplicas", 0) > status.get("readyReplicas", 0):
         why = f"cannot be greater than {than}"
-        yield invalid_value("status.availableReplicas", status["availableReplicas"], why)
+        yield invalid_value("status.availableReplicas", status.get("availableReplicas", 0), why)
 
 
 def collision_problems(new: Object, old: Object) -> Problems:

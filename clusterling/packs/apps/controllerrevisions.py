@@ -8,7 +8,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from clusterling.machinery.errors import FieldError, immutable_field, invalid_value, required
+from clusterling.machinery.errors import FieldError, GoStruct, immutable_field, invalid_value, required
 from clusterling.machinery.meta import Object
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
@@ -40,7 +40,9 @@ class ControllerRevisionStrategy(Strategy):
     def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
         found = _revision_problems(new)
         if new.get("data") != old.get("data"):
-            found.append(immutable_field("data", new.get("data")))
+            data = new.get("data")
+            # Told as it was sent, with its fields in that order.
+            found.append(immutable_field("data", GoStruct(data) if isinstance(data, dict) else data))
         return found
 
 

@@ -10,7 +10,6 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import (
     FieldError,
-    GoStruct,
     go_quote,
     immutable_field,
     invalid_value,
@@ -22,6 +21,7 @@ from clusterling.machinery.meta import Object, meta
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.packs.core.podspec import reading
+from clusterling.packs.core.podspec.internal import as_internal
 from clusterling.packs.core.podspec.rules import Problems, non_negative
 from clusterling.packs.workloads import (
     WorkloadStrategy,
@@ -70,9 +70,8 @@ class DaemonSetStrategy(WorkloadStrategy):
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
         super().prepare_for_update(ctx, new, old)
-        if not ctx.subresource:
-            changed = new["spec"]["template"] != old["spec"]["template"]
-            _count(new, _counted(old) + changed)
+        changed = not ctx.subresource and new["spec"]["template"] != old["spec"]["template"]
+        _count(new, _counted(old) + changed)
 
     @override
     def spec_problems(self, new: Object, old: Object | None) -> Iterable[FieldError]:
@@ -119,7 +118,7 @@ def _update_problems(update: Object) -> Problems:
     if update["type"] == "OnDelete":
         return
     if update["type"] != "RollingUpdate":
-        shown = GoStruct({"Type": update["type"], "RollingUpdate": rolling and _as_go(rolling)})
+        shown = as_internal("DaemonSetUpdateStrategy", update)
         yield not_supported(_PATH, shown, ("RollingUpdate", "OnDelete"))
         return
     assert rolling is not None, "defaulted"
@@ -131,10 +130,6 @@ def _update_problems(update: Object) -> Problems:
         yield invalid_value(f"{here}.maxSurge", most, "may not be set when maxUnavailable is non-zero")
     elif not share_of(least) and not share_of(most):
         yield required(f"{here}.maxUnavailable", "cannot be 0 when maxSurge is 0")
-
-
-def _as_go(rolling: Object) -> Object:
-    return {"MaxUnavailable": rolling.get("maxUnavailable", 0), "MaxSurge": rolling.get("maxSurge", 0)}
 
 
 def _node_selector(obj: Object) -> str:

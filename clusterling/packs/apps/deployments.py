@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -9,8 +10,8 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import (
     FieldError,
-    GoStruct,
     forbidden_field,
+    go_quote,
     immutable_field,
     invalid_value,
     not_supported,
@@ -19,7 +20,8 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.meta import Object, meta, name_of
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
-from clusterling.packs.core.podspec.rules import Problems, non_negative
+from clusterling.packs.core.podspec.internal import as_internal
+from clusterling.packs.core.podspec.rules import NEGATIVE, Problems, non_negative
 from clusterling.packs.core.podspec.warnings import name_warnings
 from clusterling.packs.workloads import (
     WorkloadStrategy,
@@ -43,6 +45,9 @@ from clusterling.packs.workloads import (
 from clusterling.registry.strategy import Context
 
 _PATH: Final = "spec.strategy"
+# A field of long ago, which v1 shows as an annotation.
+_ROLLBACK: Final = "deprecated.deployment.rollback.to"
+_is_int64 = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
 
 
 class DeploymentStrategy(WorkloadStrategy):
@@ -52,6 +57,7 @@ class DeploymentStrategy(WorkloadStrategy):
     @override
     def default(self, obj: Object) -> None:
         spec = obj["spec"]
+        _rollback(obj)
         spec.setdefault("replicas", 1)
         strategy = spec.setdefault("strategy", {})
         if not strategy.get("type"):
@@ -96,6 +102,9 @@ class DeploymentStrategy(WorkloadStrategy):
         if deadline <= ready:
             why = "must be greater than minReadySeconds"
             yield invalid_value("spec.progressDeadlineSeconds", deadline, why)
+        revision = _rollback(new)
+        if revision is not None and revision < 0:
+            yield invalid_value("spec.rollback.version", revision, NEGATIVE)
         if old is not None and spec.get("selector") != old["spec"].get("selector"):
             yield immutable_field("spec.selector", spec.get("selector"))
 
@@ -116,6 +125,17 @@ class DeploymentStrategy(WorkloadStrategy):
         return [*of_name, *super().spec_warnings(new, old)]
 
 
+def _rollback(obj: Object) -> int | None:
+    """The revision that a rollback is asked to. Raises ValueError, in Go's words, where it is no number."""
+    text = (meta(obj).get("annotations") or {}).get(_ROLLBACK)
+    if not text:
+        return None
+    if not _is_int64(text):
+        why = f"strconv.ParseInt: parsing {go_quote(text)}: invalid syntax"
+        raise ValueError(f"failed to parse annotation[{_ROLLBACK}]={text} as int64: {why}")
+    return int(text)
+
+
 def _strategy_problems(strategy: Object) -> Problems:
     kind, rolling = strategy["type"], strategy.get("rollingUpdate")
     if kind == "Recreate":
@@ -123,7 +143,7 @@ def _strategy_problems(strategy: Object) -> Problems:
             why = "may not be specified when strategy `type` is 'Recreate'"
             yield forbidden_field(f"{_PATH}.rollingUpdate", why)
     elif kind != "RollingUpdate":
-        shown = GoStruct({"Type": kind, "RollingUpdate": rolling and _as_go(rolling)})
+        shown = as_internal("DeploymentStrategy", strategy)
         yield not_supported(_PATH, shown, ("Recreate", "RollingUpdate"))
     elif rolling is None:
         yield required(f"{_PATH}.rollingUpdate", "this should be defaulted and never be nil")
@@ -135,10 +155,6 @@ def _strategy_problems(strategy: Object) -> Problems:
         if not share_of(least) and not share_of(most):
             yield invalid_value(here, least, "may not be 0 when `maxSurge` is 0")
         yield from within_all_problems(least, here)
-
-
-def _as_go(rolling: Object) -> Object:
-    return {"MaxUnavailable": rolling.get("maxUnavailable", 0), "MaxSurge": rolling.get("maxSurge", 0)}
 
 
 def _selector(obj: Object) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from clusterling.machinery.errors import FieldError, GoStruct, invalid_value
+from clusterling.machinery.errors import FieldError, immutable_field, invalid_value
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_label
 from clusterling.machinery.objectmeta import validate_annotations, validate_labels
@@ -16,6 +16,7 @@ from clusterling.packs import builtin
 from clusterling.packs.core.podspec import pod_annotation_problems, pod_template_problems
 from clusterling.packs.core.podspec.claims import claim_spec_problems
 from clusterling.packs.core.podspec.defaults import default_claim_spec, entries
+from clusterling.packs.core.podspec.internal import as_internal, same
 from clusterling.packs.core.podspec.rules import NEGATIVE, Problems, items, label, non_negative, one_of
 from clusterling.packs.core.podspec.warnings import claim_spec_warnings
 from clusterling.packs.workloads import (
@@ -89,8 +90,12 @@ class StatefulSetStrategy(WorkloadStrategy):
             yield from _template_problems(spec)
         yield from always_problems(spec, "StatefulSet")
         if old is not None:
-            fields = ("selector", "volumeClaimTemplates", "serviceName", "podManagementPolicy")
-            yield from immutable_problems(new, old, *fields)
+            yield from immutable_problems(new, old, "selector")
+            claims = spec.get("volumeClaimTemplates")
+            if not same(claims, old["spec"].get("volumeClaimTemplates")):
+                shown = as_internal("[]PersistentVolumeClaim", claims)
+                yield immutable_field("spec.volumeClaimTemplates", shown)
+            yield from immutable_problems(new, old, "serviceName", "podManagementPolicy")
 
     @override
     def status_problems(self, new: Object, old: Object) -> Iterable[FieldError]:
@@ -121,9 +126,10 @@ def _policy_problems(spec: Object) -> Problems:
     if update["type"] == "OnDelete":
         if rolling is not None:
             why = "only allowed for updateStrategy 'RollingUpdate'"
-            yield invalid_value(f"{path}.rollingUpdate", _shown(rolling), why)
+            shown = as_internal("RollingUpdateStatefulSetStrategy", rolling)
+            yield invalid_value(f"{path}.rollingUpdate", shown, why)
     elif update["type"] != "RollingUpdate":
-        shown = GoStruct({"Type": update["type"], "RollingUpdate": rolling and _shown(rolling)})
+        shown = as_internal("StatefulSetUpdateStrategy", update)
         yield invalid_value(path, shown, "must be 'RollingUpdate' or 'OnDelete'")
     elif rolling is not None:
         here, most = f"{path}.rollingUpdate", rolling["maxUnavailable"]
@@ -135,12 +141,6 @@ def _policy_problems(spec: Object) -> Problems:
     for field in ("whenDeleted", "whenScaled"):
         value = spec["persistentVolumeClaimRetentionPolicy"][field]
         yield from one_of(value, f"spec.persistentVolumeClaimRetentionPolicy.{field}", _RETENTIONS)
-
-
-def _shown(rolling: Object) -> Object:
-    return GoStruct(
-        {"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")}
-    )
 
 
 def _template_problems(spec: Object) -> Problems:

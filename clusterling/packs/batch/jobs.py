@@ -19,6 +19,7 @@ from clusterling.packs import builtin
 from clusterling.packs.batch.jobspec import INDEXED, MANY, default_job_spec, job_spec_problems
 from clusterling.packs.batch.jobstatus import has_condition, status_problems
 from clusterling.packs.core.podspec import pod_template_warnings
+from clusterling.packs.core.podspec.internal import as_internal, same
 from clusterling.packs.core.podspec.rules import Problems
 from clusterling.packs.core.podspec.warnings import name_warnings
 from clusterling.packs.core.times import read_time
@@ -36,6 +37,14 @@ _OLD_UID: Final = "controller-uid"
 _NAME: Final = "batch.kubernetes.io/job-name"
 _OLD_NAME: Final = "job-name"
 _PARALLEL_MAX: Final = 10_000
+# What stays of a job's spec, and of what kind it is.
+_FIXED: Final = {
+    "completionMode": "*s",
+    "podFailurePolicy": "*PodFailurePolicy",
+    "backoffLimitPerIndex": "*i",
+    "managedBy": "*s",
+    "successPolicy": "*SuccessPolicy",
+}
 
 
 class JobStrategy(WorkloadStrategy):
@@ -171,10 +180,9 @@ def _change_problems(new: Object, old: Object) -> Problems:
     if spec.get("selector") != before.get("selector"):
         yield immutable_field("spec.selector", spec.get("selector"))
     yield from _template_change_problems(new, old)
-    fields = ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy")
-    for field in fields:
-        if spec.get(field) != before.get(field):
-            yield immutable_field(f"spec.{field}", spec.get(field))
+    for field, kind in _FIXED.items():
+        if not same(spec.get(field), before.get(field)):
+            yield immutable_field(f"spec.{field}", as_internal(kind, spec.get(field)))
 
 
 def _template_change_problems(new: Object, old: Object) -> Problems:
@@ -188,10 +196,10 @@ def _template_change_problems(new: Object, old: Object) -> Problems:
     if open_now:
         _let_schedule(allowed, template)
         _let_ask(allowed["spec"], template["spec"])
-        if template["spec"] != allowed["spec"]:
-            yield immutable_field("spec.template.spec", template["spec"])
-    elif template != allowed:
-        yield immutable_field("spec.template", template)
+        if not same(template["spec"], allowed["spec"]):
+            yield immutable_field("spec.template.spec", as_internal("PodSpec", template["spec"]))
+    elif not same(template, allowed):
+        yield immutable_field("spec.template", as_internal("PodTemplateSpec", template))
 
 
 def _let_schedule(allowed: Object, wanted: Object) -> None:

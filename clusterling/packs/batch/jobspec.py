@@ -21,6 +21,7 @@ from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_subdomain, is_qualified_name
 from clusterling.packs.core.podspec import pod_template_problems
 from clusterling.packs.core.podspec.defaults import entries
+from clusterling.packs.core.podspec.internal import as_internal
 from clusterling.packs.core.podspec.rules import Problems, items, named, non_negative, one_of
 
 INDEXED: Final = "Indexed"
@@ -218,7 +219,8 @@ def _exit_code_problems(codes: Object, path: str, names: set[object]) -> Problem
 
 def _success_problems(spec: Object, path: str) -> Problems:
     if spec.get("completionMode") != INDEXED:
-        yield invalid_value(path, spec["successPolicy"], "requires indexed completion mode")
+        shown = as_internal("SuccessPolicy", spec["successPolicy"])
+        yield invalid_value(path, shown, "requires indexed completion mode")
         return
     rules, completions = spec["successPolicy"].get("rules") or (), spec.get("completions") or 0
     if not rules:

@@ -19,6 +19,7 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.meta import Object
 from clusterling.machinery.timestamps import parse_rfc3339
 from clusterling.packs.batch.jobspec import INDEXED, read_indexes
+from clusterling.packs.core.podspec.internal import as_internal
 from clusterling.packs.core.podspec.rules import Problems, non_negative
 
 _CONDITIONS: Final = "status.conditions"
@@ -144,7 +145,8 @@ def _finished_problems(new: Object, status: Object, change: _Change) -> Problems
     uncounted = status.get("uncountedTerminatedPods") or {}
     left = uncounted.get("failed") or uncounted.get("succeeded")
     if (change.finishing or change.of("uncountedTerminatedPods")) and left:
-        yield invalid_value("status.uncountedTerminatedPods", uncounted, "must be empty for finished job")
+        shown = as_internal("UncountedTerminatedPods", uncounted)
+        yield invalid_value("status.uncountedTerminatedPods", shown, "must be empty for finished job")
     if (change.finishing or change.of("terminating")) and (status.get("terminating") or 0) > 0:
         why = "terminating>0 is invalid for finished job"
         yield invalid_value("status.terminating", status["terminating"], why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -34,6 +35,7 @@ from clusterling.registry.strategy import Context, Strategy
 
 NOT_READY: Final = "node.kubernetes.io/not-ready"
 
+_AVOIDED: Final = "scheduler.alpha.kubernetes.io/preferAvoidPods"
 _EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _FEATURE: Final = re.compile(r"[A-Z][A-Za-z0-9]*(/[A-Za-z0-9]+)*")
 _FEATURE_CHARACTERS_MAX: Final = 253
@@ -82,8 +84,10 @@ class NodeStrategy(Strategy):
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
         return [
+            *_avoidance_problems(meta(new).get("annotations") or {}),
             *_taint_problems(new["spec"].get("taints") or ()),
             *_resource_problems(new["status"]),
+            *_swap_problems(new["status"]),
             *_feature_problems(new["status"].get("declaredFeatures") or ()),
             *_range_problems(new["spec"].get("podCIDRs") or ()),
         ]
@@ -158,6 +162,32 @@ def _taint_problems(taints: Sequence[Object]) -> Problems:
         seen.add((key, effect))
 
 
+def _avoidance_problems(notes: Object) -> Problems:
+    """Of the pods that a node would rather not have: an annotation of long ago, still judged."""
+    text, path = notes.get(_AVOIDED) or "", "metadata.annotations"
+    if not text:
+        return
+    try:
+        told = json.loads(text)
+        entries = (told.get("preferAvoidPods") or []) if isinstance(told, dict) else []
+        controllers = [(one.get("podSignature") or {}).get("podController") for one in entries]
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        yield invalid_value(f"{path}.AvoidPods", _AVOIDED, str(error))
+        return
+    for index, controller in enumerate(controllers):
+        here = f"{path}.{_AVOIDED}[{index}].PodSignature"
+        if controller is None:
+            yield required(here)
+        elif not (isinstance(controller, dict) and controller.get("controller")):
+            yield invalid_value(f"{here}.PodController.Controller", False, "must point to a controller")
+
+
+def _swap_problems(status: Object) -> Problems:
+    swap = status["nodeInfo"].get("swap") or {}
+    if swap.get("capacity") is not None and swap["capacity"] <= 0:
+        yield invalid_value("metadata.nodeSwapStatus.capacity", swap["capacity"], "must be greater than zero")
+
+
 def _resource_problems(status: Object) -> Problems:
     for field in ("capacity", "allocatable"):
         for name, text in sorted((status.get(field) or {}).items()):
@@ -207,6 +237,7 @@ def _range_problems(ranges: Sequence[str]) -> Problems:
 
 
 def _change_problems(new: Object, old: Object) -> Problems:
+    yield from _avoidance_problems(meta(new).get("annotations") or {})
     yield from _resource_problems(new["status"])
     yield from _feature_problems(new["status"].get("declaredFeatures") or ())
     seen = set()

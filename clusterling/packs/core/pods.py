@@ -20,7 +20,13 @@ from clusterling.machinery.names import is_dns1123_label
 from clusterling.packs import builtin
 from clusterling.packs.core import pods_changes, pods_resize
 from clusterling.packs.core.bindings import BINDING
-from clusterling.packs.core.pods_admission import admit_pod, check_ephemeral_secrets, tolerate_lost_nodes
+from clusterling.packs.core.pods_admission import (
+    OVERHEAD_OF_NO_CLASS,
+    admit_pod,
+    check_ephemeral_secrets,
+    refused,
+    tolerate_lost_nodes,
+)
 from clusterling.packs.core.pods_binding import PART as BINDING_PART
 from clusterling.packs.core.pods_binding import bind
 from clusterling.packs.core.pods_columns import COLUMNS
@@ -133,7 +139,10 @@ class PodStrategy(Strategy):
         if new["spec"].get("nodeName") and new["spec"].get("schedulingGates"):
             why = "cannot be set until all schedulingGates have been cleared"
             found.append(forbidden_field("spec.nodeName", why))
-        return [*found, *field_match_problems(meta(new), new["spec"], "spec")]
+        found += field_match_problems(meta(new), new["spec"], "spec")
+        if not found and new["spec"].get("overhead") and new["spec"].get("runtimeClassName") is None:
+            raise refused(new, OVERHEAD_OF_NO_CLASS)
+        return found
 
     @override
     def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:

@@ -15,7 +15,7 @@ import orjson
 from clusterling.machinery import errors
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object, meta, name_of, namespace_of
-from clusterling.machinery.names import generate_name
+from clusterling.machinery.names import generate_name, is_path_segment_name
 from clusterling.packs.core.pods_defaults import containers
 from clusterling.registry.options import ListOptions
 from clusterling.registry.strategy import Context
@@ -24,6 +24,9 @@ MIRROR: Final = "kubernetes.io/config.mirror"
 TOKEN_MOUNT_PATH: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 DEFAULT_ACCOUNT: Final = "default"
 
+OVERHEAD_OF_NO_CLASS: Final = (
+    "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+)
 _TOKEN_VOLUME: Final = "kube-api-access-"  # noqa: S105 - a name
 _ENFORCED: Final = "kubernetes.io/enforce-mountable-secrets"
 _TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
@@ -281,15 +284,17 @@ async def _admit_runtime(ctx: Context, pod: Object) -> None:
     name = spec.get("runtimeClassName")
     found: Object = {}
     if name is not None:
+        wrong = is_path_segment_name(name)
+        if wrong:
+            raise ApiError(500, "", f"invalid resource name {errors.go_quote(name)}: [{' '.join(wrong)}]")
         found = await _named(ctx, "node.k8s.io", "runtimeclasses", "", name) or {}
         if not found:
             raise refused(pod, f"pod rejected: RuntimeClass {errors.go_quote(name)} not found")
     overhead = (found.get("overhead") or {}).get("podFixed")
     if found.get("overhead") is None:
-        if spec.get("overhead"):
-            raise refused(
-                pod, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
-            )
+        # Where no class is named, what is wrong with the pod itself is told first.
+        if spec.get("overhead") and name is not None:
+            raise refused(pod, OVERHEAD_OF_NO_CLASS)
     elif spec.get("overhead") and spec["overhead"] != overhead:
         raise refused(pod, "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")
     elif overhead:

@@ -67,17 +67,17 @@ def _data_source_problems(spec: Object, path: str) -> Problems:
             yield from _reference_problems(one, f"{path}.{field}")
     if source is None or reference is None:
         return
-    here = f"{path}.dataSource"
     if reference.get("namespace"):
-        yield _both(path, here, "may not be specified when dataSourceRef.namespace is specified")
+        yield _both(path, "may not be specified when dataSourceRef.namespace is specified")
     elif any(
         (source.get(field) or "") != (reference.get(field) or "") for field in ("apiGroup", "kind", "name")
     ):
-        yield _both(path, here, "must match dataSourceRef")
+        yield _both(path, "must match dataSourceRef")
 
 
-def _both(path: str, here: str, why: str) -> FieldError:
-    return invalid_value(path, here, why)
+def _both(path: str, why: str) -> FieldError:
+    # Upstream shows a path, of which nothing is to be seen.
+    return invalid_value(path, {}, why)
 
 
 def _reference_problems(reference: Object, path: str) -> Problems:

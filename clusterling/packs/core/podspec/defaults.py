@@ -42,7 +42,10 @@ _VOLUME_ABSENT: Final[dict[str, dict[str, object]]] = {
     "secret": {"defaultMode": 0o644},
     "configMap": {"defaultMode": 0o644},
     "downwardAPI": {"defaultMode": 0o644},
-    "projected": {"defaultMode": 0o644},
+    # Null stands for what Go has no way to leave out.
+    "projected": {"defaultMode": 0o644, "sources": None},
+    "scaleIO": {"secretRef": None},
+    "iscsi": {"lun": 0},
     "azureDisk": {"cachingMode": "ReadWrite", "fsType": "ext4", "readOnly": False, "kind": "Shared"},
 }
 _TOKEN_SECONDS: Final = 3600

@@ -41,9 +41,10 @@ def as_internal(kind: str, value: Any) -> Any:
     if kind.startswith("*"):
         return None if value is None else as_internal(kind[1:], value)
     if kind.startswith("[]"):
-        return GoList(as_internal(kind[2:], one) for one in value) if value else None
+        return None if value is None else GoList(as_internal(kind[2:], one) for one in value)
     if kind.startswith("{}"):
-        return GoStruct({key: as_internal(kind[2:], value[key]) for key in sorted(value)}) if value else None
+        shown = {key: as_internal(kind[2:], value[key]) for key in sorted(value or ())}
+        return None if value is None else GoStruct(shown)
     if kind in _types():
         return _struct(kind, value or {})
     if kind == "LabelSelector":
