@@ -1,0 +1,1 @@
+//! Nothing: the claims are in cluster.rs.

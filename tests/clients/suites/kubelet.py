@@ -1,0 +1,105 @@
+"""Plays scheduler and kubelet through the API: a Node that is ready, and pods that it says are running.
+
+Nothing runs. It is what KWOK does, as small as the suites need it: an unbound pod is bound, a bound one gets the status of one
+whose containers are ready, one that is being deleted ends. What the suites ask of containers (logs, commands, ports) fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Any, Final
+
+from tests.conformance.suite import NODE
+from tests.e2e.clusters import Cluster
+
+LOOKS_S: Final = 0.15  # Between looks at the pods.
+NAME: Final = NODE["metadata"]["name"]
+SAID: Final = "2026-01-01T00:00:00Z"
+INFO: Final = {
+    "architecture": "amd64",
+    "operatingSystem": "linux",
+    "kubeletVersion": "v1.37.2",
+    **dict.fromkeys(
+        ("bootID", "machineID", "systemUUID", "kernelVersion", "osImage", "containerRuntimeVersion"), "none"
+    ),
+    "kubeProxyVersion": "",
+}
+
+# A cluster that people test against has one of these.
+SYSTEM_POD: Final = {
+    "metadata": {"name": "coredns-0", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
+    "spec": {"containers": [{"name": "coredns", "image": "coredns"}]},
+}
+
+Json = dict[str, Any]
+
+
+@contextmanager
+def playing(cluster: Cluster) -> Iterator[None]:
+    """A node and what runs on it, while the context lasts."""
+    node = NODE | {"status": NODE["status"] | {"nodeInfo": INFO}}
+    _tell(cluster, "POST", "/api/v1/nodes", node)
+    # Made with the taint of a node that has not said it is ready.
+    cluster.kubectl("patch", "node", NAME, "--type=merge", "-p", '{"spec":{"taints":null}}')
+    _tell(cluster, "POST", "/api/v1/namespaces/kube-system/pods", SYSTEM_POD)
+    over = Event()
+    thread = Thread(target=_play, args=(cluster, over), name="kubelet")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _play(cluster: Cluster, over: Event) -> None:
+    while not over.wait(LOOKS_S):
+        _, body = cluster.http("GET", "/api/v1/pods")
+        for pod in json.loads(body)["items"]:
+            _move(cluster, pod)
+
+
+def _move(cluster: Cluster, pod: Json) -> None:
+    """One step with a pod. What is refused (it is gone, somebody else wrote) is seen anew at the next look."""
+    meta, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
+    path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+    if meta.get("deletionTimestamp"):
+        _tell(cluster, "DELETE", path, {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}})
+    elif not spec.get("nodeName"):
+        if not spec.get("schedulingGates"):
+            target = {"apiVersion": "v1", "kind": "Node", "name": NAME}
+            _tell(cluster, "POST", f"{path}/binding", {"metadata": {"name": meta["name"]}, "target": target})
+    elif spec["nodeName"] == NAME and status.get("phase", "Pending") == "Pending":
+        _tell(cluster, "PUT", f"{path}/status", pod | {"status": status | _running(spec)})
+
+
+def _running(spec: Json) -> Json:
+    kinds = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+    return {
+        "phase": "Running",
+        "startTime": SAID,
+        "hostIP": "127.0.0.1",
+        "podIP": "10.64.0.2",
+        "podIPs": [{"ip": "10.64.0.2"}],
+        "conditions": [{"type": kind, "status": "True", "lastTransitionTime": SAID} for kind in kinds],
+        "containerStatuses": [
+            {
+                "name": one["name"],
+                "image": one["image"],
+                "imageID": "",
+                "containerID": "none://said",
+                "ready": True,
+                "started": True,
+                "restartCount": 0,
+                "state": {"running": {"startedAt": SAID}},
+            }
+            for one in spec["containers"]
+        ],
+    }
+
+
+def _tell(cluster: Cluster, method: str, path: str, body: Json) -> None:
+    cluster.http(method, path, json.dumps(body).encode())
