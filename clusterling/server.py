@@ -30,6 +30,7 @@ from clusterling.controllers.garbage import GarbageCollector
 from clusterling.controllers.namespaces import NamespaceController
 from clusterling.controllers.provisions import ProvisionController
 from clusterling.controllers.quota import QuotaController
+from clusterling.controllers.roles import RoleController
 from clusterling.controllers.runtime import Runtime
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
@@ -291,6 +292,7 @@ class ApiServer:
                 GarbageCollector(self.pool),
                 QuotaController(self.pool),
                 ProvisionController(store, self.pool),
+                RoleController(self.pool),
                 ClusterController(store, self.pool, self._tokens),
             ),
             self._clock,

@@ -1,5 +1,7 @@
 """rbac.authorization.k8s.io/v1: roles and bindings, validated and kept; every cluster begins with upstream's own.
 
+Rules of aggregated ones: rbac_aggregation.py.
+
 Upstream: kubernetes pkg/apis/rbac (validation, defaults), pkg/registry/rbac, plugin/pkg/auth/authorizer/rbac/bootstrappolicy.
 """
 
@@ -24,6 +26,7 @@ from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_subdomain, is_path_segment_name
 from clusterling.machinery.table import CREATED_DESCRIPTION, NAME_COLUMN, Column
 from clusterling.packs import builtin
+from clusterling.packs.rbac_aggregation import settled
 from clusterling.registry.pack import Pack
 from clusterling.registry.strategy import Context, Strategy
 
@@ -221,5 +224,5 @@ CLUSTERROLEBINDINGS: Final = builtin.resource(
 PACK: Final = Pack(
     "rbac",
     (CLUSTERROLEBINDINGS, CLUSTERROLES, ROLEBINDINGS, ROLES),
-    bootstrap=tuple(builtin.read("rbac.zlib")),
+    bootstrap=settled(builtin.read("rbac.zlib")),
 )
