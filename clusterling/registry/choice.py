@@ -37,8 +37,7 @@ class Offer:
 
     def kinds(self, items: Sequence[str] | None) -> frozenset[GroupResource]:
         """What a cluster serves whose `spec.packs` these are; None: the default. Raises ValueError."""
-        chosen = self.default if items is None else self.choose(",".join(items))
-        return frozenset(_kinds(chosen))
+        return frozenset(_kinds(self.default) if items is None else self._chosen(",".join(items)))
 
     def known(self, items: Sequence[str]) -> list[str]:
         """The items that name something on offer: another replica, of another version, may have had more."""
@@ -57,6 +56,9 @@ class Offer:
         leaves it out. `-events` without a pack also means the resource, wherever it is. A list that begins by
         leaving out starts from the default. Raises ValueError, with one line that says what there is.
         """
+        return self.of(self._chosen(text))
+
+    def _chosen(self, text: str) -> dict[GroupResource, None]:
         chosen: dict[GroupResource, None] = {}
         for position, item in enumerate(one.strip() for one in text.split(",")):
             if position == 0 and item.startswith("-"):
@@ -70,7 +72,7 @@ class Offer:
             if kind.shows is not None and kind.shows not in chosen:
                 what, where = self._label(kind), self._label(kind.shows)
                 raise ValueError(f"{what} shows what {where} stores: choose {where} too, or leave both out")
-        return self.of(chosen)
+        return chosen
 
     def of(self, kinds: Iterable[GroupResource]) -> tuple[Pack, ...]:
         """The packs on offer, narrowed to these kinds."""
