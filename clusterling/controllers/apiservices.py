@@ -21,6 +21,7 @@ from clusterling.controllers.reach import (
     Clusters,
     context,
     edit,
+    of_other_packs,
     place,
     stored,
 )
@@ -30,9 +31,7 @@ from clusterling.registry.catalog import Catalog
 from clusterling.registry.cluster import Cluster
 from clusterling.registry.crd import GROUP as DEFINITIONS
 from clusterling.registry.resource import Served
-from clusterling.storage.store import Compacted, Event
-from clusterling.tenancy import cluster as tenancy
-from clusterling.tenancy.names import ROOT_ID
+from clusterling.storage.store import Event
 from clusterling.tenancy.underlay import UNDERLAY_ID
 
 GROUP: Final = "apiregistration.k8s.io"
@@ -40,7 +39,6 @@ PLURAL: Final = "apiservices"
 
 _DEFINED: Final = f"{DEFINITIONS}/customresourcedefinitions/"
 _KEPT: Final = f"{GROUP}/{PLURAL}/"
-_CLUSTERS: Final = f"{ROOT_ID}/{tenancy.GROUP}/{tenancy.PLURAL}/-/"
 
 
 class ApiServiceController(Controller[str]):
@@ -54,9 +52,10 @@ class ApiServiceController(Controller[str]):
 
     @override
     def keys(self, event: Event) -> Iterable[str]:
-        if event.key.startswith(_CLUSTERS):
-            return _of_other_packs(event)
-        where = place(event.key) if _DEFINED in event.key or _KEPT in event.key else None
+        if _DEFINED not in event.key and _KEPT not in event.key:
+            changed = of_other_packs(event)
+            return () if changed is None else (changed,)
+        where = place(event.key)
         if where is None or where.cluster == UNDERLAY_ID or where.group not in (DEFINITIONS, GROUP):
             return ()
         return (where.cluster,)
@@ -108,20 +107,3 @@ async def _bring_into_order(cluster: Cluster, served: Served, obj: Object, wante
     elif obj["spec"] != wanted["spec"]:
         obj["spec"] = wanted["spec"]
         await edit(cluster, served, obj)
-
-
-def _of_other_packs(event: Event) -> Iterable[str]:
-    """The id of a logical cluster that serves other kinds than before: the APIServices of its own may be served only now."""
-    if event.entry is None:
-        return ()
-    now = orjson.loads(event.entry.value)
-    try:
-        before = event.previous()
-    except Compacted:
-        return (now["status"]["id"],)
-    changed = before is not None and _packs(orjson.loads(before.value)) != _packs(now)
-    return (now["status"]["id"],) if changed else ()
-
-
-def _packs(cluster: Object) -> object:
-    return (cluster.get("spec") or {}).get("packs")

@@ -24,6 +24,7 @@ from clusterling.controllers.reach import (
     Clusters,
     context,
     edit,
+    of_other_packs,
     place,
     stored,
 )
@@ -35,9 +36,7 @@ from clusterling.registry.cluster import Cluster
 from clusterling.registry.ports import ROOT_CA
 from clusterling.registry.resource import Served
 from clusterling.storage.overlay import WHITEOUT
-from clusterling.storage.store import Compacted, Entry, Event, Store
-from clusterling.tenancy.cluster import GROUP, PLURAL
-from clusterling.tenancy.names import ROOT_ID
+from clusterling.storage.store import Entry, Event, Store
 from clusterling.tenancy.underlay import UNDERLAY_ID
 
 PAGE: Final = 500
@@ -45,7 +44,6 @@ PAGE: Final = 500
 _NAMES: Final = (f"/{ACCOUNT}", f"/{ROOT_CA}")
 _NAMESPACES: Final = "core/namespaces/-/"
 _AUTHORITY: Final = f"{UNDERLAY_ID}/core/configmaps/{ACCOUNT}/{ROOT_CA}"
-_CLUSTERS: Final = f"{ROOT_ID}/{GROUP}/{PLURAL}/-/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +68,8 @@ class ProvisionController(Controller[Scope]):
         key = event.key
         if key.endswith(_NAMES) or _NAMESPACES in key:
             return self._keys_of_provision(event)
-        if key.startswith(_CLUSTERS) and event.entry is not None and _has_other_packs(event):
-            return (Scope(str(orjson.loads(event.entry.value)["status"]["id"])),)
-        return ()
+        changed = of_other_packs(event)
+        return () if changed is None else (Scope(changed),)
 
     def _keys_of_provision(self, event: Event) -> Iterable[Scope]:
         if event.key == _AUTHORITY:
@@ -182,17 +179,3 @@ async def _ensure(cluster: Cluster, served: Served, namespaces: Served, wanted: 
 
 def _is_gone(entry: Entry | None) -> bool:
     return entry is None or entry.value == WHITEOUT
-
-
-def _has_other_packs(event: Event) -> bool:
-    """A logical cluster serves other kinds than before."""
-    assert event.entry is not None, "it is there"
-    try:
-        before = event.previous()
-    except Compacted:
-        return True
-    return before is not None and _packs(before) != _packs(event.entry)
-
-
-def _packs(entry: Entry) -> object:
-    return (orjson.loads(entry.value).get("spec") or {}).get("packs")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, Protocol
+
+import orjson
 
 from clusterling.machinery.meta import Object
 from clusterling.registry.cluster import Cluster
 from clusterling.registry.options import DeleteOptions, ListOptions, WriteOptions
 from clusterling.registry.resource import Served
 from clusterling.registry.strategy import Context, User
-from clusterling.storage.store import Entry
+from clusterling.storage.store import Compacted, Entry, Event
+from clusterling.tenancy.cluster import GROUP, PLURAL
+from clusterling.tenancy.names import ROOT_ID
 
 SYSTEM: Final = User("system:clusterling:controllers", ("system:masters", "system:authenticated"))
 
@@ -19,6 +24,8 @@ QUIET: Final = WriteOptions(field_validation="Ignore")
 EVERYTHING: Final = ListOptions()
 PLAIN_DELETE: Final = DeleteOptions()
 
+
+_CLUSTERS: Final = f"{ROOT_ID}/{GROUP}/{PLURAL}/-/"
 
 LOOK_AGAIN_S: Final = 1.0
 LOOK_AGAIN_MAX_S: Final = 60.0
@@ -81,3 +88,19 @@ async def edit(cluster: Cluster, served: Served, obj: Object, subresource: str =
     await cluster.objects.update(
         context(cluster, subresource), served, metadata.get("namespace", ""), metadata["name"], obj, QUIET
     )
+
+
+def of_other_packs(event: Event) -> str | None:
+    """The id of the logical cluster that this change lets serve other kinds than before; None for all other events."""
+    if not event.key.startswith(_CLUSTERS) or event.entry is None:
+        return None
+    now = orjson.loads(event.entry.value)
+    with contextlib.suppress(Compacted):
+        before = event.previous()
+        if before is None or _packs(orjson.loads(before.value)) == _packs(now):
+            return None
+    return str(now["status"]["id"])
+
+
+def _packs(cluster: Object) -> object:
+    return (cluster.get("spec") or {}).get("packs")

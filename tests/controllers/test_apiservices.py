@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
@@ -91,7 +92,8 @@ async def test_a_cluster_has_those_of_the_groups_that_it_serves(server: ApiServe
 async def test_versions_of_custom_kinds_come_and_go_with_their_definitions(server: ApiServer) -> None:
     api = server.client("team")
     made = await api.post(DEFINITIONS, definition(versions=("v1", "v2")))
-    await until(lambda: exists(api, V2))
+    for path in (V1, V2):
+        await until(partial(exists, api, path))
     told = await api.get(V1)
     assert told["metadata"]["labels"] == {MANAGED: "true"}
     assert told["spec"] == {
