@@ -21,7 +21,7 @@ import msgspec
 import orjson
 from typing_extensions import override
 
-from clusterling.machinery import codec, yamltext
+from clusterling.machinery import codec, metaproto, yamltext
 from clusterling.machinery.codec import Expected
 from clusterling.machinery.errors import ApiError, bad_request, go_quote, not_acceptable
 from clusterling.machinery.meta import Object
@@ -35,7 +35,8 @@ JSON: Final = "application/json"
 YAML: Final = "application/yaml"
 PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
 
-# What a body may be written in; answers are JSON or YAML, and say so when a client takes neither.
+# What a body may be written in. Answers are JSON or YAML, those of metadata alone protobuf too; to a client that takes none of
+# what there is, all three are named, as upstream does.
 CONTENT_TYPES: Final = (JSON, YAML, PROTOBUF)
 
 CLAUSES_MAX: Final = 64
@@ -180,8 +181,11 @@ class Encoding:
     def document(self, value: bytes) -> bytes:
         """Any JSON document that is not an object of the resource (Status, Scale, a review) in this media type.
 
-        Big ones stay as they are: JSON is YAML too, and nobody reads megabytes with his eyes.
+        Big ones stay as they are: JSON is YAML too, and nobody reads megabytes with his eyes. In protobuf it is a Status:
+        metadata is asked for, of what has it.
         """
+        if self.content_type == PROTOBUF:
+            return metaproto.status(orjson.loads(value))
         if self.content_type == YAML and len(value) <= YAML_BYTES_MAX:
             return yamltext.dump(orjson.loads(value))
         if self.pretty and len(value) <= PRETTY_BYTES_MAX:
@@ -209,6 +213,8 @@ class Encoding:
                     (_row(self.version, served, value, include, now()),),
                 )
             )
+        if self.content_type == PROTOBUF:
+            return metaproto.partial_object(self.version, _metadata_of(value))
         return self.document(_partial(self.version, value))
 
     def rows(
@@ -254,9 +260,17 @@ class Encoding:
                 rows = tuple(self.rows(served, listing, include=include, now=now))
             columns = _column_definitions(served.version.columns)
             return self.document(_table(self.version, columns, metadata, rows))
+        if self.content_type == PROTOBUF:
+            items = map(_metadata_of, listing.values)
+            return metaproto.partial_list(self.version, orjson.loads(metadata), items)
         head = _list_head("PartialObjectMetadataList", f"meta.k8s.io/{self.version}")
-        items = [_partial(self.version, value) for value in listing.values]
-        return self.document(_joined(b'%b%b,"items":[' % (head, metadata), items))
+        partials = [_partial(self.version, value) for value in listing.values]
+        return self.document(_joined(b'%b%b,"items":[' % (head, metadata), partials))
+
+    @property
+    def stream_type(self) -> str:
+        """The media type of a watch: JSON's does not say that it is a stream."""
+        return f"{PROTOBUF};stream=watch" if self.content_type == PROTOBUF else self.content_type
 
     def frame_codec(
         self,
@@ -267,6 +281,8 @@ class Encoding:
         now: Now = _utc_now,
     ) -> Frames:
         """How this client's watch events are written. Raises ApiError 406 for YAML, which has no stream form."""
+        if self.content_type == PROTOBUF:
+            return ProtobufFrames(framing, self.version)
         if self.content_type != JSON:
             raise not_acceptable((f"{JSON};stream=watch", f"{PROTOBUF};stream=watch"))
         if not self.target:
@@ -296,7 +312,7 @@ def accept(header: str | None, *, forms: frozenset[Target] = FORMS, pretty: bool
 
 def _negotiate(header: str, forms: frozenset[Target]) -> Encoding:
     for clause in parse_accept(header):
-        for media_type in (JSON, YAML):
+        for media_type in (JSON, YAML, PROTOBUF):
             if clause.accepts(media_type):
                 found = _encoding(media_type, clause.params, forms)
                 if found is not None:
@@ -310,12 +326,14 @@ _accept_memoized: Final = lru_cache(maxsize=1024)(_negotiate)
 def _encoding(media_type: str, params: dict[str, str], forms: frozenset[Target]) -> Encoding | None:
     """None where the parameters ask for what is not to be had: the next clause may do."""
     stream = params.get("stream", "")
-    if stream and (stream != "watch" or media_type != JSON):
+    if stream and (stream != "watch" or media_type == YAML):
         return None
     if params.get("sv"):
         return None
     pretty = params.get("pretty") == "1"
-    if not params.keys() & {"as", "g", "v"}:
+    if media_type == PROTOBUF:
+        forms &= METADATA_FORMS
+    elif not params.keys() & {"as", "g", "v"}:
         return Encoding(media_type, pretty=pretty)
     group, version = params.get("g", ""), params.get("v", "")
     kind = next((form for form in forms if form == params.get("as")), None)
@@ -425,6 +443,11 @@ def _partial(version: str, value: bytes) -> bytes:
     )
 
 
+def _metadata_of(value: bytes) -> Object:
+    metadata: Object = orjson.loads(memoryview(_decode_head(value).metadata))
+    return metadata
+
+
 def _row(version: str, served: Served, value: bytes, include: Include, now: datetime) -> bytes:
     obj = orjson.loads(value)
     shown_cells = orjson.dumps(cells(served.version.columns, obj, now))
@@ -456,6 +479,9 @@ def _made_column_definitions(columns: tuple[Column, ...]) -> bytes:
 
 
 _column_definitions_memoized: Final = lru_cache(maxsize=1024)(_made_column_definitions)
+
+
+_TEXT, _BINARY = 1, 2  # Kinds of WebSocket frames.
 
 
 class Frames:
@@ -496,6 +522,27 @@ class MetadataFrames(Frames):
     @override
     def _show(self, event_type: str, value: bytes) -> bytes:
         return _partial(self._version, value)
+
+
+class ProtobufFrames(Frames):
+    """Events whose objects are PartialObjectMetadata, in protobuf. Each has its length before it; a WebSocket's frames have one
+    anyway."""
+
+    def __init__(self, framing: Framing, version: str) -> None:
+        super().__init__(framing)
+        self._version = version
+        self.key = (framing, "PartialObjectMetadata", version, PROTOBUF)
+
+    @override
+    def frame(self, event_type: str, value: bytes) -> bytes:
+        if event_type == "ERROR":
+            shown = metaproto.status(orjson.loads(value))
+        else:
+            shown = metaproto.partial_object(self._version, _metadata_of(value))
+        event = metaproto.watch_event(event_type, shown)
+        if self._framing is Framing.WEBSOCKET:
+            return _websocket(_BINARY, event)
+        return self._wrap(len(event).to_bytes(4) + event)
 
 
 class TableFrames(Frames):
@@ -548,13 +595,18 @@ def _bare(line: bytes) -> bytes:
 
 
 def _websocket_text(line: bytes) -> bytes:
-    """A final, unmasked text frame (RFC 6455, 5.2), as servers send them."""
-    size = len(line)
+    return _websocket(_TEXT, line)
+
+
+def _websocket(opcode: int, payload: bytes) -> bytes:
+    """A final, unmasked frame (RFC 6455, 5.2), as servers send them."""
+    size = len(payload)
+    head = 0x80 | opcode
     if size < 126:
-        return b"\x81%c%b" % (size, line)
+        return b"%c%c%b" % (head, size, payload)
     if size < 1 << 16:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2), line)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8), line)
+        return b"%c\x7e%b%b" % (head, size.to_bytes(2), payload)
+    return b"%c\x7f%b%b" % (head, size.to_bytes(8), payload)
 
 
 _WRAPS: Final[dict[Framing, Callable[[bytes], bytes]]] = {

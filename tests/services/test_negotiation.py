@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clusterling.machinery import metaproto
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.yaml import parse_yaml
 from clusterling.registry.objects import Listing
@@ -83,7 +84,7 @@ def widget(name: str = "w", revision: str = "7", **metadata: Any) -> bytes:
         (f"{TABLE_BETA},{JSON}", Encoding(JSON, "Table", "v1beta1")),
         ("application/json; as=Table; v=v1; g=meta.k8s.io", Encoding(JSON, "Table", "v1")),
         (f"{YAML};as=Table;v=v1;g=meta.k8s.io", Encoding(YAML, "Table", "v1")),
-        (f"{PROTOBUF};as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{PARTIAL},{JSON}", Encoding(JSON, "PartialObjectMetadata", "v1")),
+        (f"{PROTOBUF};as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{PARTIAL},{JSON}", Encoding(PROTOBUF, "PartialObjectMetadata", "v1")),
         (PARTIAL_LIST, Encoding(JSON, "PartialObjectMetadataList", "v1")),
         # What cannot be had is passed over for the next alternative.
         (f"application/json;as=Table;v=v2;g=meta.k8s.io,{JSON}", Encoding()),
@@ -445,3 +446,36 @@ def test_any_content_type_is_known_or_refused(content_type: str) -> None:
         assert body_type(content_type) in (JSON, YAML, PROTOBUF)
     except ApiError as error:
         assert error.code == 415
+
+
+PARTIAL_PROTOBUF = f"{PROTOBUF};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+def test_metadata_alone_is_written_as_protobuf_where_that_is_wanted_first() -> None:
+    assert accept(f"{PARTIAL_PROTOBUF},{JSON}").content_type == PROTOBUF
+    assert accept(f"{PARTIAL_PROTOBUF};stream=watch").stream_type == f"{PROTOBUF};stream=watch"
+    assert accept(f"{PROTOBUF},{JSON}") == Encoding()
+    for refused in (PROTOBUF, TABLE.replace(JSON, PROTOBUF)):
+        with pytest.raises(ApiError):
+            accept(refused)
+
+
+def test_objects_and_lists_of_metadata_in_protobuf_say_what_they_are() -> None:
+    one = accept(PARTIAL_PROTOBUF)
+    assert one.object(widget(), WIDGETS) == metaproto.partial_object("v1", orjson.loads(widget())["metadata"])
+    listing = Listing([widget()], "7")
+    listed = accept(PARTIAL_PROTOBUF.replace("as=PartialObjectMetadata", "as=PartialObjectMetadataList"))
+    expected = metaproto.partial_list("v1", {"resourceVersion": "7"}, [orjson.loads(widget())["metadata"]])
+    assert listed.list(WIDGETS, listing) == expected
+    assert one.document(b'{"code":404}') == metaproto.status({"code": 404})
+
+
+def test_watched_metadata_in_protobuf_has_its_length_before_each_event() -> None:
+    added = metaproto.watch_event("ADDED", metaproto.partial_object("v1", orjson.loads(widget())["metadata"]))
+    plain = accept(PARTIAL_PROTOBUF).frame_codec(WIDGETS, framing=Framing.PLAIN)
+    assert plain.frame("ADDED", widget()) == len(added).to_bytes(4) + added
+    failed = metaproto.watch_event("ERROR", metaproto.status({"code": 410}))
+    assert plain.frame("ERROR", b'{"code":410}') == len(failed).to_bytes(4) + failed
+    socket = accept(PARTIAL_PROTOBUF).frame_codec(WIDGETS, framing=Framing.WEBSOCKET)
+    frame = socket.frame("ERROR", b'{"code":410}')
+    assert frame == b"\x82" + bytes([len(failed)]) + failed
