@@ -21,7 +21,7 @@ from clusterling.registry.objects import ACTIVE_FENCE, NAMESPACE_FENCE
 from clusterling.registry.pack import Pack
 from clusterling.registry.ports import ROOT_CA
 from clusterling.storage.overlay import Reads
-from clusterling.storage.store import Entry, Op, Page, RevisionConflict, Store
+from clusterling.storage.store import ABSENT, Entry, KeyExists, Op, Page, RevisionConflict, Store
 
 UNDERLAY_ID: Final = "~base"
 
@@ -83,13 +83,16 @@ class Underlay:
 
 
 async def _install(store: Store, wanted: Mapping[str, bytes], collections: Set[str]) -> None:
-    """Writes what is new or different in these collections, removes what is not wanted. Several replicas may be at it."""
+    """Writes what is new or different in these collections, removes what is not wanted.
+
+    Several replicas may be at it: each write stands on what was read, so what one has written is not written again.
+    """
     for attempt in range(1, _ATTEMPTS_MAX + 1):
         mine = {
             entry.key: entry for entry in (await store.list("")).entries if _place(entry.key) in collections
         }
         ops = [
-            Op(key, value)
+            Op(key, value, mine[key].revision if key in mine else ABSENT)
             for key, value in wanted.items()
             if _place(key) in collections and (key not in mine or mine[key].value != value)
         ]
@@ -97,7 +100,7 @@ async def _install(store: Store, wanted: Mapping[str, bytes], collections: Set[s
         try:
             for batch in _chunks(ops):
                 await store.write(batch)
-        except RevisionConflict:
+        except (KeyExists, RevisionConflict):
             if attempt == _ATTEMPTS_MAX:
                 raise
             continue
