@@ -18,6 +18,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from threading import Lock
 from typing import Final
 
 import orjson
@@ -191,26 +192,30 @@ def _bounded(validate: Callable[[], list[FieldError]]) -> list[FieldError]:
 
 
 class _Cache:
-    """Compiled schemas by content, the least recently used going first."""
+    """Compiled schemas by content, the least recently used going first. Built-in kinds are compiled on a thread of their own."""
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._kept: OrderedDict[tuple[bytes, int], tuple[Schema, int, object]] = OrderedDict()
         self._bytes = 0
 
     def get(self, key: tuple[bytes, int]) -> Schema | None:
-        found = self._kept.get(key)
-        if found is None:
-            return None
-        self._kept.move_to_end(key)
-        return found[0]
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                return None
+            self._kept.move_to_end(key)
+            return found[0]
 
     def put(self, key: tuple[bytes, int], schema: Schema, size: int, owner: object) -> None:
         """`owner` is kept alive with the entry, since its identity is part of the key."""
-        self._kept[key] = (schema, size, owner)
-        self._bytes += size
-        while len(self._kept) > SCHEMAS_MAX or (self._bytes > SOURCE_BYTES_MAX and len(self._kept) > 1):
-            _, (_, gone, _) = self._kept.popitem(last=False)
-            self._bytes -= gone
+        with self._lock:
+            _, replaced, _ = self._kept.pop(key, (None, 0, None))
+            self._kept[key] = (schema, size, owner)
+            self._bytes += size - replaced
+            while len(self._kept) > SCHEMAS_MAX or (self._bytes > SOURCE_BYTES_MAX and len(self._kept) > 1):
+                _, (_, gone, _) = self._kept.popitem(last=False)
+                self._bytes -= gone
 
 
 _cache: Final = _Cache()
