@@ -26,6 +26,7 @@ from clusterling.controllers import expiry, history
 from clusterling.controllers.apiservices import ApiServiceController
 from clusterling.controllers.clusters import ClusterController
 from clusterling.controllers.crds import CrdController
+from clusterling.controllers.disruption import DisruptionController
 from clusterling.controllers.garbage import GarbageCollector
 from clusterling.controllers.namespaces import NamespaceController
 from clusterling.controllers.provisions import ProvisionController
@@ -293,6 +294,7 @@ class ApiServer:
                 QuotaController(self.pool),
                 ProvisionController(store, self.pool),
                 RoleController(self.pool),
+                DisruptionController(self.pool),
                 ClusterController(store, self.pool, self._tokens),
             ),
             self._clock,

@@ -87,7 +87,7 @@ async def test_reads_of_what_is_at_hand_ask_nothing_unless_the_store_was_long_no
         at_hand = f"{MAPS}?resourceVersion=0"
         assert await asked_by(way, team.get(at_hand)) == 0
         way.cut = True
-        assert len((await team.get(at_hand))["items"]) == 1
+        assert "a" in [item["metadata"]["name"] for item in (await team.get(at_hand))["items"]]
         way.cut = False
         # A no is certain, whatever was asked for.
         way.asked = 0
