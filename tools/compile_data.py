@@ -11,6 +11,7 @@ compares, so it cannot drift. Facts only: descriptions, which are prose, go to a
     discovery.zlib            {"version", "resources": {apiVersion: […]}, "definitions": {apiVersion: {kind: definition}}, "packages": …,
                               "options": [the apiVersions that DeleteOptions and WatchEvent are published under]}
     rbac.zlib                 [the roles and bindings of every cluster]; tools/rbac_bootstrap.py
+    gotypes/<package>.zlib    {struct: {"types": …, "inside": …, "omits": …, "always": …}}; tools/go_types.py
     internal.zlib             {struct: [[Go name, JSON name, kind]]} of what messages show; tools/internal_types.py
     descriptions.json.zlib    {definition: {"": text, "field": text}}; not committed
 
@@ -31,6 +32,7 @@ from typing import Any, Final
 from clusterling.version import KUBERNETES
 from tools import gomodules, rbac_bootstrap
 from tools.enumerations import Enumeration, function_of, read_enumerations
+from tools.go_types import read_go_types
 from tools.internal_types import read_internal_types
 from tools.markers import read_markers
 from tools.protobuf_tables import read_package
@@ -115,6 +117,11 @@ def compile_all(module: Path, protobuf: list[Path]) -> dict[str, bytes]:
         **{
             f"markers/{name}.zlib": packed(table)
             for name, table in read_markers(protobuf[0]).items()
+            if name in packages
+        },
+        **{
+            f"gotypes/{name}.zlib": packed(table)
+            for name, table in read_go_types(*protobuf[:2]).items()
             if name in packages
         },
         "discovery.zlib": packed(discovery),

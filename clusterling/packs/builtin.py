@@ -103,7 +103,21 @@ def definition_of(group: str, version: str, kind: str) -> str:
 @cache
 def schema_of(group: str, version: str, kind: str) -> Schema:
     """The kind's schema, compiled. Raises KeyError for a kind that upstream does not publish."""
-    return compile_schema(definitions[definition_of(group, version, kind)], definitions=definitions)
+    definition = definitions[definition_of(group, version, kind)]
+    return compile_schema(definition, definitions=definitions, go_types=go_types)
+
+
+@cache
+def _go_types(package: str) -> dict[str, Object]:
+    path = _DATA / "gotypes" / f"{package}.zlib"
+    found: dict[str, Object] = read(f"gotypes/{package}.zlib") if path.is_file() else {}
+    return found
+
+
+def go_types(definition: str) -> Mapping[str, Any]:
+    """What Go's encoder and decoder act by, of a definition, that its schema does not say (tools/go_types.py)."""
+    package, _, name = definition.rpartition(".")
+    return _go_types(package).get(name, {})
 
 
 def published(name: str) -> Object:

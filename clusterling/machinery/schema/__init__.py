@@ -37,7 +37,7 @@ from clusterling.machinery.schema.invariants import (
 )
 from clusterling.machinery.schema.node import Definitions, Node, SchemaError, has_rules, measure, node_of
 from clusterling.machinery.schema.shaping import Default, Prune, compile_default, compile_prune
-from clusterling.machinery.schema.typed import compile_fits, mismatch, settle_nulls
+from clusterling.machinery.schema.typed import GoTypes, compile_fits, mismatch, settle_nulls
 
 __all__ = ["ANY", "Schema", "SchemaError", "compile_schema"]
 
@@ -60,6 +60,7 @@ class Schema:
         """`node`: the source as read, for who compiles more from it."""
         self.source = source
         self.node = node
+        self.go_types: GoTypes = lambda struct: {}
 
     @cached_property
     def has_rules(self) -> bool:
@@ -146,7 +147,7 @@ class Schema:
         """For built-in kinds: what Go's decoder says of the first value of a wrong type, None where all fit."""
         if self._check is None or self._check(obj):
             return None
-        return mismatch(self.node, obj, kind)
+        return mismatch(self.node, obj, kind, self.go_types)
 
     def settle_nulls(self, obj: Object) -> None:
         """For built-in kinds: reads nulls as decoding into a Go type does, in place."""
@@ -224,12 +225,17 @@ _DEFINITIONS_MAX: Final = 64
 
 
 def compile_schema(
-    source: Object, *, definitions: Mapping[str, Object] | None = None, preserve_unknown: bool = False
+    source: Object,
+    *,
+    definitions: Mapping[str, Object] | None = None,
+    go_types: GoTypes | None = None,
+    preserve_unknown: bool = False,
 ) -> Schema:
     """The schema, compiled once per content. Raises SchemaError for one that is too deep or too large.
 
     `definitions` resolve `$ref: "#/components/schemas/<name>"` and mark a built-in kind's published schema
-    (see `node.Node` for what is read differently then). `preserve_unknown` keeps unknown fields everywhere
+    (see `node.Node` for what is read differently then); `go_types` tells what such a schema does not of the
+    Go types behind it, for messages. `preserve_unknown` keeps unknown fields everywhere
     where the schema does not know better, as a CRD's deprecated `spec.preserveUnknownFields` did.
     """
     measure(source)
@@ -243,6 +249,8 @@ def compile_schema(
         # A private copy: the caller's object may change after it was hashed.
         own: Object = orjson.loads(text)
         found = Schema(own, node_of(own, shared))
+        if go_types is not None:
+            found.go_types = go_types
         _cache.put(key, found, len(text), definitions)
     return found
 

@@ -9,6 +9,7 @@ the Go type would write it".
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from clusterling.machinery.gotext import json_type
@@ -91,9 +92,13 @@ def _fits_map(node: Node, skip: frozenset[str]) -> Check:
     return fits
 
 
-def mismatch(node: Node, obj: Any, kind: str) -> str | None:
+GoTypes = Callable[[str], Mapping[str, Any]]
+"""What is known of a struct, by its definition's name, beyond its schema: `types` of text, fields `inside` others (tools/go_types.py)."""
+
+
+def mismatch(node: Node, obj: Any, kind: str, go_types: GoTypes) -> str | None:
     """Go's message for the first value that does not fit, None where all do. Costs a walk: ask when something is wrong."""
-    return _look(node, obj, (), "", kind)
+    return _Looking(go_types).look(node, obj, (), "", kind)
 
 
 def settle_nulls(node: Node | None, value: Any) -> None:
@@ -128,70 +133,81 @@ def _zero(node: Node) -> Any:
     return _ZERO.get(node.types[0]) if len(node.types) == 1 else None
 
 
-def _look(node: Node, value: Any, path: tuple[str, ...], holder: str, struct: str) -> str | None:
-    """`holder` is the struct that has the field being looked at, `struct` the field's own type where that is one."""
-    if value is None:
-        return None
-    if not node.types and node.properties:
-        return _look_into_union(node, value, path, holder, struct)
-    if len(node.types) != 1:
-        return None
-    match node.types[0]:
-        case "object" if node.preserve:
+class _Looking:
+    """A walk that goes on until something does not fit."""
+
+    def __init__(self, go_types: GoTypes) -> None:
+        self._go_types = go_types
+
+    def look(self, node: Node, value: Any, path: tuple[str, ...], holder: str, struct: str) -> str | None:
+        """`holder` is the struct that has the field being looked at, `struct` the field's own type where that is one."""
+        if value is None:
             return None
-        case "object" if isinstance(value, dict):
-            return _look_into(node, value, path, holder, struct)
-        case "array" if isinstance(value, list) and node.items is not None:
+        if not node.types and node.properties:
+            return self._union(node, value, path, holder, struct)
+        if len(node.types) != 1:
+            return None
+        match node.types[0]:
+            case "object" if node.preserve:
+                return None
+            case "object" if isinstance(value, dict):
+                return self._into(node, value, path, holder, struct)
+            case "array" if isinstance(value, list) and node.items is not None:
+                return next(
+                    (text for item in value if (text := self.look(node.items, item, path, holder, struct))),
+                    None,
+                )
+            case "integer" if isinstance(value, int) and not isinstance(value, bool):
+                bound = _NUMBERS.get(node.source.get("format", ""), 2**63)
+                fits = -bound <= value < bound
+                return None if fits else _refused(f"number {value}", path, holder, _go_type(node, struct))
+            case "integer" if isinstance(value, float):
+                return _refused(f"number {value}", path, holder, _go_type(node, struct))
+            case "number" if isinstance(value, int | float) and not isinstance(value, bool):
+                return None
+            case "string" if isinstance(value, str):
+                return None
+            case "boolean" if isinstance(value, bool):
+                return None
+            case "array" if isinstance(value, list):
+                return None
+        return _refused(json_type(value), path, holder, _go_type(node, struct))
+
+    def _union(self, node: Node, value: Any, path: tuple[str, ...], holder: str, struct: str) -> str | None:
+        """A struct or something else, named after both: JSONSchemaPropsOrArray, JSONSchemaPropsOrBool."""
+        if isinstance(value, dict):
+            return self._into(node, value, path, holder, struct.partition("Or")[0])
+        if isinstance(value, list) and node.items is not None:
+            items, inner = node.items, struct.partition("Or")[0]
             return next(
-                (text for item in value if (text := _look(node.items, item, path, holder, struct))), None
+                (text for item in value if (text := self.look(items, item, path, holder, inner))), None
             )
-        case "integer" if isinstance(value, int) and not isinstance(value, bool):
-            bound = _NUMBERS.get(node.source.get("format", ""), 2**63)
-            fits = -bound <= value < bound
-            return None if fits else _refused(f"number {value}", path, holder, _go_type(node, struct))
-        case "integer" if isinstance(value, float):
-            return _refused(f"number {value}", path, holder, _go_type(node, struct))
-        case "number" if isinstance(value, int | float) and not isinstance(value, bool):
-            return None
-        case "string" if isinstance(value, str):
-            return None
-        case "boolean" if isinstance(value, bool):
-            return None
-        case "array" if isinstance(value, list):
-            return None
-    return _refused(json_type(value), path, holder, _go_type(node, struct))
+        return None
 
-
-def _look_into_union(node: Node, value: Any, path: tuple[str, ...], holder: str, struct: str) -> str | None:
-    """A struct or something else, named after both: JSONSchemaPropsOrArray, JSONSchemaPropsOrBool."""
-    if isinstance(value, dict):
-        return _look_into(node, value, path, holder, struct.partition("Or")[0])
-    if isinstance(value, list) and node.items is not None:
-        items, inner = node.items, struct.partition("Or")[0]
-        return next((text for item in value if (text := _look(items, item, path, holder, inner))), None)
-    return None
-
-
-def _look_into(
-    node: Node, value: dict[str, Any], path: tuple[str, ...], holder: str, struct: str
-) -> str | None:
-    """Map keys are not part of Go's path; metadata is decoded apart."""
-    sources = node.source.get("properties") or {}
-    for key, item in value.items():
-        child = node.properties.get(key)
-        if child is not None:
-            skipped = not path and key == "metadata"
-            text = None if skipped else _look(child, item, (*path, key), struct, _named(sources.get(key)))
-        else:
-            further = node.additional
-            text = _look(further, item, path, holder, struct) if further is not None else None
-        if text is not None:
-            return text
-    return None
+    def _into(
+        self, node: Node, value: dict[str, Any], path: tuple[str, ...], holder: str, struct: str
+    ) -> str | None:
+        """Map keys are not part of Go's path; metadata is decoded apart."""
+        sources = node.source.get("properties") or {}
+        known = self._go_types(struct)
+        named, inside = known.get("types", {}), known.get("inside", {})
+        for key, item in value.items():
+            child = node.properties.get(key)
+            if child is not None:
+                skipped = not path and key == "metadata"
+                here = (*path, inside[key], key) if key in inside else (*path, key)
+                kind = named.get(key) or _named(sources.get(key))
+                text = None if skipped else self.look(child, item, here, struct, kind)
+            else:
+                further = node.additional
+                text = self.look(further, item, path, holder, struct) if further is not None else None
+            if text is not None:
+                return text
+        return None
 
 
 def _refused(got: str, path: tuple[str, ...], holder: str, wanted: str) -> str:
-    return f"json: cannot unmarshal {got} into Go struct field {holder}.{'.'.join(path)} of type {wanted}"
+    return f"json: cannot unmarshal {got} into Go struct field {_short(holder)}.{'.'.join(path)} of type {wanted}"
 
 
 def _go_type(node: Node, struct: str) -> str:
@@ -202,7 +218,7 @@ def _go_type(node: Node, struct: str) -> str:
         case "object" if node.additional is not None and len(node.additional.types) == 1:
             return f"map[string]{_go_type(node.additional, struct)}"
         case "object":
-            return f"v1.{struct}"
+            return f"v1.{_short(struct)}"
         case "integer":
             return str(node.source.get("format") or "int64")
         case "string" if node.source.get("format") == "byte":
@@ -212,7 +228,11 @@ def _go_type(node: Node, struct: str) -> str:
         case "boolean":
             return "bool"
         case other:
-            return other
+            return struct or other
+
+
+def _short(struct: str) -> str:
+    return struct.rpartition(".")[2]
 
 
 def _named(source: Any) -> str:
@@ -221,5 +241,5 @@ def _named(source: Any) -> str:
         return ""
     reference = source.get("$ref") or next((one.get("$ref") for one in source.get("allOf") or ()), None)
     if isinstance(reference, str):
-        return reference.removeprefix(_REF).rpartition(".")[2]
+        return reference.removeprefix(_REF)
     return _named(source.get("items")) or _named(source.get("additionalProperties"))

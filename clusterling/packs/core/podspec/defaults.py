@@ -13,7 +13,7 @@ from typing import Any, Final
 from clusterling.machinery.meta import Object
 from clusterling.machinery.quantity import Quantity
 from clusterling.packs.core.podspec.images import tag_of
-from clusterling.packs.core.podspec.omitting import omit_of_container, omit_of_pod, omit_of_volume
+from clusterling.packs.core.podspec.omitting import write_as_go
 from clusterling.registry.receiving import Undecodable
 
 CONTAINER_LISTS: Final = ("initContainers", "containers", "ephemeralContainers")
@@ -42,10 +42,7 @@ _VOLUME_ABSENT: Final[dict[str, dict[str, object]]] = {
     "secret": {"defaultMode": 0o644},
     "configMap": {"defaultMode": 0o644},
     "downwardAPI": {"defaultMode": 0o644},
-    # Null stands for what Go has no way to leave out.
-    "projected": {"defaultMode": 0o644, "sources": None},
-    "scaleIO": {"secretRef": None},
-    "iscsi": {"lun": 0},
+    "projected": {"defaultMode": 0o644},
     "azureDisk": {"cachingMode": "ReadWrite", "fsType": "ext4", "readOnly": False, "kind": "Shared"},
 }
 _TOKEN_SECONDS: Final = 3600
@@ -90,7 +87,7 @@ def default_pod_spec(spec: Object) -> None:
     read_resources(spec, "overhead")
     if "resources" in spec:
         read_requirements(spec["resources"])
-    omit_of_pod(spec)
+    write_as_go(spec)
 
 
 def entries(part: Object, field: str) -> list[Object]:
@@ -159,7 +156,6 @@ def _default_container(container: Object) -> None:
     for hook in (container.get("lifecycle") or {}).values():
         if isinstance(hook, dict) and "httpGet" in hook:
             _fill(hook["httpGet"], _HTTP_GET)
-    omit_of_container(container, PROBES)
 
 
 def _pull_policy(image: str) -> str:
@@ -207,7 +203,6 @@ def _default_volume(volume: Object) -> None:
     if claim is not None:
         claim.setdefault("metadata", {})
         default_claim_spec(claim.setdefault("spec", {}))
-    omit_of_volume(volume)
 
 
 def default_claim_spec(spec: Object) -> None:

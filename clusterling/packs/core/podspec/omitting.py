@@ -1,49 +1,62 @@
-"""Fields that Go does not write where they are empty (`omitempty`): whoever sends them so reads them back nowhere.
+"""An object as Go writes it: without fields that hold nothing where the type says `omitempty`, and with those it always has.
 
-Only fields whose Go type is no pointer: `privileged: false` stays, `stdin: false` goes. Upstream: k8s.io/api/core/v1/types.go.
+Whoever sends `stdin: false` reads it back nowhere; `privileged: false`, a pointer in Go, stays. Facts of the types, compiled
+from upstream's types.go (tools/go_types.py), so no field is listed here.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
 
 from clusterling.machinery.meta import Object
+from clusterling.packs import builtin
 
-_POD: Final = (
-    "ephemeralContainers", "hostAliases", "hostIPC", "hostNetwork", "hostPID", "hostname",
-    "imagePullSecrets", "initContainers", "nodeName", "nodeSelector", "overhead", "priorityClassName",
-    "readinessGates", "resourceClaims", "schedulingGates", "subdomain", "tolerations", "topologySpreadConstraints",
-    "volumes",
-)  # fmt: skip
-_CONTAINER: Final = (
-    "args", "command", "env", "envFrom", "image", "ports", "resizePolicy", "restartPolicyRules", "stdin", "stdinOnce",
-    "targetContainerName", "tty", "volumeDevices", "volumeMounts", "workingDir",
-)  # fmt: skip
-_RESOURCES: Final = ("claims", "limits", "requests")
-# List of a container or a pod → what its entries leave out.
-_ENTRIES: Final = {
-    "env": ("value",),
-    "envFrom": ("prefix",),
-    "ports": ("hostIP", "hostPort", "name"),
-    "volumeMounts": ("readOnly", "subPath", "subPathExpr"),
-    "tolerations": ("effect", "key", "operator", "value"),
-    "imagePullSecrets": ("name",),
-    "hostAliases": ("hostnames",),
-}
-_PROBE: Final = ("initialDelaySeconds",)
-_HTTP_GET: Final = ("host", "httpHeaders")
-_POD_SECURITY: Final = ("supplementalGroups", "sysctls")
-# Source of a volume → what it leaves out.
-_VOLUMES: Final = {
-    "emptyDir": ("medium",),
-    "persistentVolumeClaim": ("readOnly",),
-    "nfs": ("readOnly",),
-    "secret": ("items", "secretName"),
-    "configMap": ("items", "name"),
-    "downwardAPI": ("items",),
-    "iscsi": ("chapAuthDiscovery", "chapAuthSession", "fsType", "portals", "readOnly"),
-    "image": ("reference",),
-}
+POD_SPEC: Final = "io.k8s.api.core.v1.PodSpec"
+_REF: Final = "#/components/schemas/"
+
+
+@dataclass(frozen=True, slots=True)
+class _Struct:
+    """Of a Go struct: its fields that hold other structs, those left out where empty, those that are always told."""
+
+    below: dict[str, str]
+    omits: frozenset[str]
+    always: dict[str, Any]
+
+
+@cache
+def _struct(definition: str) -> _Struct:
+    fields = (builtin.definitions.get(definition) or {}).get("properties") or {}
+    below = {name: struct for name, one in fields.items() if (struct := _struct_of(one))}
+    known = builtin.go_types(definition)
+    return _Struct(below, frozenset(known.get("omits", ())), known.get("always", {}))
+
+
+def _struct_of(schema: Object) -> str:
+    """The definition of what a field holds, by itself, in an `allOf`, or as items; empty where it is none with fields."""
+    for one in (schema, *(schema.get("allOf") or ()), schema.get("items") or {}):
+        if "$ref" in one:
+            name = str(one["$ref"]).removeprefix(_REF)
+            return name if "properties" in (builtin.definitions.get(name) or {}) else ""
+    return ""
+
+
+def write_as_go(value: Object, definition: str = POD_SPEC) -> None:
+    """Of a struct that has its defaults, in place, whatever it holds included."""
+    struct = _struct(definition)
+    for field, zero in struct.always.items():
+        if field not in value:
+            value[field] = {} if zero == {} else zero
+    for field in struct.below.keys() & value.keys():
+        held = value[field]
+        for one in held if isinstance(held, list) else (held,):
+            if isinstance(one, dict):
+                write_as_go(one, struct.below[field])
+    for field in struct.omits & value.keys():
+        if not value[field]:
+            del value[field]
 
 
 def omit_empty(part: Object | None, fields: tuple[str, ...]) -> None:
@@ -52,35 +65,3 @@ def omit_empty(part: Object | None, fields: tuple[str, ...]) -> None:
         for field in fields:
             if field in part and not part[field]:
                 del part[field]
-
-
-def omit_of_pod(spec: Object) -> None:
-    """Of a PodSpec, what no theme below it does."""
-    _omit_of_entries(spec)
-    omit_empty(spec, _POD)
-    omit_empty(spec.get("securityContext"), _POD_SECURITY)
-    omit_empty(spec.get("resources"), _RESOURCES)
-
-
-def omit_of_container(container: Object, probes: tuple[str, ...]) -> None:
-    _omit_of_entries(container)
-    omit_empty(container, _CONTAINER)
-    omit_empty(container.get("resources"), _RESOURCES)
-    hooks = container.get("lifecycle") or {}
-    for field in probes:
-        omit_empty(container.get(field), _PROBE)
-    for action in (container.get(field) or {} for field in probes):
-        omit_empty(action.get("httpGet"), _HTTP_GET)
-    for action in (hooks.get(field) or {} for field in ("postStart", "preStop")):
-        omit_empty(action.get("httpGet"), _HTTP_GET)
-
-
-def omit_of_volume(volume: Object) -> None:
-    for source, fields in _VOLUMES.items():
-        omit_empty(volume.get(source), fields)
-
-
-def _omit_of_entries(part: Object) -> None:
-    for field, fields in _ENTRIES.items():
-        for one in part.get(field) or ():
-            omit_empty(one, fields)
