@@ -36,7 +36,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test faults compare conformance check format bench bench-stores bench-million clients old-clients etcd env dev-env data explain-data lock clean
+.PHONY: help run test faults compare conformance client-suites check format bench bench-stores bench-million clients old-clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -154,6 +154,11 @@ compare: $(VENV)/.dev clients ## Beside a real kube-apiserver, where one is buil
 conformance: $(VENV)/.dev ## Kubernetes' own e2e suite, where it is built, against a cluster with all packs (PROCS=)
 	@$(BIN)/python -m tests.conformance.suite --procs $(PROCS) $(ARGS)
 
+SUITES ?=
+
+client-suites: $(VENV)/.dev clients ## The client libraries' own tests, and programs with kube-rs and fabric8 (SUITES=)
+	@$(BIN)/python -m tests.clients.suites --cache $(CACHE)/client-suites --kubectl $(KUBECTL_BIN) $(ARGS) $(SUITES)
+
 check: $(VENV)/.dev ## Lint, format, types, layers, dependencies
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -210,6 +215,7 @@ PIP_COMPILE := env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/p
 lock: $(VENV)/.dev ## Renews requirements/*.txt from pyproject.toml and *.in, with Python 3.11 (ARGS=--upgrade)
 	@$(PIP_COMPILE) $(ARGS) -o requirements/run.txt pyproject.toml requirements/build.in
 	@$(PIP_COMPILE) $(ARGS) -o requirements/dev.txt requirements/dev.in
+	@$(PIP_COMPILE) $(ARGS) -o requirements/client-suites.txt requirements/client-suites.in
 
 clean: ## Removes what was built; ./.clusterling, where `make run` keeps its data, stays
 	@rm -rf $(VENV) $(CACHE) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/out

@@ -1,6 +1,6 @@
 """`make client-suites`: the client libraries' own tests, and programs written with them, against a cluster with all packs.
 
-    python -m tests.clients.suites --cache DIRECTORY --kubectl PATH [--out DIRECTORY] [SUITE ...]
+    python -m tests.clients.suites --cache DIRECTORY --kubectl PATH [--out DIRECTORY] [--real] [SUITE ...]
 
 Each suite gets a fresh cluster of one server process, in which something plays kubelet (`kubelet.py`). What fails has its reason,
 or the issue it waits for, in `reasons.yaml`: a failure without a reason is WRONG, a reason without a failure STALE, and either
@@ -13,15 +13,17 @@ import argparse
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
+from benchmarks import peers
 from tests.clients.suites import cargo, maven, python
 from tests.clients.suites.kubelet import playing
 from tests.clients.suites.outcomes import PASSED, Missing, Outcome
 from tests.conformance.differing import Difference, Reason, judge, load, report
-from tests.conformance.suite import accounts
-from tests.e2e.clusters import Cluster, ServerProcess, serving
+from tests.e2e.clusters import Cluster, serving
 
 HERE: Final = Path(__file__).parent
 
@@ -47,35 +49,57 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, required=True, help="where sources and environments are kept")
     parser.add_argument("--kubectl", type=Path, required=True)
     parser.add_argument("--out", type=Path, help="where logs and reports are left")
+    parser.add_argument(
+        "--real",
+        action="store_true",
+        help="against kube-apiservers instead, where they are built; reasons do not count",
+    )
     asked = parser.parse_args()
     unknown = set(asked.suites) - {one.name for one in SUITES}
     if unknown:
         parser.error(f"there is no suite {', '.join(sorted(unknown))}")
-    reasons = load("reasons", HERE)
+    reasons = [] if asked.real else load("reasons", HERE)
+    chosen = [one for one in SUITES if not asked.suites or one.name in asked.suites]
     good = True
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        serving(Path(directory) / "data", "--packs", "all") as server,
-    ):
-        for suite in SUITES:
-            if not asked.suites or suite.name in asked.suites:
-                out = (asked.out or Path(directory) / "out").resolve() / suite.name
-                out.mkdir(parents=True, exist_ok=True)
-                cluster = _cluster(server, suite.name, Path(directory), asked.kubectl.resolve())
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        clusters = _real if asked.real else stack.enter_context(_ours(directory))
+        for suite in chosen:
+            out = (asked.out or directory / "out").resolve() / suite.name
+            out.mkdir(parents=True, exist_ok=True)
+            with clusters(suite.name, directory) as kubeconfig:
+                cluster = Cluster(suite.name, kubeconfig, asked.kubectl.resolve())
                 good &= _run(suite, cluster, asked.cache.resolve(), out, reasons)
     return 0 if good else 1
 
 
-def _cluster(server: ServerProcess, name: str, directory: Path, kubectl: Path) -> Cluster:
-    kubeconfig = directory / f"{name}.kubeconfig"
-    server.cli("create", name, "--kubeconfig-out", str(kubeconfig), "--quiet")
-    return Cluster(name, kubeconfig, kubectl)
+Clusters = Callable[[str, Path], AbstractContextManager[Path]]
+"""A fresh cluster, by name, as its kubeconfig in a directory."""
+
+
+@contextmanager
+def _ours(directory: Path) -> Iterator[Clusters]:
+    with serving(directory / "data", "--packs", "all") as server:
+
+        @contextmanager
+        def made(name: str, directory: Path) -> Iterator[Path]:
+            kubeconfig = directory / f"{name}.kubeconfig"
+            server.cli("create", name, "--kubeconfig-out", str(kubeconfig), "--quiet")
+            yield kubeconfig
+
+        yield made
+
+
+@contextmanager
+def _real(name: str, directory: Path) -> Iterator[Path]:
+    with peers.kube_apiserver(directory / name) as peer:
+        yield peer.kubeconfig(directory / f"{name}.kubeconfig")
 
 
 def _run(suite: Suite, cluster: Cluster, cache: Path, out: Path, reasons: list[Reason]) -> bool:
     """One suite, its verdict printed."""
     try:
-        with accounts(cluster), playing(cluster):
+        with playing(cluster):
             outcomes = suite.run(cluster, cache, out)
     except Missing as missing:
         print(f"== {suite.name}: skipped: {missing}")

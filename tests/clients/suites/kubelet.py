@@ -56,10 +56,21 @@ def playing(cluster: Cluster) -> Iterator[None]:
 
 
 def _play(cluster: Cluster, over: Event) -> None:
+    known: set[str] = set()
     while not over.wait(LOOKS_S):
-        _, body = cluster.http("GET", "/api/v1/pods")
-        for pod in json.loads(body)["items"]:
+        # Ours have one from the start; a bare kube-apiserver leaves that to a controller.
+        for name in {one["metadata"]["name"] for one in _listed(cluster, "namespaces")} - known:
+            account = {"metadata": {"name": "default"}}
+            _tell(cluster, "POST", f"/api/v1/namespaces/{name}/serviceaccounts", account)
+            known.add(name)
+        for pod in _listed(cluster, "pods"):
             _move(cluster, pod)
+
+
+def _listed(cluster: Cluster, plural: str) -> list[Json]:
+    _, body = cluster.http("GET", f"/api/v1/{plural}")
+    items: list[Json] = json.loads(body)["items"]
+    return items
 
 
 def _move(cluster: Cluster, pod: Json) -> None:

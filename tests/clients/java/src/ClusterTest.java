@@ -258,7 +258,8 @@ class ClusterTest {
   @Test
   void aDefinitionOfAClassIsServedWithItsSchemaAndStatus() {
     CustomResourceDefinition crd = CustomResourceDefinitionContext.v1CRDFromCustomResourceType(Salute.class)
-        .editSpec().editFirstVersion().withSchema(schema()).endVersion().endSpec().build();
+        .editSpec().editFirstVersion().withSchema(schema())
+        .withNewSubresources().withNewStatus().endStatus().endSubresources().endVersion().endSpec().build();
     client.resource(crd).create();
     client.resource(crd).waitUntilCondition(one -> one != null && one.getStatus() != null
         && one.getStatus().getConditions().stream()
