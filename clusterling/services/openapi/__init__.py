@@ -10,7 +10,7 @@ Upstream: kube-openapi/pkg/{handler,handler3}/handler.go, client-go/openapi.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -100,7 +100,7 @@ def respond(
 def preparations(
     catalog: Catalog, path: str, *, definitions: Definitions | None = None
 ) -> Iterator[Callable[[], object]]:
-    """The slow parts of answering `path`, one call a resource (a few ms at most), for who would take turns.
+    """The slow parts of answering `path`, one call a resource or definition (a few ms at most), for who would take turns.
 
     Each is still to be made when it is yielded. `respond` does without them, and makes what is missing at once.
     """
@@ -108,16 +108,30 @@ def preparations(
         definitions = builtin_definitions()
     documents = _documents(catalog, definitions)
     if path == "/openapi/v2":
-        for one in documents.values():
-            for served, key in one.served:
-                if ("v2", definitions.fingerprint, key) not in _kept:
-                    yield partial(_v2_fragment, served, key, definitions)
+        yield from _v2_preparations(list(documents.values()), definitions)
         return
     known = documents.get(path.removeprefix(_PREFIX))
     if known is not None and ("v3", known.etag) not in _kept:
         for served, key in known.served:
             if ("v3", definitions.fingerprint, key) not in _kept:
                 yield partial(_v3_fragment, served, key, definitions)
+
+
+def _v2_preparations(
+    documents: Sequence[_Document], definitions: Definitions
+) -> Iterator[Callable[[], object]]:
+    etag = _v2_etag(documents)
+    if any(("v2", etag, protobuf) in _kept for protobuf in (False, True)):
+        return
+    for one in documents:
+        for served, key in one.served:
+            if ("v2", definitions.fingerprint, key) not in _kept:
+                yield partial(_v2_fragment, served, key, definitions)
+    for name in definitions.reached(
+        name for part in _v2_fragments(documents, definitions) for name in part.references
+    ):
+        if ("v2", definitions.fingerprint, name) not in _kept:
+            yield partial(_v2_shared, name, definitions)
 
 
 class _Document:
@@ -291,7 +305,7 @@ def _respond_v2(
     catalog: Catalog, definitions: Definitions, accept_header: str | None, if_none_match: str | None
 ) -> Response:
     documents = _documents(catalog, definitions)
-    etag = hashlib.sha512("".join(one.etag for one in documents.values()).encode()).hexdigest().upper()
+    etag = _v2_etag(documents.values())
     for clause in parse_accept(accept_header or "*/*"):
         for media_type, form in ((JSON, JSON), (_PROTOBUF_V2_ASKED, PROTOBUF_V2), (PROTOBUF_V2, PROTOBUF_V2)):
             if not clause.accepts(media_type):
@@ -305,19 +319,35 @@ def _respond_v2(
 
 
 def v2_document(
-    documents: Iterable[_Document], etag: str, definitions: Definitions, *, protobuf: bool
+    documents: Collection[_Document], etag: str, definitions: Definitions, *, protobuf: bool
 ) -> bytes:
     """All groups' document, as JSON or as gnostic's protobuf."""
 
     def make() -> bytes:
-        parts = list(documents)
-        fragments = [v2.head_fragment(path, definitions) for one in parts for path in one.heads]
-        fragments += [_v2_fragment(served, key, definitions) for one in parts for served, key in one.served]
+        fragments = _v2_fragments(documents, definitions)
         reached = definitions.reached({name for part in fragments for name in part.references})
         fragments += [_v2_shared(name, definitions) for name in reached]
         return v2.proto_document(fragments) if protobuf else v2.json_document(fragments)
 
     return _kept.get(("v2", etag, protobuf), make, len)
+
+
+def _v2_etag(documents: Iterable[_Document]) -> str:
+    return hashlib.sha512("".join(one.etag for one in documents).encode()).hexdigest().upper()
+
+
+def _v2_fragments(documents: Collection[_Document], definitions: Definitions) -> list[v2.Fragment]:
+    """All of the document but the definitions that it shares."""
+    heads = [_v2_head(path, definitions) for one in documents for path in one.heads]
+    return heads + [_v2_fragment(served, key, definitions) for one in documents for served, key in one.served]
+
+
+def _v2_head(path: Path, definitions: Definitions) -> v2.Fragment:
+    return _kept.get(
+        ("v2", definitions.fingerprint, path.path),
+        lambda: v2.head_fragment(path, definitions),
+        lambda made: made.size,
+    )
 
 
 def _v2_fragment(served: Served, key: bytes, definitions: Definitions) -> v2.Fragment:
