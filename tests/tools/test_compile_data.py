@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from clusterling.version import KUBERNETES
-from tools import compile_data, gomodules
+from tools import compile_data, enumerations, gomodules
+from tools.enumerations import Enumeration
 from tools.protobuf_tables import read_package
 
 
@@ -38,7 +39,9 @@ def test_the_committed_data_is_what_the_compiler_makes() -> None:
 def test_the_committed_data_is_small_and_carries_no_prose() -> None:
     files = [path for path in compile_data.DATA.rglob("*.zlib") if path.name != compile_data.DESCRIPTIONS]
     assert 50_000 < sum(path.stat().st_size for path in files) < 600_000
-    texts = [zlib.decompress(path.read_bytes()) for path in files if path.parent.name == "schemas"]
+    texts = [
+        zlib.decompress(path.read_bytes()) for path in files if path.parent.name in ("schemas", "published")
+    ]
     assert not any(b'"description":"' in text for text in texts)
 
 
@@ -64,6 +67,62 @@ def test_stripping_keeps_what_says_something() -> None:
             "other": {"$ref": "#/components/schemas/M", "default": {"a": 1}},
         },
     }
+
+
+def test_what_is_left_out_of_a_schema_is_told_beside_it() -> None:
+    schema = {
+        "default": {},
+        "properties": {
+            "name": {"type": "string", "default": ""},
+            "port": {"type": "string", "default": "TCP"},
+            "policy": {"type": "string"},
+            "modes": {"type": "array", "items": {"type": "string"}},
+            "states": {"type": "object", "additionalProperties": {"type": "string", "default": ""}},
+            "times": {
+                "type": "array",
+                "items": {"allOf": [{"$ref": "#/components/schemas/T"}], "default": {}},
+            },
+        },
+    }
+    told = [
+        Enumeration("policy", ["Always"], False, ""),
+        Enumeration("modes", ["One"], True, ""),
+        Enumeration("states", ["Two"], True, ""),
+    ]
+    assert compile_data.published_besides(schema, told) == {
+        "default": {},
+        "properties": {
+            "name": {"default": ""},
+            "policy": {"enum": ["Always"]},
+            "modes": {"items": {"enum": ["One"]}},
+            "states": {"additionalProperties": {"default": "", "enum": ["Two"]}},
+            "times": {"items": {"default": {}}},
+        },
+    }
+
+
+def test_enumerations_are_read_from_the_generated_source(tmp_path: Path) -> None:
+    fields = (
+        '"kind": {\n\t\t\t\t\t\tSchemaProps: spec.SchemaProps{\n'
+        '\t\t\t\t\t\t\tDescription: "A \\"kind\\".\\n\\nPossible enum values:",\n'
+        '\t\t\t\t\t\t\tEnum:        []interface{}{"A", "B"},\n\t\t\t\t\t\t},\n\t\t\t\t\t},\n'
+        '\t\t\t\t\t"modes": {\n\t\t\t\t\t\tSchemaProps: spec.SchemaProps{\n'
+        '\t\t\t\t\t\t\t\t\t\tEnum:   []interface{}{"C"},\n\t\t\t\t\t\t},\n\t\t\t\t\t},\n'
+        '\t\t\t\t\t"name": {\n\t\t\t\t\t\tSchemaProps: spec.SchemaProps{\n\t\t\t\t\t\t},\n\t\t\t\t\t},\n'
+    )
+    generated = tmp_path / enumerations.GENERATED
+    generated.parent.mkdir(parents=True)
+    generated.write_text(
+        f"func schema_k8sio_api_x_v1_Thing(ref common.X) common.Y {{\n\t\t\t\t\t{fields}}}\n\n"
+        "func schema_pkg_apis_x_v1_Plain(ref common.X) common.Y {\n}\n"
+    )
+    (name,) = found = enumerations.read_enumerations(tmp_path)
+    assert name == enumerations.function_of("io.k8s.api.x.v1.Thing")
+    assert enumerations.function_of("io.k8s.apimachinery.pkg.apis.x.v1.Plain") == "pkg_apis_x_v1_Plain"
+    assert found[name] == [
+        Enumeration("kind", ["A", "B"], False, 'A "kind".\n\nPossible enum values:'),
+        Enumeration("modes", ["C"], True, ""),
+    ]
 
 
 def test_tables_tell_how_go_holds_each_field(tmp_path: Path) -> None:
