@@ -30,17 +30,17 @@ class Accompanied(MemoryBackend):
     def __init__(self) -> None:
         super().__init__()
         self.unseen: list[Transaction] = []  # Written by others, and not told yet.
-        self.count = 1
+        self.told = 1  # How often others were told to have written.
         self.asked = 0
         self.lost = 0  # Answers to the next commits of those that depend on others, lost after the commit.
 
     def others(self) -> int:
-        return self.count
+        return self.told
 
     async def _tell(self) -> None:
         unseen, self.unseen = self.unseen, []
         if unseen:
-            self.count += 1
+            self.told += 1
             assert all(isinstance(outcome, Committed) for outcome in await super().commit(unseen))
 
     @override
@@ -55,7 +55,7 @@ class Accompanied(MemoryBackend):
         outcomes: list[Committed | StorageError] = []
         for transaction in transactions:
             counts = [guard.revision for guard in transaction.guards if guard.key == OTHERS]
-            if any(count != self.count for count in counts):
+            if any(count != self.told for count in counts):
                 outcomes.append(GuardFailed(OTHERS))
                 continue
             rest = [guard for guard in transaction.guards if guard.key != OTHERS]

@@ -16,6 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from clusterling.storage import etcd
 from clusterling.storage.backed import BackedStore
 from clusterling.storage.cache import CacheBudget, CachedStore
+from clusterling.storage.etcd.layout import INDEX_BITS
 from clusterling.storage.guarded import Guarded
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.others import OTHERS
@@ -402,6 +403,38 @@ async def test_a_revision_beside_the_true_one_is_refused(replicas: Sequence[Stor
         with pytest.raises(GuardFailed):
             await store.write([Op("apps/x/y/z", b"")], [Guard("apps/things/ns/1", wrong)])
     await put(store, "apps/things/ns/1", b"", revisions[1])
+
+
+async def test_a_true_revision_of_another_key_of_the_same_batch_is_refused(replicas: Sequence[Store]) -> None:
+    """The watch has told both, so that neither is looked at more closely than its own."""
+    one, two, _ = replicas
+    revisions = await one.write([Op(f"apps/things/ns/{n}", b"") for n in range(3)])
+    for store in (one, two):
+        await store.fresh()
+        for n, revision in itertools.product(range(3), revisions):
+            if revision != revisions[n]:
+                with pytest.raises(RevisionConflict):
+                    await put(store, f"apps/things/ns/{n}", b"late", revision)
+                with pytest.raises(GuardFailed):
+                    await store.write(
+                        [Op("apps/things/ns/new", b"")], [Guard(f"apps/things/ns/{n}", revision)]
+                    )
+    moved = [await put(two, f"apps/things/ns/{n}", b"new", revisions[n]) for n in range(3)]
+    with pytest.raises(RevisionConflict):
+        await put(one, "apps/things/ns/0", b"late", revisions[0])
+    await put(one, "apps/things/ns/0", b"newer", moved[0])
+
+
+async def test_as_many_deletions_as_a_batch_takes_at_once_are_one_revision_of_etcds(
+    replicas: Sequence[Store],
+) -> None:
+    one, *_ = replicas
+    keys = [f"apps/things/ns/{n:03}" for n in range(WRITE_OPS_MAX)]
+    revisions = await one.write([Op(key, b"") for key in keys])
+    gone = await asyncio.gather(
+        *(one.write([Op(key, None, revision)]) for key, revision in zip(keys, revisions, strict=True))
+    )
+    assert {revision >> INDEX_BITS for [revision] in gone} == {gone[0][0] >> INDEX_BITS}
 
 
 async def test_lists_at_every_write_of_a_batch_are_exact(replicas: Sequence[Store]) -> None:

@@ -23,13 +23,14 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from clusterling.storage.backend import Committed, Lost, Sink, Transaction, refusal
 from clusterling.storage.etcd import writing
 from clusterling.storage.etcd.following import Decoder, Step, watch_request
+from clusterling.storage.etcd.lately import NOTHING_TOLD, Told
 from clusterling.storage.etcd.layout import (
     BatchRecord,
     Layout,
@@ -83,6 +84,7 @@ class EtcdBackend:
         self._unsettled: bytes | None = None
         self._sent = ""  # The name of the last batch of this process's own.
         self._others = 1  # How often others were seen to write.
+        self._told = Told()
         self._together = True  # Until a batch has a write that is refused, and after one that has none.
         self._sink: Sink = lambda _events, _revision: None
         self._lost: Lost = lambda _revision: None
@@ -137,10 +139,11 @@ class EtcdBackend:
 
     async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
         outcomes: list[Committed | StorageError] = []
-        for group in writing.groups(transactions):
+        told = self._told.among(transactions)
+        for group in writing.groups(transactions, told):
             part = [transactions[position] for position in group]
             try:
-                outcomes += await self._commit(part)
+                outcomes += await self._commit(part, told)
             except StorageError as error:
                 if not outcomes:
                     raise
@@ -148,17 +151,19 @@ class EtcdBackend:
                 break
         return outcomes
 
-    async def _commit(self, whole: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
+    async def _commit(
+        self, whole: Sequence[Transaction], told: Mapping[str, int]
+    ) -> Sequence[Committed | StorageError]:
         """Of transactions that fit, or of one that does not."""
         part, counts = zip(*map(writing.parted, whole), strict=True)
         for _ in range(ATTEMPTS_MAX):
-            footing = await self._footing()
+            footing = await self._footing(told)
             # What others have written is looked at here; that they write nothing until the commit is compared in it.
             if any(count and count != self._others for count in counts):
-                return await self._commit_undisturbed(whole, counts)
+                return await self._commit_undisturbed(whole, counts, told)
             if any(counts):
                 footing = replace(footing, alone=True)
-            if not writing.fits(part[0]):
+            if not writing.fits(part[0], told):
                 return [await self._commit_exactly(part[0], counts[0])]
             together = len(part) > 1 and self._together
             batch = (writing.together if together else writing.apart)(self._layout, footing, part)
@@ -214,12 +219,12 @@ class EtcdBackend:
         return outcomes
 
     async def _commit_undisturbed(
-        self, whole: Sequence[Transaction], counts: Sequence[int]
+        self, whole: Sequence[Transaction], counts: Sequence[int], told: Mapping[str, int]
     ) -> Sequence[Committed | StorageError]:
         """Commits those that depend on nothing that others have written since, and refuses the rest."""
         stands = [count in {0, self._others} for count in counts]
         rest = [transaction for transaction, holds in zip(whole, stands, strict=True) if holds]
-        outcomes = iter(await self._commit(rest) if rest else ())
+        outcomes = iter(await self._commit(rest, told) if rest else ())
         return [next(outcomes) if holds else GuardFailed(OTHERS) for holds in stands]
 
     async def _commit_exactly(self, transaction: Transaction, count: int) -> Committed | StorageError:
@@ -261,10 +266,10 @@ class EtcdBackend:
         if self._known.state.epoch != footing.state.epoch:
             raise UnknownOutcome("written while the etcd store was found to have gone back")
 
-    async def _footing(self) -> Footing:
+    async def _footing(self, told: Mapping[str, int] = NOTHING_TOLD) -> Footing:
         if self._unsettled is not None:
             await self._settle(self._unsettled)
-        return Footing(self._known.state, self._writer, self._writer_mod, self._known.batch)
+        return Footing(self._known.state, self._writer, self._writer_mod, self._known.batch, told=told)
 
     async def _send(self, batch: writing.Batch) -> tuple[int, Any] | None:
         """etcd's revision and its answer; no answer where it was lost, but the batch happened; None where it did not.
@@ -412,7 +417,7 @@ class EtcdBackend:
                 footing.state,
                 changed,
                 [writing.put(layout.batch, record.encoded())],
-                writing.conditions(layout, footing.state, guarding),
+                writing.Terms(layout, footing.state, NOTHING_TOLD).of(guarding)[0],
             )
             if outcome is not None:
                 self._dropped.set()
@@ -604,6 +609,7 @@ class EtcdBackend:
                 if step.name != self._sent:
                     self._others += 1
                 events += step.events
+                self._told.hear(step.events)
                 self._known.batch = step.mod_revision
                 self._known.name = step.name
                 self._known.head = step.revision
@@ -619,6 +625,7 @@ class EtcdBackend:
         known = self._known
         known.seen, known.batch, known.name, known.head = seen, batch, name, max(known.head, head)
         self._others += 1
+        self._told.forget()
         logger.warning("etcd-gap revision=%d epoch=%d", known.head, known.state.epoch)
         self._lost(known.head)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -39,7 +39,7 @@ class Footing:
     """What a writer believes about the store. If any of it is not so, its batch does nothing.
 
     `seen`: the last batch known, which a store that was restored from an older backup has not got. With `alone` it must be
-    the last one that there is.
+    the last one that there is. `told`: keys at the revisions that the watch told of them, where a writer expects just these.
     """
 
     state: State
@@ -47,6 +47,7 @@ class Footing:
     writer_mod: int
     seen: int
     alone: bool = False
+    told: Mapping[str, int] = field(default_factory=dict)
 
     def comparisons(self, layout: Layout) -> list[Any]:
         return [
@@ -115,14 +116,14 @@ def parted(transaction: Transaction) -> tuple[Transaction, int]:
     return transaction, 0
 
 
-def groups(transactions: Sequence[Transaction]) -> Iterator[Sequence[int]]:
+def groups(transactions: Sequence[Transaction], told: Mapping[str, int]) -> Iterator[Sequence[int]]:
     """The transactions' positions, in order, in groups that fit one etcd transaction each, together and apart."""
     group: list[int] = []
-    room = _Room()
+    room = _Room(told)
     for position, transaction in enumerate(transactions):
         if not room.takes(transaction) and group:
             yield group
-            group, room = [], _Room()
+            group, room = [], _Room(told)
             room.takes(transaction)
         group.append(position)
     if group:
@@ -132,7 +133,8 @@ def groups(transactions: Sequence[Transaction]) -> Iterator[Sequence[int]]:
 class _Room:
     """What a group of transactions takes of etcd's bound."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Mapping[str, int]) -> None:
+        self._told = told
         self._guards: set[Guard] = set()
         self._comparisons = FOOTING
         self._operations = RECORD
@@ -146,52 +148,53 @@ class _Room:
         for guard in transaction.guards:
             if guard not in guards:
                 guards.add(guard)
-                comparisons += _comparisons_at(guard.revision)
+                comparisons += _comparisons_at(self._told, guard.key, guard.revision)
         for op in ops:
             if op.expected is not None:
-                comparisons += _comparisons_at(op.expected)
-            if op.value is None:
+                comparisons += _comparisons_at(self._told, op.key, op.expected)
+            if op.value is None and not op.expected:
                 comparisons += 1
         self._comparisons += comparisons
         self._operations += len(ops)
         if any(op.expires_at is not None for op in ops):
             self._operations += len(ops)
         self._count += 1
-        self._deepest = max(self._deepest, _weight(transaction))
+        self._deepest = max(self._deepest, _weight(transaction, self._told))
         apart = RECORD + self._count + self._deepest
         return max(self._comparisons, self._operations, apart) <= PATH_OPS_MAX
 
 
-def _comparisons_at(revision: int) -> int:
+def _comparisons_at(told: Mapping[str, int], key: str, revision: int) -> int:
     """As many as `_at` makes, at most."""
-    return 1 if revision == ABSENT else 3
+    return 1 if revision == ABSENT or told.get(key) == revision else 3
 
 
-def _weight(transaction: Transaction) -> int:
+def _weight(transaction: Transaction, told: Mapping[str, int]) -> int:
     """What the transaction takes of the path."""
-    expected = [guard.revision for guard in transaction.guards]
-    comparisons = 0
+    comparisons, keys = 0, len(transaction.guards)
+    for guard in transaction.guards:
+        comparisons += _comparisons_at(told, guard.key, guard.revision)
     for op in transaction.ops:
         if op.expected is not None:
-            expected.append(op.expected)
-        if op.value is None:
+            comparisons += _comparisons_at(told, op.key, op.expected)
+            keys += 1
+        if op.value is None and not op.expected:
             comparisons += 1
-    comparisons += sum(map(_comparisons_at, expected))
     operations = len(transaction.ops) + len({op.expires_at for op in transaction.ops}) + 2
-    if max(operations, len(expected)) <= SPREAD:
+    if max(operations, keys) <= SPREAD:
         return max(comparisons, operations)
     return max(comparisons, operations // SPREAD + 1) + SPREAD
 
 
-def fits(transaction: Transaction) -> bool:
+def fits(transaction: Transaction, told: Mapping[str, int]) -> bool:
     """Whether its comparisons can be made in one etcd transaction at all."""
-    return _weight(transaction) + FOOTING <= PATH_OPS_MAX
+    return _weight(transaction, told) + FOOTING <= PATH_OPS_MAX
 
 
 def together(layout: Layout, footing: Footing, transactions: Sequence[Transaction]) -> Batch:
     """The transactions as one request that does all of them or nothing; they fit (`groups`)."""
     name = secrets.token_bytes(8)
-    state, drops = footing.state, footing.state.dropping()
+    terms = Terms(layout, footing.state, footing.told)
     # Parts are made in place: copying them into place costs more than all the rest.
     request = rpc.TxnRequest(compare=footing.comparisons(layout), failure=footing.questions(layout))
     compare, success = request.compare, request.success
@@ -207,9 +210,9 @@ def together(layout: Layout, footing: Footing, transactions: Sequence[Transactio
         for guard in transaction.guards:
             if guard not in guards:
                 guards.add(guard)
-                compare.extend(_at(layout, state, drops, guard.key, guard.revision))
+                compare.extend(terms.at(guard.key, guard.revision))
         for op in transaction.ops:
-            compare.extend(_conditions(layout, state, drops, op))
+            compare.extend(terms.of_op(op))
             if op.value is None:
                 deletes[op.key] = index
                 success.add().request_delete_range.key = layout.key(op.key)
@@ -229,7 +232,7 @@ def together(layout: Layout, footing: Footing, transactions: Sequence[Transactio
 def apart(layout: Layout, footing: Footing, transactions: Sequence[Transaction]) -> Batch:
     """The transactions as one request that does those of them that may happen; they fit (`groups`)."""
     name = secrets.token_bytes(8)
-    drops = footing.state.dropping()
+    terms = Terms(layout, footing.state, footing.told)
     starts: list[int] = []
     deletes: dict[str, int] = {}
     index = 0
@@ -247,7 +250,7 @@ def apart(layout: Layout, footing: Footing, transactions: Sequence[Transaction])
     nested: list[Any] = []
     alone = len(transactions) == 1
     for start, transaction in zip(starts, transactions, strict=True):
-        comparisons, asked = _comparisons(layout, footing.state, drops, transaction)
+        comparisons, asked = terms.of(transaction)
         questions.append(asked)
         operations = [
             *(record if alone else ()),
@@ -307,51 +310,58 @@ def _filed(layout: Layout, expiring: Mapping[int, Sequence[str]], name: str) -> 
         yield put(layout.expiry(at, name), orjson.dumps(keys))
 
 
-def conditions(layout: Layout, state: State, transaction: Transaction) -> Sequence[Any]:
-    """The comparisons that hold where the transaction may happen."""
-    return _comparisons(layout, state, state.dropping(), transaction)[0]
+class Terms:
+    """What must hold where a write may happen, in a store in which some drops are being swept.
 
+    A revision says where in a batch its key was written, which etcd's does not: to compare that, too, the value's envelope is
+    looked at. Not where the watch has `told` that the key came to be at this revision, as in one batch it did so once.
+    """
 
-def _comparisons(
-    layout: Layout, state: State, drops: Drops, transaction: Transaction
-) -> tuple[list[Any], list[str]]:
-    comparisons: list[Any] = []
-    asked: dict[str, None] = {}
-    for guard in transaction.guards:
-        asked[guard.key] = None
-        comparisons += _at(layout, state, drops, guard.key, guard.revision)
-    for op in transaction.ops:
-        if op.expected is not None or op.value is None:
-            asked[op.key] = None
-            comparisons += _conditions(layout, state, drops, op)
-    return comparisons, list(asked)
+    def __init__(self, layout: Layout, state: State, told: Mapping[str, int]) -> None:
+        self._layout = layout
+        self._state = state
+        self._drops = state.dropping()
+        self._told = told
 
+    def of(self, transaction: Transaction) -> tuple[list[Any], list[str]]:
+        """The comparisons, and the keys that they are about."""
+        comparisons: list[Any] = []
+        asked: dict[str, None] = {}
+        for guard in transaction.guards:
+            asked[guard.key] = None
+            comparisons += self.at(guard.key, guard.revision)
+        for op in transaction.ops:
+            if op.expected is not None or op.value is None:
+                asked[op.key] = None
+                comparisons += self.of_op(op)
+        return comparisons, list(asked)
 
-def _conditions(layout: Layout, state: State, drops: Drops, op: Op) -> Iterator[Any]:
-    """What holds where the op may happen, its guards apart."""
-    if op.expected is not None:
-        yield from _at(layout, state, drops, op.key, op.expected)
-    if op.value is None and not op.expected:
-        yield _mod(layout.key(op.key), _GREATER, _floor(drops, op.key))
+    def of_op(self, op: Op) -> Iterator[Any]:
+        """Without the guards of its transaction."""
+        if op.expected is not None:
+            yield from self.at(op.key, op.expected)
+        if op.value is None and not op.expected:
+            yield _mod(self._layout.key(op.key), _GREATER, _floor(self._drops, op.key))
 
-
-def _at(layout: Layout, state: State, drops: Drops, key: str, revision: int) -> Iterator[Any]:
-    """What holds where the key is at that revision, in a store in which these drops are being swept."""
-    place = layout.key(key)
-    floor = _floor(drops, key)
-    if revision == ABSENT:
-        yield mod_below(place, floor + 1)
-        return
-    mod_revision = state.mod_of(revision)
-    if mod_revision <= floor:
-        # From before the drop, or the epoch: no key is there.
-        yield mod_is(place, -1)
-        return
-    yield mod_is(place, mod_revision)
-    lowest, highest = bounds(index_of(revision))
-    if index_of(revision):
-        yield _value(place, _GREATER, lowest)
-    yield _value(place, _LESS, highest)
+    def at(self, key: str, revision: int) -> Iterator[Any]:
+        """What holds where the key is at that revision."""
+        place = self._layout.key(key)
+        floor = _floor(self._drops, key)
+        if revision == ABSENT:
+            yield mod_below(place, floor + 1)
+            return
+        mod_revision = self._state.mod_of(revision)
+        if mod_revision <= floor:
+            # From before the drop, or the epoch: no key is there.
+            yield mod_is(place, -1)
+            return
+        yield mod_is(place, mod_revision)
+        if self._told.get(key) == revision:
+            return
+        lowest, highest = bounds(index_of(revision))
+        if index_of(revision):
+            yield _value(place, _GREATER, lowest)
+        yield _value(place, _LESS, highest)
 
 
 def _floor(drops: Drops, key: str) -> int:
