@@ -90,7 +90,9 @@ class Node:
         self._additional: Node | None = None
         named = source.get("type") or ""
         self.types: tuple[str, ...] = (named,) if named else ()
-        if source.get("x-kubernetes-int-or-string"):
+        # A built-in kind's schema says the same by a format.
+        either = self.builtin and source.get("format") == "int-or-string"
+        if source.get("x-kubernetes-int-or-string") or either:
             self.types = ("integer", "string")
         kind = self.types[0] if len(self.types) == 1 else ""
         wanted = source.get("format") or ""
@@ -105,6 +107,7 @@ class Node:
         self.additional_given = source.get("additionalProperties") is not None
         self.preserve = bool(source.get("x-kubernetes-preserve-unknown-fields")) or (
             self.builtin
+            and not either
             and not source.get("properties")
             and not self.additional_given
             and source.get("items") is None

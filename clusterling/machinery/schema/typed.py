@@ -17,14 +17,16 @@ from clusterling.machinery.schema.checking import Check
 from clusterling.machinery.schema.node import Node
 from clusterling.machinery.schema.shaping import CONTAINERS
 
+_DEFINED: Final = "io.k8s."
 _REF: Final = "#/components/schemas/"
 _NUMBERS: Final = {"int32": 2**31, "int64": 2**63}
 _ZERO: Final = {"string": "", "integer": 0, "number": 0, "boolean": False}
 _NUMERIC: Final = frozenset({int, float})
+_QUANTITY: Final = [{"type": "string"}, {"type": "number"}]
 
 
 def compile_fits(node: Node, *, skip: frozenset[str] = frozenset()) -> Check:
-    """True: no value is null, unknown or of a wrong type. False says nothing: look with the functions below.
+    """True: no value is null, empty, unknown or of a wrong type. False says nothing: look with the functions below.
 
     `skip` names properties of this level that are not looked at.
     """
@@ -52,12 +54,21 @@ def _fits_of(node: Node, skip: frozenset[str]) -> Check:
             return lambda value: type(value) is int and -bound <= value < bound
         case ("number",):
             return lambda value: type(value) in _NUMERIC
+        case ("integer", "string"):
+            return lambda value: type(value) is str or (type(value) is int and _fits_int32(value))
+        case () if node.source.get("oneOf") == _QUANTITY:
+            # What is none is told by whoever reads it.
+            return lambda value: type(value) is str or type(value) in _NUMERIC
         case ("array",) if node.items is not None:
             fits = compile_fits(node.items)
-            return lambda value: type(value) is list and all(map(fits, value))
+            return lambda value: type(value) is list and bool(value) and all(map(fits, value))
         case ("object",) if not node.preserve and not node.embedded:
             return _fits_map(node, skip)
     return lambda value: False
+
+
+def _fits_int32(value: int) -> bool:
+    return -_NUMBERS["int32"] <= value < _NUMBERS["int32"]
 
 
 def _is_text(value: object) -> bool:
@@ -76,9 +87,10 @@ def _fits_map(node: Node, skip: frozenset[str]) -> Check:
     beyond = None if further is None or further.types == ("string",) else compile_fits(further)
     knows_all_of = frozenset(known).issuperset
     get = known.get
+    is_map = _is_map(node)
 
     def fits(value: object) -> bool:
-        if type(value) is not dict or (further is None and not knows_all_of(value)):
+        if type(value) is not dict or (further is None and not knows_all_of(value)) or (is_map and not value):
             return False
         for name, item in value.items():
             below = get(name, beyond)
@@ -101,8 +113,16 @@ def mismatch(node: Node, obj: Any, kind: str, go_types: GoTypes) -> str | None:
     return _Looking(go_types).look(node, obj, (), "", kind)
 
 
+def _is_map(node: Node) -> bool:
+    """A map of Go, not a struct: one that is empty is nil."""
+    return node.additional is not None and not node.properties
+
+
 def settle_nulls(node: Node | None, value: Any) -> None:
-    """Reads nulls as Go does, in place: a field that is null is absent; in a map or list it is the zero value."""
+    """Reads nulls as Go does, in place: a field that is null is absent; in a map or list it is the zero value.
+
+    Lists and maps that are empty and may be absent are: upstream stores in protobuf, which knows no other emptiness.
+    """
     if type(value) is dict:
         properties = node.properties if node is not None else {}
         further = node.additional if node is not None else None
@@ -116,9 +136,12 @@ def settle_nulls(node: Node | None, value: Any) -> None:
                     del value[key]
                 else:
                     value[key] = zero
-        for key, item in value.items():
+        for key, item in list(value.items()):
             if type(item) in CONTAINERS:
-                settle_nulls(properties.get(key, further), item)
+                child = properties.get(key)
+                settle_nulls(child or further, item)
+                if not item and node and child and key not in node.required and _is_nil(child):
+                    del value[key]
     elif type(value) is list:
         items = node.items if node is not None else None
         if None in value and items is not None:
@@ -127,6 +150,10 @@ def settle_nulls(node: Node | None, value: Any) -> None:
         for item in value:
             if type(item) in CONTAINERS:
                 settle_nulls(items, item)
+
+
+def _is_nil(node: Node) -> bool:
+    return node.types == ("array",) or (node.types == ("object",) and _is_map(node))
 
 
 def _zero(node: Node) -> Any:
@@ -145,6 +172,11 @@ class _Looking:
             return None
         if not node.types and node.properties:
             return self._union(node, value, path, holder, struct)
+        if node.types == ("integer", "string"):
+            if isinstance(value, str) or (type(value) is int and _fits_int32(value)):
+                return None
+            got = f"number {value}" if type(value) in _NUMERIC else json_type(value)
+            return _refused(got, path, holder, "int32")
         if len(node.types) != 1:
             return None
         match node.types[0]:
@@ -228,7 +260,7 @@ def _go_type(node: Node, struct: str) -> str:
         case "boolean":
             return "bool"
         case other:
-            return struct or other
+            return other if struct.startswith(_DEFINED) else struct or other
 
 
 def _short(struct: str) -> str:

@@ -230,8 +230,7 @@ def _warnings(pod: Object) -> Iterator[str]:
             "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; "
             f"a DNS label is recommended: [{' '.join(problems)}]"
         )
-    for text in pod_template_warnings(pod, ""):
-        yield text.removeprefix(".")
+    yield from pod_template_warnings(pod, "")
 
 
 def _once(problems: Sequence[FieldError]) -> list[FieldError]:

@@ -65,7 +65,15 @@ def refused(pod: Object, why: str) -> ApiError:
 
 async def _named(ctx: Context, group: str, plural: str, namespace: str, name: str) -> Object | None:
     served = ctx.catalog.find(group, "v1", plural)
-    return None if served is None else await ctx.objects.read(served, namespace, name)
+    if served is None or is_path_segment_name(name):
+        return None
+    return await ctx.objects.read(served, namespace, name)
+
+
+def _unnameable(name: str) -> str:
+    """What upstream's client says of a name that no object can have; empty of one that may be."""
+    wrong = is_path_segment_name(name)
+    return f"invalid resource name {errors.go_quote(name)}: [{' '.join(wrong)}]" if wrong else ""
 
 
 # ---------------------------------------------------------------------- service accounts
@@ -109,7 +117,7 @@ async def _account_of(ctx: Context, pod: Object) -> Object:
     name, namespace = pod["spec"]["serviceAccountName"], namespace_of(pod)
     account = await _named(ctx, "", "serviceaccounts", namespace, name)
     if account is None:
-        missing = f"serviceaccount {errors.go_quote(name)} not found"
+        missing = _unnameable(name) or f"serviceaccount {errors.go_quote(name)} not found"
         raise refused(pod, f"error looking up service account {namespace}/{name}: {missing}")
     return account
 
@@ -284,9 +292,9 @@ async def _admit_runtime(ctx: Context, pod: Object) -> None:
     name = spec.get("runtimeClassName")
     found: Object = {}
     if name is not None:
-        wrong = is_path_segment_name(name)
+        wrong = _unnameable(name) if name else "resource name may not be empty"
         if wrong:
-            raise ApiError(500, "", f"invalid resource name {errors.go_quote(name)}: [{' '.join(wrong)}]")
+            raise ApiError(500, "", wrong)
         found = await _named(ctx, "node.k8s.io", "runtimeclasses", "", name) or {}
         if not found:
             raise refused(pod, f"pod rejected: RuntimeClass {errors.go_quote(name)} not found")

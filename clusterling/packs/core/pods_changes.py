@@ -133,7 +133,7 @@ def _gated_problems(masked: Object, before: Object) -> Problems:
     given = _terms(after_affinity)
     if wanted and len(wanted) != len(given):
         why = "no additions/deletions to non-empty NodeSelectorTerms list are allowed"
-        yield invalid_value(path, as_internal("[]NodeSelectorTerm", given), why)
+        yield invalid_value(path, as_internal("[]NodeSelectorTerm", given or None), why)
     elif wanted:
         for index, (term, was) in enumerate(zip(given, wanted, strict=True)):
             if not _only_adds(term, was):

@@ -11,7 +11,7 @@ from clusterling.machinery.errors import FieldError, forbidden_field, invalid_va
 from clusterling.machinery.labelselector import label_selector_problems
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_label, is_dns1123_subdomain
-from clusterling.machinery.objectmeta import validate_labels
+from clusterling.machinery.objectmeta import validate_annotations, validate_labels
 from clusterling.machinery.quantity import Quantity
 from clusterling.packs.core.podspec.internal import metadata_set
 from clusterling.packs.core.podspec.resources import quantities
@@ -25,6 +25,7 @@ _TEMPLATE_META: Final = frozenset(("annotations", "labels"))
 def claim_template_problems(template: Object, path: str) -> Problems:
     """A PersistentVolumeClaimTemplate: of its metadata only labels and annotations may be set."""
     metadata = template.get("metadata") or {}
+    yield from validate_annotations(metadata.get("annotations") or {}, f"{path}.metadata.annotations")
     yield from validate_labels(metadata.get("labels") or {}, f"{path}.metadata.labels")
     yield from only(metadata_set(metadata), f"{path}.metadata", _TEMPLATE_META, "cannot be set")
     yield from claim_spec_problems(template.get("spec") or {}, f"{path}.spec")
@@ -69,9 +70,7 @@ def _data_source_problems(spec: Object, path: str) -> Problems:
         return
     if reference.get("namespace"):
         yield _both(path, "may not be specified when dataSourceRef.namespace is specified")
-    elif any(
-        (source.get(field) or "") != (reference.get(field) or "") for field in ("apiGroup", "kind", "name")
-    ):
+    elif any(source.get(field) != reference.get(field) for field in ("apiGroup", "kind", "name")):
         yield _both(path, "must match dataSourceRef")
 
 

@@ -49,6 +49,7 @@ _PROPAGATIONS: Final = ("Bidirectional", "HostToContainer", "None")
 _RECURSIONS: Final = ("Disabled", "Enabled", "IfPossible")
 _RESTARTS: Final = ("Always", "Never", "OnFailure")
 _RULES_MAX: Final = 20
+_RULES_OF_NONE: Final = "must specify restartPolicy when restart rules are used"
 _EXIT_CODES_MAX: Final = 255
 _SOURCES: Final = (
     "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
@@ -130,7 +131,10 @@ def _common_problems(container: Object, path: str, around: Surroundings) -> Prob
 
 def _init_problems(container: Object, path: str, names: set[str], around: Surroundings) -> Problems:
     sidecar = container.get("restartPolicy") == "Always"
-    yield from _restart_problems(container, path)
+    if container.get("restartPolicy") is None and container.get("restartPolicyRules"):
+        yield required(f"{path}.restartPolicy", _RULES_OF_NONE)
+    else:
+        yield from _restart_problems(container, path)
     # Among these alone no name is not told twice, upstream either.
     nameless = "" in names
     yield from _unique(container, path, names)
@@ -367,7 +371,7 @@ def _restart_problems(container: Object, path: str) -> Problems:
     """A container's own restart policy and the rules that make exceptions from it."""
     policy, rules = container.get("restartPolicy"), container.get("restartPolicyRules") or ()
     if policy is None and rules:
-        yield required(f"{path}.restartPolicy", "must specify restartPolicy when restart rules are used")
+        yield required(f"{path}.restartPolicy", _RULES_OF_NONE)
     elif policy is not None and policy not in _RESTARTS:
         yield not_supported(f"{path}.restartPolicy", policy, _RESTARTS)
     if len(rules) > _RULES_MAX:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from clusterling.machinery.meta import Object
 from clusterling.machinery.quantity import Quantity
+from clusterling.machinery.timestamps import normal_rfc3339
 from clusterling.packs.core.podspec.images import tag_of
 from clusterling.packs.core.podspec.omitting import write_as_go
 from clusterling.registry.receiving import Undecodable
@@ -61,7 +62,7 @@ def reading(obj: Object) -> Iterator[None]:
 
 def default_pod_template(template: Object) -> None:
     """Defaults a PodTemplateSpec in place. Raises ValueError as `default_pod_spec` does."""
-    template.setdefault("metadata", {})
+    read_metadata(template.setdefault("metadata", {}))
     default_pod_spec(template.setdefault("spec", {}))
 
 
@@ -88,6 +89,15 @@ def default_pod_spec(spec: Object) -> None:
     if "resources" in spec:
         read_requirements(spec["resources"])
     write_as_go(spec)
+
+
+def read_metadata(metadata: Object) -> None:
+    """Of metadata that is no object's own: writes times as Go does. Raises ValueError, in Go's words, for one that is none."""
+    for field in ("creationTimestamp", "deletionTimestamp"):
+        text = metadata.pop(field, None)
+        # Go's zero time is left out.
+        if text is not None and (normal := normal_rfc3339(text)):
+            metadata[field] = normal
 
 
 def entries(part: Object, field: str) -> list[Object]:
@@ -201,7 +211,7 @@ def _default_volume(volume: Object) -> None:
             projection["serviceAccountToken"].setdefault("expirationSeconds", _TOKEN_SECONDS)
     claim = (volume.get("ephemeral") or {}).get("volumeClaimTemplate")
     if claim is not None:
-        claim.setdefault("metadata", {})
+        read_metadata(claim.setdefault("metadata", {}))
         default_claim_spec(claim.setdefault("spec", {}))
 
 

@@ -28,6 +28,7 @@ _META: Final = (
     "deletionTimestamp", "deletionGracePeriodSeconds", "labels", "annotations", "ownerReferences", "finalizers",
     "managedFields",
 )  # fmt: skip
+_POINTERS: Final = ("deletionTimestamp", "deletionGracePeriodSeconds")
 
 
 @cache
@@ -66,7 +67,7 @@ def fields_set(kind: str, value: Object) -> Iterator[str]:
 def metadata_set(metadata: Object) -> Iterator[str]:
     """The same of a metadata block."""
     for field in _META:
-        if metadata.get(field):
+        if metadata.get(field) or (field in _POINTERS and metadata.get(field) is not None):
             yield "uID" if field == "uid" else field
 
 

@@ -12,6 +12,7 @@ from clusterling.machinery.names import is_dns1123_label, is_label_value
 from clusterling.machinery.quantity import Quantity
 from clusterling.packs.core.podspec.annotations import APPARMOR, SECCOMP_CONTAINER, SECCOMP_POD
 from clusterling.packs.core.podspec.defaults import CONTAINER_LISTS
+from clusterling.packs.core.podspec.overlaps import overlap_warnings
 from clusterling.packs.core.podspec.resources import is_whole, quantities
 from clusterling.packs.core.podspec.rules import items
 
@@ -61,17 +62,19 @@ def name_warnings(name: str) -> list[str]:
 
 
 def pod_template_warnings(template: Object, path: str) -> list[str]:
-    """What to tell whoever writes this template; `path` is the template's."""
+    """What to tell whoever writes this template; `path` is the template's, nothing that of a pod itself."""
     metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
-    here = f"{path}.spec"
+    start = f"{path}." if path else ""
+    here, notes = f"{start}spec", f"{start}metadata.annotations"
     containers = [one for field in CONTAINER_LISTS for one in items(spec, field, here)]
     return [
         *_of_scheduling(spec, here),
-        *_of_annotations(metadata, path),
+        *_of_annotations(metadata, notes),
         *_of_volumes(spec, here),
+        *overlap_warnings(spec),
         *_of_lists(spec, here),
         *_fractions(quantities(spec, "overhead"), f"{here}.overhead"),
-        *_of_security(metadata, spec, containers, path),
+        *_of_security(metadata, spec, containers, notes),
         *(text for place, one in containers for text in _of_container(one, place)),
         *_of_ports(containers),
         *_of_port_names(containers),
@@ -114,7 +117,7 @@ def _of_annotations(metadata: Object, path: str) -> Iterator[str]:
     given = metadata.get("annotations") or {}
     for key, text in _ANNOTATIONS.items():
         if key in given:
-            yield f"{path}.metadata.annotations[{key}]: {text}"
+            yield f"{path}[{key}]: {text}"
 
 
 def _of_volumes(spec: Object, path: str) -> Iterator[str]:
@@ -163,10 +166,10 @@ def _repeated(spec: Object, path: str, field: str, key: str) -> Iterator[str]:
 
 
 def _of_security(
-    metadata: Object, spec: Object, containers: Iterable[tuple[str, Object]], path: str
+    metadata: Object, spec: Object, containers: Iterable[tuple[str, Object]], notes: str
 ) -> Iterator[str]:
     given = metadata.get("annotations") or {}
-    of_pod, notes = spec.get("securityContext") or {}, f"{path}.metadata.annotations"
+    of_pod = spec.get("securityContext") or {}
     seccomp = 'non-functional in v1.27+; use the "seccompProfile" field instead'
     if of_pod.get("seccompProfile") is None and SECCOMP_POD in given:
         yield f"{notes}[{SECCOMP_POD}]: {seccomp}"
