@@ -87,26 +87,27 @@ def _text_check(node: Node) -> Callable[[str], bool] | None:
     longest = node.source.get("maxLength")
     shortest = node.source.get("minLength") or 0
     pattern = node.source.get("pattern")
-    try:
-        found_in = quick_matcher(pattern) if pattern else None
-    except PatternError:
-        return lambda _: False
+    found_in: Callable[[str], object] | None = None  # The pattern's, from the first text on.
     format_ = FORMATS.get(node.format.replace("-", "")) if node.format else None
-    if longest is None and not shortest and found_in is None and format_ is None:
+    if longest is None and not shortest and not pattern and format_ is None:
         return None
     top = INT64_MAX if longest is None else longest
-    if found_in is None and format_ is None:
+    if not pattern and format_ is None:
         return lambda text: shortest <= len(text) <= top
     # Names, images, colours: what an object says once, the next says again.
     known: set[str] = set()
 
     def check(text: str) -> bool:
+        nonlocal found_in
         if text in known:
             return True
         if not shortest <= len(text) <= top:
             return False
-        if found_in is not None and not found_in(text):
-            return False
+        if pattern:
+            if found_in is None:
+                found_in = _matcher(pattern)
+            if not found_in(text):
+                return False
         if format_ is not None and not format_(text):
             return False
         if len(text) <= KNOWN_TEXT_MAX and len(known) < KNOWN_TEXTS:
@@ -114,6 +115,13 @@ def _text_check(node: Node) -> Callable[[str], bool] | None:
         return True
 
     return check
+
+
+def _matcher(pattern: str) -> Callable[[str], object]:
+    try:
+        return quick_matcher(pattern)
+    except PatternError:
+        return lambda _: False
 
 
 def _string(node: Node) -> Check:
