@@ -226,6 +226,8 @@ _PATH_ITEM: Final[dict[str, tuple[int, _Writer]]] = {
     "put": (3, _operation),
     "post": (4, _operation),
     "delete": (5, _operation),
+    "options": (6, _operation),
+    "head": (7, _operation),
     "patch": (8, _operation),
     "parameters": (9, _parameters),
 }
