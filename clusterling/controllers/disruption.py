@@ -101,12 +101,10 @@ class DisruptionController(Controller[Budgets]):
     @override
     async def walk(self) -> AsyncIterator[Budgets]:
         async for cluster_id in self._clusters.ids():
-            cluster = await self._clusters.by_id(cluster_id)
-            served = stored(cluster, _GROUP, _PLURAL) if cluster else None
-            if cluster is None or served is None:
-                continue
-            for value in (await cluster.objects.list(served, "", EVERYTHING)).values:
-                yield Budgets(cluster_id, orjson.loads(value)["metadata"]["namespace"])
+            async for entry in self._clusters.rows(cluster_id, _BUDGETS[1:]):
+                where = place(f"{cluster_id}/{entry.key}")
+                assert where is not None, "these are objects"
+                yield Budgets(cluster_id, where.namespace)
 
     @override
     async def reconcile(self, key: Budgets) -> float | None:

@@ -39,8 +39,6 @@ from clusterling.storage.overlay import WHITEOUT
 from clusterling.storage.store import Entry, Event, Store
 from clusterling.tenancy.underlay import UNDERLAY_ID
 
-PAGE: Final = 500
-
 _NAMES: Final = (f"/{ACCOUNT}", f"/{ROOT_CA}")
 _NAMESPACES: Final = "core/namespaces/-/"
 _AUTHORITY: Final = f"{UNDERLAY_ID}/core/configmaps/{ACCOUNT}/{ROOT_CA}"
@@ -104,16 +102,10 @@ class ProvisionController(Controller[Scope]):
 
     async def _reconcile_cluster(self, cluster_id: str) -> None:
         for holder in (cluster_id, UNDERLAY_ID):
-            prefix, after = f"{holder}/{_NAMESPACES}", ""
-            while True:
-                page = await self._store.list(prefix, after=after, limit=PAGE)
-                for entry in page.entries:
-                    scope = Scope(cluster_id, entry.key.removeprefix(prefix))
-                    if not await self._is_provided(scope):
-                        await self._provide(scope)
-                if len(page.entries) < PAGE:
-                    break
-                after = page.entries[-1].key
+            async for entry in self._clusters.rows(holder, _NAMESPACES):
+                scope = Scope(cluster_id, entry.key.removeprefix(_NAMESPACES))
+                if not await self._is_provided(scope):
+                    await self._provide(scope)
 
     async def _authority(self) -> str:
         """What is to be told; "" also while no cluster was asked for that serves ConfigMaps."""

@@ -23,7 +23,6 @@ BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
 APPS = "/apis/apps/v1/namespaces/default"
 SELECTOR: Object = {"matchLabels": {"app": "a"}}
 POD_SPEC: Object = {"containers": [{"name": "c", "image": "i"}], "nodeName": "n"}
-NOW = datetime.now(UTC)
 
 
 @pytest.fixture
@@ -147,10 +146,11 @@ async def test_of_those_that_were_evicted_only_whose_end_may_come_are_kept_in_mi
         await make_pod(api, name)
     await make_budget(api, minAvailable=1)
     await comes_to(api, expected=3, healthy=3, desired=1, allowed=2)
+    now = datetime.now(UTC)
     times = {
-        "soon": rfc3339(NOW - timedelta(seconds=5)),
-        "late": rfc3339(NOW - timedelta(seconds=DELETION_S + 5)),
-        "gone": rfc3339(NOW),
+        "soon": rfc3339(now - timedelta(seconds=5)),
+        "late": rfc3339(now - timedelta(seconds=DELETION_S + 5)),
+        "gone": rfc3339(now),
     }
     await api.patch(f"{BUDGETS}/b/status", {"status": {"disruptedPods": times}})
     status = await comes_to(api, expected=3, healthy=2, desired=1, allowed=1)

@@ -9,6 +9,10 @@ from tests.controllers.conftest import config_map, exists, owned_by, until
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 QUOTA = "/api/v1/namespaces/default/resourcequotas/few"
+ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
+BUDGET = "/apis/policy/v1/namespaces/default/poddisruptionbudgets/few"
+ROLES = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+RULE = {"apiGroups": ["example.com"], "resources": ["parts"], "verbs": ["get"]}
 ENDING = "/api/v1/namespaces/ending"
 
 
@@ -26,6 +30,11 @@ async def test_what_was_left_undone_is_found_without_serving_the_clusters_that_a
             await left.delete(ENDING)
             quota = {"metadata": {"name": "few"}, "spec": {"hard": {"count/secrets": "2"}}}
             await left.post(QUOTA.rpartition("/")[0], quota)
+            await left.delete(ACCOUNT)
+            budget = {"metadata": {"name": "few"}, "spec": {"minAvailable": 1}}
+            await left.post(BUDGET.rpartition("/")[0], budget)
+            labels = {"rbac.authorization.k8s.io/aggregate-to-view": "true"}
+            await left.post(ROLES, {"metadata": {"name": "part", "labels": labels}, "rules": [RULE]})
         await store.compact(store.head())
         async with ApiServer(store).running() as server:
             left = server.client("left")
@@ -34,6 +43,9 @@ async def test_what_was_left_undone_is_found_without_serving_the_clusters_that_a
                 counted = (await left.get(QUOTA)).get("status", {}).get("used") == {"count/secrets": "0"}
                 return (
                     counted
+                    and await exists(left, ACCOUNT)
+                    and (await left.get(BUDGET))["status"].get("observedGeneration") == 1
+                    and RULE in (await left.get(f"{ROLES}/view"))["rules"]
                     and not await exists(left, ENDING)
                     and not await exists(left, f"{CONFIG_MAPS}/owned")
                 )
