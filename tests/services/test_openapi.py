@@ -9,7 +9,7 @@ import importlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 import pytest
 
+from clusterling import packs
 from clusterling.machinery.meta import Object
 from clusterling.packs import builtin
 from clusterling.registry.catalog import Catalog
@@ -139,6 +140,26 @@ def test_all_kinds_that_upstream_serves_would_be_told_as_upstream_tells_them() -
         found += differences(ours, theirs)
     assert len(everything) > 90
     assert [one for one in found if not any(re.search(f"{known}$", one) for known in DIFFERENCES)] == []
+
+
+def test_a_cluster_with_all_packs_is_described_as_upstream_describes_its_own() -> None:
+    """Every path, what connects and what is watched the old way included, and every schema."""
+    catalog = everything()
+    described = bool(builtin.published("io.k8s.api.core.v1.ConfigMap").get("description"))
+    found: list[str] = []
+    paths = document(catalog, "/openapi/v3")["paths"]
+    for path in paths:
+        file = kinds.published("openapi-spec", "v3") / f"{path.replace('/', '__')}_openapi.json"
+        theirs = orjson.loads(file.read_bytes())
+        if not described:
+            _drop_descriptions(theirs["components"]["schemas"])
+        found += differences(document(catalog, f"/openapi/v3/{path}"), theirs)
+    assert len(paths) == 47
+    assert [one for one in found if not any(re.search(f"{known}$", one) for known in DIFFERENCES)] == []
+
+
+def everything() -> Catalog:
+    return Catalog(resource for pack in packs.choose("all") for resource in pack.resources)
 
 
 def _all_resources(discovery: Path) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
@@ -622,7 +643,9 @@ def test_kubectl_gets_protobuf_under_a_name_that_go_can_parse(catalog: Catalog) 
     )
 
 
-def test_the_protobuf_says_what_the_json_says(catalog: Catalog, gnostic_module: Any) -> None:
+@pytest.mark.parametrize("made", [kinds.whole_catalog, everything])
+def test_the_protobuf_says_what_the_json_says(made: Callable[[], Catalog], gnostic_module: Any) -> None:
+    catalog = made()
     told = document(catalog, "/openapi/v2")
     found = gnostic_module.Document.FromString(get(catalog, "/openapi/v2", accept_header=PROTOBUF_ASKED).body)
     assert (found.swagger, found.info.title, found.info.version) == (
@@ -688,7 +711,7 @@ def _schema(value: Any) -> Object:
 def _path_item(item: Any) -> Object:
     told: Object = {
         method: _operation(getattr(item, method))
-        for method in ("get", "put", "post", "delete", "patch")
+        for method in ("get", "put", "post", "delete", "options", "head", "patch")
         if item.HasField(method)
     }
     if item.parameters:

@@ -330,7 +330,7 @@ class _Resource:
             below = ("", "/{path}") if one.has_paths else ("",)
             for rest in below:
                 operations = [self.connection(one, method, bool(rest)) for method in methods]
-                yield self.path(path + rest, operations, pretty=False)
+                yield self.path(path + rest, operations, of=one.kind, pretty=False)
 
     def log(self) -> Operation:
         """What is no object and is read all the same."""
@@ -377,7 +377,8 @@ class _Resource:
             answer_types=LIST_TYPES,
         )
 
-    def path(self, path: str, operations: list[Operation], *, pretty: bool = True) -> Path:
+    def path(self, path: str, operations: list[Operation], *, of: str = "", pretty: bool = True) -> Path:
+        """`of`: the kind that the path's name is said to be of, where it is not the resource's own."""
         if not operations:
             return Path(path, (), ())
         common = set(operations[0].parameters).intersection(*(one.parameters for one in operations))
@@ -385,16 +386,16 @@ class _Resource:
             _with_parameters(one, [parameter for parameter in one.parameters if parameter not in common])
             for one in operations
         ]
-        told = [*common, *(_query("pretty") if pretty else ()), *self.in_path(path)]
+        told = [*common, *(_query("pretty") if pretty else ()), *self.in_path(path, of or self.kind)]
         return Path(path, tuple(sorted(told, key=lambda one: (one.name, one.where))), tuple(own))
 
-    def in_path(self, path: str) -> Iterator[Parameter]:
+    def in_path(self, path: str, kind: str) -> Iterator[Parameter]:
         if "{namespace}" in path:
             yield Parameter(
                 "namespace", "path", "string", "object name and auth scope, such as for teams and projects"
             )
         if "{name}" in path:
-            yield Parameter("name", "path", "string", f"name of the {self.kind}")
+            yield Parameter("name", "path", "string", f"name of the {kind}")
         if "{path}" in path:
             yield Parameter("path", "path", "string", "path to the resource")
 
@@ -471,7 +472,7 @@ class _Resource:
             for verb in verbs
             if verb in _METHOD_OF_VERB
         ]
-        return self.path(f"{self.collection}/{{name}}/{name}", operations)
+        return self.path(f"{self.collection}/{{name}}/{name}", operations, of=told[2])
 
     def replaceable(self, part: str, method: str, model: str | None, gvk: tuple[str, str, str]) -> Operation:
         word = _WORD_OF_METHOD[method]
