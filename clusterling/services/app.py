@@ -229,7 +229,11 @@ def _placed(served: Served, info: RequestInfo) -> Response | None:
     beyond = info.beyond and resource.builtin and (part is None or not part.has_paths)
     if beyond or (info.in_namespace and not resource.namespaced):
         return _absent(resource)
-    if resource.namespaced and not alone:
+    if resource.builtin and resource.verbs == ("create",) and not info.subresource:
+        # Upstream's router has one path for what is never read again.
+        if info.name or resource.namespaced is not info.in_namespace:
+            return _absent(resource)
+    elif resource.namespaced and not alone:
         if resource.builtin and not info.name:
             raise handlers.not_allowed(served, info.verb)
         return _absent(resource)

@@ -111,9 +111,11 @@ class Cluster:
         done = run(self._kubectl(*arguments), env=self.env, stdin=stdin, code=code)
         return done.stdout, done.stderr
 
-    def kubectl_whole(self, *arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
+    def kubectl_whole(
+        self, *arguments: str, stdin: str | None = None, env: Mapping[str, str] | None = None
+    ) -> tuple[int, str, str]:
         """Exit code, stdout and stderr, whatever they are."""
-        done = run(self._kubectl(*arguments), env=self.env, stdin=stdin, code=None)
+        done = run(self._kubectl(*arguments), env=self.env | dict(env or {}), stdin=stdin, code=None)
         return done.returncode, done.stdout, done.stderr
 
     @contextmanager
