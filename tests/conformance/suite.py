@@ -209,7 +209,10 @@ def run(chosen: Sequence[Spec], kept: Kept, out: Path, *, procs: int, patience_s
 
         # Those that take longest first, so that no long one is left alone at the end.
         ordered = sorted(chosen, key=lambda spec: -spec.theirs_s)
-        list(pool.map(one, range(len(ordered)), ordered))
+        try:
+            list(pool.map(one, range(len(ordered)), ordered))
+        finally:
+            pool.shutdown(cancel_futures=True)  # Interrupted, it ends with those that are under way.
 
 
 def verdict(states: Mapping[str, State], every: Sequence[Spec], *, whole: bool) -> int:
