@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from clusterling.controllers.reach import EVERYTHING, Clusters, edit, place, stored
 from clusterling.controllers.runtime import Controller
-from clusterling.machinery.errors import go_quote
+from clusterling.machinery.errors import ApiError, go_quote
 from clusterling.machinery.meta import GroupVersion, Object, rfc3339
 from clusterling.machinery.selectors import LabelSelector
 from clusterling.machinery.timestamps import parse_rfc3339
@@ -89,14 +89,15 @@ class DisruptionController(Controller[Budgets]):
         of_budgets = _BUDGETS in key
         if not of_budgets and _PODS not in key:
             return ()
+        cluster = key[: key.index("/")]
+        if not of_budgets and cluster in self._without and cluster not in self._with:
+            return ()
         where = place(key)
         if where is None:
             return ()
         if of_budgets:
-            self._with.add(where.cluster)
-        elif where.cluster in self._without and where.cluster not in self._with:
-            return ()
-        return (Budgets(where.cluster, where.namespace),)
+            self._with.add(cluster)
+        return (Budgets(cluster, where.namespace),)
 
     @override
     async def walk(self) -> AsyncIterator[Budgets]:
@@ -122,9 +123,21 @@ class DisruptionController(Controller[Budgets]):
             return None
         began = perf_counter()
         pods = await _pods(cluster, key.namespace)
-        again = [await _look_at(cluster, served, orjson.loads(value), pods) for value in values]
+        again: list[float] = []
+        refused: ApiError | None = None
+        for value in values:
+            try:
+                seconds = await _look_at(cluster, served, orjson.loads(value), pods)
+            except ApiError as error:
+                refused = error
+                continue
+            if seconds is not None:
+                again.append(seconds)
         await asyncio.sleep(min(REST * (perf_counter() - began), REST_MAX_S))
-        return min((seconds for seconds in again if seconds is not None), default=None)
+        if refused is not None:
+            # Somebody wrote one of them meanwhile, as evictions do. The others have had their turn.
+            raise refused
+        return min(again, default=None)
 
 
 async def _pods(cluster: Cluster, namespace: str) -> Sequence[Pod]:

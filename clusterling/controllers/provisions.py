@@ -11,6 +11,7 @@ where something is to be done. The authority is what the underlay says: replicas
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -29,6 +30,7 @@ from clusterling.controllers.reach import (
     stored,
 )
 from clusterling.controllers.runtime import Controller
+from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.packs.core import provisions
 from clusterling.packs.core.provisions import ACCOUNT, DESCRIPTION
@@ -39,9 +41,12 @@ from clusterling.storage.overlay import WHITEOUT
 from clusterling.storage.store import Entry, Event, Store
 from clusterling.tenancy.underlay import UNDERLAY_ID
 
+_OURS: Final = 500  # The least code of an answer that is not the tenant's doing.
 _NAMES: Final = (f"/{ACCOUNT}", f"/{ROOT_CA}")
 _NAMESPACES: Final = "core/namespaces/-/"
 _AUTHORITY: Final = f"{UNDERLAY_ID}/core/configmaps/{ACCOUNT}/{ROOT_CA}"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +109,15 @@ class ProvisionController(Controller[Scope]):
         for holder in (cluster_id, UNDERLAY_ID):
             async for entry in self._clusters.rows(holder, _NAMESPACES):
                 scope = Scope(cluster_id, entry.key.removeprefix(_NAMESPACES))
-                if not await self._is_provided(scope):
+                if await self._is_provided(scope):
+                    continue
+                try:
                     await self._provide(scope)
+                except ApiError as error:
+                    if error.code >= _OURS:
+                        raise
+                    # A tenant's own quota, or another write meanwhile: nobody else has to wait for that.
+                    logger.info("provision-refused scope=%s error=%s", scope, error)
 
     async def _authority(self) -> str:
         """What is to be told; "" also while no cluster was asked for that serves ConfigMaps."""

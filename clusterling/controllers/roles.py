@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from clusterling.controllers.reach import EVERYTHING, Clusters, edit, place, stored
 from clusterling.controllers.runtime import Controller
+from clusterling.machinery.errors import ApiError
 from clusterling.packs.rbac_aggregation import Aggregation, Unsettled
 from clusterling.registry.cluster import Cluster
 from clusterling.registry.resource import Served
@@ -87,8 +88,15 @@ async def _fill(cluster: Cluster, served: Served) -> None:
         logger.info(
             "roles-restless cluster=%s roles=%s", cluster.name, ",".join(sorted(aggregation.restless))
         )
+    refused: ApiError | None = None
     for name, rules in aggregation.changed():
         role = await cluster.objects.read(served, "", name)
-        if role is not None and role.get("aggregationRule") is not None:
-            role["rules"] = list(rules) or None
+        if role is None or role.get("aggregationRule") is None:
+            continue
+        role["rules"] = list(rules) or None
+        try:
             await edit(cluster, served, role)
+        except ApiError as error:
+            refused = error
+    if refused is not None:
+        raise refused

@@ -173,6 +173,31 @@ async def test_another_authority_is_told_in_every_namespace(store: Store) -> Non
         await until(is_told)
 
 
+async def test_a_namespace_that_refuses_them_keeps_no_other_waiting(store: Store) -> None:
+    full = {"metadata": {"name": "full"}, "spec": {"hard": {"count/configmaps": "0"}}}
+    async with ApiServer(store, ca_pem=b"old", packs=packs.choose("all")).running() as server:
+        await server.clusters.create("team")
+        api = server.client("team")
+        for name in ("a", "b"):
+            await api.post(NAMESPACES, {"metadata": {"name": name}})
+        await api.post(f"{NAMESPACES}/a/resourcequotas", full)
+
+        async def counted() -> bool:
+            found = await api.get(f"{NAMESPACES}/a/resourcequotas/full")
+            return bool(found["status"].get("used") == {"count/configmaps": "1"})
+
+        await until(counted)
+        await api.delete(f"{NAMESPACES}/a/{TRUSTED}")
+    async with ApiServer(store, ca_pem=PEM.encode(), packs=packs.choose("all")).running() as server:
+        api = server.client("team")
+
+        async def is_told() -> bool:
+            return await told(api, "b") == PEM
+
+        await until(is_told)
+        assert not await exists(api, f"{NAMESPACES}/a/{TRUSTED}")
+
+
 async def test_certificates_that_may_not_change_are_left_alone(served: Served) -> None:
     api = served.cluster
     path = f"{NAMESPACES}/default/{TRUSTED}"
