@@ -104,16 +104,17 @@ def specs() -> list[Spec]:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A server to run specs against, and where what they say is left."""
+    """A server to run specs against, where the clusters' credentials are for a while, and where what specs say is left."""
 
     server: ServerProcess
+    credentials: Path
     out: Path
     patience_s: int
 
     def run(self, number: int, spec: Spec) -> State:
         """Runs one spec in a new cluster."""
         name = f"spec-{number}"
-        kubeconfig = self.out / f"{name}.kubeconfig"
+        kubeconfig = self.credentials / f"{name}.kubeconfig"
         self.server.cli("create", name, "--kubeconfig-out", str(kubeconfig), "--quiet")
         cluster = Cluster(name, kubeconfig, KUBECTL)
         cluster.http("POST", "/api/v1/nodes", json.dumps(NODE).encode())
@@ -200,7 +201,7 @@ def run(chosen: Sequence[Spec], kept: Kept, out: Path, *, procs: int, patience_s
         serving(Path(directory) / "data", "--packs", "all") as server,
         ThreadPoolExecutor(procs) as pool,
     ):
-        bench = Bench(server, out, patience_s)
+        bench = Bench(server, Path(directory), out, patience_s)
 
         def one(number: int, spec: Spec) -> None:
             state = bench.run(number, spec)
