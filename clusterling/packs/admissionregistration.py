@@ -81,8 +81,12 @@ class KeptStrategy(Strategy):
         self._has_status = has_status
 
     @override
+    def read(self, ctx: Context, new: Object) -> None:
+        if ctx.subresource != "status":
+            self._default(new)
+
+    @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        self._default(new)
         if self._has_status:
             new["status"] = {}
 
@@ -91,7 +95,6 @@ class KeptStrategy(Strategy):
         if ctx.subresource == "status":
             new["spec"] = old["spec"]
             return
-        self._default(new)
         if self._has_status:
             new["status"] = old.get("status") or {}
 

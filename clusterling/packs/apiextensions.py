@@ -232,9 +232,13 @@ class CustomResourceDefinitionStrategy(Strategy):
     allow_unconditional_update = False
 
     @override
+    def read(self, ctx: Context, new: Object) -> None:
+        if ctx.subresource != "status":
+            default_crd(new)
+
+    @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
         """Upstream: registry/customresourcedefinition/strategy.go."""
-        default_crd(new)
         stored = storage_version(new)
         new["status"] = {
             "conditions": [],
@@ -253,7 +257,6 @@ class CustomResourceDefinitionStrategy(Strategy):
                 # Upstream: apiextensions/v1/defaults.go.
                 status["storedVersions"] = [stored]
             return
-        default_crd(new)
         new["status"] = msgspec.json.decode(msgspec.json.encode(old.get("status") or {}))
         stored = storage_version(new)
         versions = new["status"].setdefault("storedVersions", [])

@@ -26,7 +26,7 @@ from clusterling.packs.core.content import canonical_base64
 from clusterling.packs.core.podspec.rules import Problems, named, needs
 from clusterling.registry.pack import Pack
 from clusterling.registry.receiving import Undecodable
-from clusterling.registry.strategy import Context, Strategy
+from clusterling.registry.strategy import RESETS_METADATA, Context, Strategy
 
 GROUP: Final = "apiregistration.k8s.io"
 
@@ -52,14 +52,19 @@ _CUSTOM_PRIORITIES: Final = (1000, 100)
 
 
 class ApiServiceStrategy(Strategy):
+    resets = RESETS_METADATA
     has_generation = False
     allow_unconditional_update = False
     # The name follows from the spec.
     name_problems = staticmethod(is_path_segment_name)
 
     @override
+    def read(self, ctx: Context, new: Object) -> None:
+        if ctx.subresource != "status":
+            _default(new)
+
+    @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        _default(new)
         new["status"] = _status(new["spec"], ctx.ports.clock.now())
 
     @override
@@ -70,7 +75,6 @@ class ApiServiceStrategy(Strategy):
             if new["metadata"]["labels"] is None:
                 del new["metadata"]["labels"]
         else:
-            _default(new)
             new["status"] = old.get("status") or {}
             if (new["spec"].get("service") is None) != (old["spec"].get("service") is None):
                 new["status"] = _status(new["spec"], ctx.ports.clock.now())

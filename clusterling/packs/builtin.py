@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -128,6 +128,25 @@ def published(name: str) -> Object:
     return _told(definitions[name], _besides(package).get(name, {}), _descriptions().get(name, {}))
 
 
+@cache
+def empty_of(group: str, version: str, kind: str) -> Object:
+    """What Go writes of a kind's object with nothing in it: structs that are not pointers, and lists that are never left out."""
+    return _empty(definition_of(group, version, kind))
+
+
+def _empty(name: str) -> Object:
+    schema = published(name)
+    required = schema.get("required", ())
+    made: Object = {}
+    for field, one in schema.get("properties", {}).items():
+        reference: str = one.get("$ref") or one.get("allOf", [{}])[0].get("$ref", "")
+        if one.get("default") == {} and reference:
+            made[field] = _empty(reference.rpartition("/")[2])
+        elif field in required and one.get("type") in ("array", "object"):
+            made[field] = None
+    return made
+
+
 def option_versions() -> list[str]:
     """The apiVersions that OpenAPI v2 tells DeleteOptions and events of watches under."""
     told: list[str] = _discovery()["options"]
@@ -223,7 +242,13 @@ def resource(
         ),
         namespaced=found.get("namespaced", False),
         versions=(
-            Version(version, schema_of(group, version, kind), columns=columns, status="status" in below),
+            Version(
+                version,
+                schema_of(group, version, kind),
+                columns=columns,
+                status="status" in below,
+                empty=partial(empty_of, group, version, kind),
+            ),
         ),
         storage_version=version,
         strategy=strategy or Strategy(),

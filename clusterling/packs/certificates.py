@@ -87,14 +87,21 @@ class SigningRequestStrategy(Strategy):
     name_problems = staticmethod(lambda _name: ())
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         spec = new.setdefault("spec", {})
+        if ctx.subresource:
+            _read_field(new, new.get("status") or {}, "certificate")
+            return
         _read_field(new, spec, "request")
+        spec.setdefault("signerName", "")
+        spec.setdefault("request", None)
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        spec = new["spec"]
         for field in ("username", "uid", "groups", "extra"):
             spec.pop(field, None)
         spec.update(user_info(ctx.user))
-        spec.setdefault("signerName", "")
-        spec.setdefault("request", None)
         new["status"] = {}
 
     @override
@@ -108,7 +115,6 @@ class SigningRequestStrategy(Strategy):
         if ctx.subresource == "approval":
             status = {**before}
         else:
-            _read_field(new, status, "certificate")
             _keep_decisions(conditions, before.get("conditions") or ())
         _stamp(conditions, before.get("conditions") or (), rfc3339(ctx.ports.clock.now()))
         status.pop("conditions", None)
@@ -314,12 +320,8 @@ class TrustBundleStrategy(Strategy):
     name_problems = staticmethod(lambda _name: ())
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("spec", {}).setdefault("trustBundle", "")
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

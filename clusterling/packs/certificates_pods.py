@@ -27,7 +27,7 @@ from clusterling.packs import builtin
 from clusterling.packs.core.podspec.rules import Problems, named
 from clusterling.packs.core.podspec.signers import signer_problems
 from clusterling.packs.split import SplitStrategy
-from clusterling.registry.strategy import Context
+from clusterling.registry.strategy import RESETS_METADATA, Context
 
 _GROUP: Final = "certificates.k8s.io"
 _SECONDS: Final = 24 * 3600
@@ -39,6 +39,7 @@ _ENDS: Final = ("Issued", "Denied", "Failed")
 
 
 class PodRequestStrategy(SplitStrategy):
+    resets = RESETS_METADATA
     has_generation = False
     allow_unconditional_update = False
 

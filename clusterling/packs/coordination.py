@@ -23,17 +23,13 @@ class LeaseStrategy(Strategy):
     allow_unconditional_update = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         spec = new.setdefault("spec", {})
         for field in ("acquireTime", "renewTime"):
             read_micro_time(new, spec, field)
         # Upstream drops both while its feature gate CoordinatedLeaderElection is off, which is its default.
         spec.pop("strategy", None)
         spec.pop("preferredHolder", None)
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

@@ -50,7 +50,7 @@ Problems = Iterator[FieldError]
 
 class EndpointSliceStrategy(Strategy):
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         for field in ("endpoints", "ports"):
             # Both are told where they are empty.
             new.setdefault(field, None)
@@ -61,10 +61,6 @@ class EndpointSliceStrategy(Strategy):
             endpoint.setdefault("conditions", {})
             endpoint.setdefault("addresses", None)
             endpoint.pop("deprecatedTopology", None)
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def raises_generation(self, ctx: Context, new: Object, old: Object) -> bool | None:

@@ -28,7 +28,7 @@ from clusterling.packs.core.podspec.rules import Problems, items, named
 from clusterling.packs.flowcontrol_bootstrap import EXEMPT, FLOW_SCHEMAS, MANDATORY, PRIORITY_LEVELS
 from clusterling.packs.split import SplitStrategy
 from clusterling.registry.pack import Pack
-from clusterling.registry.strategy import Context
+from clusterling.registry.strategy import RESETS_METADATA, Context
 
 GROUP: Final = "flowcontrol.apiserver.k8s.io"
 
@@ -46,6 +46,8 @@ _ZERO_SHARES: Final = "flowcontrol.k8s.io/concurrency-shares-defaults-to-zero"
 
 class _FlowStrategy(SplitStrategy):
     """What both kinds share: status apart, a few objects that stay as they are."""
+
+    resets = RESETS_METADATA
 
     def __init__(self, default: Callable[[Object], None], problems: Callable[[Object], Problems]) -> None:
         self._default = default

@@ -27,15 +27,11 @@ class RuntimeClassStrategy(Strategy):
     has_generation = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("handler", "")
         if new.get("overhead"):
             with reading(new):
                 read_resources(new["overhead"], "podFixed")
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

@@ -41,32 +41,38 @@ _NEGATIVE: Final = "must be greater than or equal to 0"
 Problems = Iterator[FieldError]
 
 
+def _read_status(new: Object, status: Object) -> None:
+    for field in _COUNTS:
+        status.setdefault(field, 0)
+    pods = status.get("disruptedPods") or {}
+    for name in pods:
+        read_time(new, pods, name)
+    for condition in status.get("conditions") or ():
+        condition.setdefault("reason", "")
+        condition.setdefault("message", "")
+        condition.setdefault("lastTransitionTime", None)
+        read_time(new, condition, "lastTransitionTime")
+
+
 class BudgetStrategy(Strategy):
     allow_unconditional_update = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("spec", {})
+        if ctx.subresource == "status":
+            _read_status(new, new.setdefault("status", {}))
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
         new["status"] = dict.fromkeys(_COUNTS, 0)
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        if ctx.subresource != "status":
-            new.setdefault("spec", {})
+        if ctx.subresource == "status":
+            new["spec"] = old["spec"]
+        else:
             new["status"] = old["status"]
-            return
-        new["spec"] = old["spec"]
-        status = new.setdefault("status", {})
-        for field in _COUNTS:
-            status.setdefault(field, 0)
-        pods = status.get("disruptedPods") or {}
-        for name in pods:
-            read_time(new, pods, name)
-        for condition in status.get("conditions") or ():
-            condition.setdefault("reason", "")
-            condition.setdefault("message", "")
-            condition.setdefault("lastTransitionTime", None)
-            read_time(new, condition, "lastTransitionTime")
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

@@ -46,11 +46,7 @@ class RoleStrategy(Strategy):
         self._namespaced = namespaced
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        new.setdefault("rules", None)
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("rules", None)
 
     @override
@@ -116,17 +112,13 @@ class BindingStrategy(Strategy):
         self._namespaced = "Role" in kinds
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         role = new.setdefault("roleRef", {})
         new["roleRef"] = {field: role.get(field) or "" for field in _REFERENCE_FIELDS}
         new["roleRef"]["apiGroup"] = new["roleRef"]["apiGroup"] or GROUP
         for subject in new.get("subjects") or ():
             if subject.get("kind") in ("User", "Group") and not subject.get("apiGroup"):
                 subject["apiGroup"] = GROUP
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

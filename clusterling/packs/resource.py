@@ -37,7 +37,7 @@ from clusterling.packs.core.podspec.scheduling import node_selector_problems
 from clusterling.packs.core.podspec.volumes import driver_name_problems
 from clusterling.packs.split import SplitStrategy
 from clusterling.registry.pack import Pack
-from clusterling.registry.strategy import Context, Strategy
+from clusterling.registry.strategy import RESETS_METADATA, Context, Strategy
 
 GROUP: Final = "resource.k8s.io"
 
@@ -160,6 +160,8 @@ def _constraint_problems(one: Object, path: str) -> Problems:
 class ClaimStrategy(SplitStrategy):
     """The spec of a claim never changes; status is the allocator's."""
 
+    resets = RESETS_METADATA
+
     has_generation = False
     returns_deleted_object = True
 
@@ -203,13 +205,9 @@ class TemplateStrategy(Strategy):
     returns_deleted_object = True
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         _default_claim(new.setdefault("spec", {}).setdefault("spec", {}))
         new["spec"].setdefault("metadata", {})
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -227,11 +225,7 @@ class DeviceClassStrategy(Strategy):
     returns_deleted_object = True
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        new.setdefault("spec", {})
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("spec", {})
 
     @override
@@ -264,7 +258,7 @@ class SliceStrategy(Strategy):
     returns_deleted_object = True
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         spec = new.setdefault("spec", {})
         spec.setdefault("driver", "")
         spec.setdefault("pool", {}).setdefault("generation", 0)
@@ -272,10 +266,6 @@ class SliceStrategy(Strategy):
         for device in spec.get("devices") or ():
             for taint in device.get("taints") or ():
                 _stamp(taint, now)
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -355,6 +345,7 @@ def _pool_problems(pool: Object, path: str) -> Problems:
 
 
 class TaintRuleStrategy(SplitStrategy):
+    resets = RESETS_METADATA
     allow_unconditional_update = False
 
     @override

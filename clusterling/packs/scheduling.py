@@ -51,17 +51,13 @@ _SYSTEM_VALUES: Final = {name_of(one): one["value"] for one in BOOTSTRAP}
 
 class PriorityClassStrategy(Strategy):
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("value", 0)
         if new.get("preemptionPolicy") is None:
             new["preemptionPolicy"] = "PreemptLowerPriority"
         for field in ("globalDefault", "description"):
             if not new.get(field):
                 new.pop(field, None)
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def raises_generation(self, ctx: Context, new: Object, old: Object) -> bool | None:

@@ -20,8 +20,14 @@ class SplitStrategy(Strategy):
         new.setdefault("status", {})
 
     @override
+    def read(self, ctx: Context, new: Object) -> None:
+        if ctx.subresource == "status":
+            self.complete_status(new)
+        else:
+            self.complete(ctx, new)
+
+    @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        self.complete(ctx, new)
         new.pop("status", None)
         self.complete_status(new)
 
@@ -29,7 +35,5 @@ class SplitStrategy(Strategy):
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
         if ctx.subresource == "status":
             new["spec"] = old["spec"]
-            self.complete_status(new)
         else:
-            self.complete(ctx, new)
             new["status"] = old.get("status") or {}

@@ -33,7 +33,7 @@ from clusterling.packs.core.podspec.rules import Problems, items, named
 from clusterling.packs.core.podspec.volumes import driver_name_problems
 from clusterling.packs.split import SplitStrategy
 from clusterling.registry.pack import Pack
-from clusterling.registry.strategy import Context, Strategy
+from clusterling.registry.strategy import RESETS_METADATA, Context, Strategy
 
 GROUP: Final = "storage.k8s.io"
 ATTRIBUTES_FINALIZER: Final = "kubernetes.io/vac-protection"
@@ -75,14 +75,10 @@ class StorageClassStrategy(Strategy):
     _fixed: Final = ("provisioner", "parameters", "reclaimPolicy", "volumeBindingMode")
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("provisioner", "")
         new.setdefault("reclaimPolicy", "Delete")
         new.setdefault("volumeBindingMode", "Immediate")
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -142,13 +138,12 @@ class VolumeAttributesClassStrategy(Strategy):
     returns_deleted_object = True
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("driverName", "")
-        protect(new, ATTRIBUTES_FINALIZER)
 
     @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        new.setdefault("driverName", "")
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        protect(new, ATTRIBUTES_FINALIZER)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -190,18 +185,17 @@ class CsiDriverStrategy(Strategy):
     }
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         spec = new.setdefault("spec", {})
         for field, value in self._defaults.items():
             spec.setdefault(field, value)
         if not spec.get("volumeLifecycleModes"):
             spec["volumeLifecycleModes"] = ["Persistent"]
-        # It has none before its first change.
-        meta(new).pop("generation", None)
 
     @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        # It has none before its first change.
+        meta(new).pop("generation", None)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -266,12 +260,13 @@ def _csi_driver_problems(spec: Object) -> Problems:
 
 
 class CsiNodeStrategy(Strategy):
+    resets = RESETS_METADATA
     has_generation = False
     returns_deleted_object = True
     allow_unconditional_update = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("spec", {}).setdefault("drivers", None)
         for driver in new["spec"]["drivers"] or ():
             driver.setdefault("topologyKeys", None)
@@ -280,7 +275,6 @@ class CsiNodeStrategy(Strategy):
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
         if ctx.subresource == "status":
             new["spec"] = old["spec"]
 
@@ -338,15 +332,11 @@ class CsiStorageCapacityStrategy(Strategy):
     allow_unconditional_update = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("storageClassName", "")
         with reading(new):
             for field in ("capacity", "maximumVolumeSize"):
                 read_quantity(new, field)
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -375,6 +365,7 @@ class CsiStorageCapacityStrategy(Strategy):
 
 
 class VolumeAttachmentStrategy(SplitStrategy):
+    resets = RESETS_METADATA
     has_generation = False
     returns_deleted_object = True
     allow_unconditional_update = False

@@ -18,7 +18,7 @@ from clusterling.machinery.table import NAME_DESCRIPTION, Column
 from clusterling.packs import builtin
 from clusterling.packs.split import SplitStrategy
 from clusterling.registry.pack import Pack
-from clusterling.registry.strategy import Context
+from clusterling.registry.strategy import RESETS_METADATA, Context
 
 GROUP: Final = "storagemigration.k8s.io"
 
@@ -26,6 +26,7 @@ _STATES: Final = ("Running", "Failed", "Succeeded")
 
 
 class MigrationStrategy(SplitStrategy):
+    resets = RESETS_METADATA
     has_generation = False
     allow_unconditional_update = False
 

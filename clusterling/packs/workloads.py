@@ -69,8 +69,14 @@ class WorkloadStrategy(Strategy):
         return template
 
     @override
+    def read(self, ctx: Context, new: Object) -> None:
+        if ctx.subresource == "status":
+            self._complete_status(new)
+        else:
+            self._complete(new)
+
+    @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        self._complete(new)
         new["status"] = dict.fromkeys(self.status_counts, 0)
 
     @override
@@ -81,9 +87,7 @@ class WorkloadStrategy(Strategy):
                 # Of what is sent, metadata is kept, and some have labels by default.
                 self.default(new)
             new["spec"] = old["spec"]
-            self._complete_status(new)
             return
-        self._complete(new)
         new["status"] = old.get("status", {})
 
     def has_template(self, obj: Object) -> bool:

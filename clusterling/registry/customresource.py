@@ -15,13 +15,15 @@ from clusterling.machinery.gotext import go_text, go_type
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_qualified_name
 from clusterling.registry.resource import Scale, Version
-from clusterling.registry.strategy import Context, Strategy
+from clusterling.registry.strategy import RESETS_METADATA, Context, Strategy
 
 _INT32_MAX: Final = 2**31 - 1
 
 
 class CustomResourceStrategy(Strategy):
     """The behaviour of every custom resource (upstream: pkg/registry/customresource/{strategy,status_strategy}.go)."""
+
+    resets = RESETS_METADATA
 
     allow_unconditional_update = False
 

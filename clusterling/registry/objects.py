@@ -35,7 +35,7 @@ from clusterling.machinery.objectmeta import (
     validate_object_meta,
     validate_object_meta_update,
 )
-from clusterling.registry import continuation, deleting, owners, views
+from clusterling.registry import continuation, deleting, managing, owners, views
 from clusterling.registry.admission import Admission
 from clusterling.registry.options import DeleteOptions, ListOptions, WatchOptions, WriteOptions
 from clusterling.registry.ports import Clock
@@ -369,13 +369,14 @@ class ObjectStore:
         self, ctx: Context, served: Served, namespace: str, obj: Object, options: WriteOptions
     ) -> bytes:
         """Stores a new object and returns it as stored. Generates a name where only generateName is given."""
-        receive(ctx, served, obj, options)
+        self._read(ctx, served, obj, options)
         metadata = meta(obj)
         if metadata.pop("resourceVersion", None) not in (None, "", "0"):
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
         self._place(served, namespace, metadata)
         if served.resource.review is not None:
             return orjson.dumps(await served.resource.review(ctx, obj, namespace))
+        managing.track_create(served, obj, options, self._now())
         base = metadata.get("generateName") if not metadata.get("name") else None
         if base and not served.resource.strategy.generates_names:
             metadata["name"], base = base, None
@@ -385,7 +386,7 @@ class ObjectStore:
             given = next(copies)
             if name:
                 meta(given)["name"] = name
-            return await self._create(ctx, served, namespace, given, options)
+            return await self._create(ctx, served, namespace, given)
 
         for tried in range(1, GENERATED_NAME_TRIES + 1):
             if base:
@@ -399,19 +400,14 @@ class ObjectStore:
                     raise errors.generate_name_conflict(served.plural, served.group, name) from error
         raise AssertionError("the loop returns or raises")
 
-    async def _create(
-        self, ctx: Context, served: Served, namespace: str, obj: Object, options: WriteOptions
-    ) -> bytes:
+    async def _create(self, ctx: Context, served: Served, namespace: str, obj: Object) -> bytes:
         resource, strategy = served.resource, served.resource.strategy
         if resource.terminating:
             why = "create not allowed while custom resource definition is terminating"
             raise errors.forbidden(served.plural, served.group, name_of(obj), why)
         metadata = meta(obj)
-        metadata.update(
-            uid=new_uid(),
-            creationTimestamp=rfc3339(self._clock.now()),
-        )
-        for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"):
+        metadata.update(uid=new_uid(), creationTimestamp=self._now())
+        for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
             metadata.pop(field, None)
         if strategy.has_generation:
             metadata["generation"] = 1
@@ -441,7 +437,7 @@ class ObjectStore:
         self, ctx: Context, served: Served, namespace: str, name: str, obj: Object, options: WriteOptions
     ) -> tuple[bytes, bool]:
         """Replaces the object, or the part that ctx.subresource names. The bool: it was created."""
-        receive(ctx, served, obj, options)
+        self._read(ctx, served, obj, options)
         self._place(served, namespace, meta(obj))
         tied = bool(meta(obj).get("resourceVersion"))
         copies = _copies(obj)
@@ -456,18 +452,21 @@ class ObjectStore:
                 if not served.resource.strategy.allow_create_on_update or ctx.subresource:
                     raise errors.not_found(served.plural, served.group, name)
                 return await self._create_by_update(ctx, served, namespace, next(copies), options), True
-            return await self._replace(ctx, served, namespace, entry, next(copies)), False
+            return await self._replace(ctx, served, namespace, entry, next(copies), options), False
 
         return await self._retried(attempt, conflicts=not tied)
 
     async def _create_by_update(
-        self, ctx: Context, served: Served, namespace: str, obj: Object, options: WriteOptions
+        self, ctx: Context, served: Served, namespace: str, obj: Object, options: WriteOptions | None
     ) -> bytes:
+        """`options` None: the object tells already who owns its fields."""
         metadata = meta(obj)
         if metadata.get("uid"):
             raise _precondition_uid(served, name_of(obj), metadata["uid"], "")
         metadata.pop("resourceVersion", None)
-        return await self._create(ctx, served, namespace, obj, options)
+        if options is not None:
+            managing.track_create(served, obj, options, self._now())
+        return await self._create(ctx, served, namespace, obj)
 
     async def patch(
         self,
@@ -487,28 +486,11 @@ class ObjectStore:
             if entry is None:
                 raise errors.not_found(served.plural, served.group, name)
             current: Object = orjson.loads(views.document(entry, served))
-            seen = meta(current)["resourceVersion"]
+            before = {**meta(current)}
             obj = change(current)
             self._same_kind(served, current, obj)
-            receive(ctx, served, obj, options)
-            given = meta(obj).get("resourceVersion")
-            tied = given not in (None, "", seen)
-            if not given:
-                meta(obj)["resourceVersion"] = seen
-            if meta(obj).get("uid") not in (None, "", meta(current)["uid"]):
-                wrong = errors.immutable_field("metadata.uid", meta(obj)["uid"])
-                raise errors.invalid(served.kind, served.group, name, [wrong])
-            self._place(served, namespace, meta(obj))
-            if not meta(obj).get("name"):
-                why = (
-                    f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
-                )
-                raise errors.bad_request(why)
-            if name_of(obj) != name:
-                raise errors.bad_request(
-                    f"the name of the object ({name_of(obj)}) does not match the name on the URL ({name})"
-                )
-            return await self._replace(ctx, served, namespace, entry, obj)
+            tied = self._takes_shape(ctx, served, namespace, name, before, obj, options)
+            return await self._replace(ctx, served, namespace, entry, obj, options)
 
         try:
             return await self._retried(attempt, conflicts=lambda: not tied)
@@ -517,6 +499,87 @@ class ObjectStore:
             if entry is not None:
                 error.patched = change(orjson.loads(views.document(entry, served)))
             raise
+
+    async def apply(
+        self,
+        ctx: Context,
+        served: Served,
+        namespace: str,
+        name: str,
+        applied: Object,
+        options: WriteOptions,
+        *,
+        creates: bool = True,
+    ) -> tuple[bytes, bool]:
+        """Server-side apply: lays the configuration over the object, or makes it (`creates`). The bool: it was created.
+
+        Repeated on conflict unless the configuration names a resourceVersion.
+        """
+        tied = bool((applied.get("metadata") or {}).get("resourceVersion"))
+        twice, options = options.duplicates, replace(options, duplicates=())
+
+        def merged(current: Object | None) -> Object:
+            part = "" if current is None else ctx.subresource
+            obj = managing.apply(served, part, current, applied, options, self._now())
+            if twice and options.field_validation == "Strict":
+                raise errors.bad_request(f"error strict decoding YAML: {twice[0]}")
+            if twice and options.field_validation == "Warn":
+                ctx.warn(twice[0])
+            self._takes_shape(ctx, served, namespace, name, current and meta(current), obj, options)
+            return obj
+
+        async def attempt() -> tuple[bytes, bool]:
+            entry = await self._entry(served.resource, namespace, name)
+            if entry is None:
+                await self._translated(self._store.fresh())
+                entry = await self._entry(served.resource, namespace, name)
+            if entry is None:
+                if ctx.subresource or not creates:
+                    raise errors.not_found(served.plural, served.group, name)
+                obj = merged(None)
+                if meta(obj).get("uid"):
+                    why = f"uid mismatch: the provided object specified uid {meta(obj)['uid']}, and no existing object was found"
+                    raise errors.conflict(served.plural, served.group, name, why)
+                return await self._create_by_update(ctx, served, namespace, obj, None), True
+            obj = merged(orjson.loads(views.document(entry, served)))
+            return await self._replace(ctx, served, namespace, entry, obj, None), False
+
+        return await self._retried(attempt, conflicts=not tied)
+
+    def _takes_shape(
+        self,
+        ctx: Context,
+        served: Served,
+        namespace: str,
+        name: str,
+        before: Object | None,
+        obj: Object,
+        options: WriteOptions,
+    ) -> bool:
+        """Makes what a patch or an apply made an object of its kind; whether it is tied to a resourceVersion.
+
+        `before`: the metadata of what there is, None for nothing.
+        """
+        self._read(ctx, served, obj, options)
+        metadata = meta(obj)
+        tied = False
+        if before is not None:
+            given, seen = metadata.get("resourceVersion"), before["resourceVersion"]
+            tied = given not in (None, "", seen)
+            if not given:
+                metadata["resourceVersion"] = seen
+            if metadata.get("uid") not in (None, "", before["uid"]):
+                wrong = errors.immutable_field("metadata.uid", metadata["uid"])
+                raise errors.invalid(served.kind, served.group, name, [wrong])
+        self._place(served, namespace, metadata)
+        if not metadata.get("name"):
+            why = f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            raise errors.bad_request(why)
+        if metadata["name"] != name:
+            raise errors.bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+            )
+        return tied
 
     def _same_kind(self, served: Served, before: Object, after: Object) -> None:
         for field in ("apiVersion", "kind"):
@@ -528,19 +591,35 @@ class ObjectStore:
                 )
 
     async def _replace(
-        self, ctx: Context, served: Served, namespace: str, entry: Entry, obj: Object
+        self,
+        ctx: Context,
+        served: Served,
+        namespace: str,
+        entry: Entry,
+        obj: Object,
+        options: WriteOptions | None,
     ) -> bytes:
-        """The tail of every update: `obj` takes the place of `entry`, or of the part that ctx.subresource names."""
+        """The tail of every update: `obj` takes the place of `entry`, or of the part that ctx.subresource names.
+
+        `options` None: the object tells already who owns its fields.
+        """
         resource, strategy = served.resource, served.resource.strategy
         shown = views.document(entry, served)
         old: Object = orjson.loads(shown)
         before, metadata = meta(old), meta(obj)
         self._check_identity(served, entry, before, metadata)
         _keep_system_fields(before, metadata)
+        if options is not None:
+            managing.track_update(served, ctx.subresource, obj, old, options, self._now())
+        managed = metadata.get("managedFields")
         await self._admission.mutate(ctx, served, "UPDATE", obj, old)
         strategy.prepare_for_update(ctx, obj, old)
         _default_again(served, obj)
         _keep_system_fields(before, metadata := meta(obj))
+        if managed:
+            metadata["managedFields"] = managed
+        else:
+            metadata.pop("managedFields", None)
         rises = strategy.raises_generation(ctx, obj, old) if strategy.has_generation else False
         if self._outgrew(served, obj, old) if rises is None else rises:
             metadata["generation"] = int(before.get("generation", 0)) + 1
@@ -550,7 +629,7 @@ class ObjectStore:
         for text in strategy.warnings(ctx, obj, old):
             ctx.warn(text)
         await self._admission.validate(ctx, served, "UPDATE", obj, old)
-        if same_json(obj, old):
+        if same_json(obj, old) or managing.same_but_for_times(obj, old):
             return shown
         if self._finishes(strategy, obj, before):
             metadata["resourceVersion"] = str(await self._remove(ctx, served, entry, obj))
@@ -635,7 +714,7 @@ class ObjectStore:
             revision = await self._remove(ctx, served, entry, obj)
             return views.at_revision(shown, revision), True
         if not began:
-            metadata["deletionTimestamp"] = rfc3339(self._clock.now())
+            metadata["deletionTimestamp"] = self._now()
             if not stays:
                 metadata["deletionGracePeriodSeconds"] = 0
                 if metadata.get("generation"):
@@ -692,7 +771,7 @@ class ObjectStore:
         anew = strategy.restored(ctx, last)
         stored = None
         if anew is not None:
-            meta(anew).update(uid=new_uid(), creationTimestamp=rfc3339(self._clock.now()))
+            meta(anew).update(uid=new_uid(), creationTimestamp=self._now())
             stored = encode_stored(views.to_storage(anew, served))
         companions = await self._companions(ctx, served, anew, last)
         if ctx.dry_run:
@@ -734,6 +813,19 @@ class ObjectStore:
         return listing
 
     # ------------------------------------------------------------------ the steps that writes share
+
+    @staticmethod
+    def _read(ctx: Context, served: Served, obj: Object, options: WriteOptions) -> None:
+        """The object as decoding into its kind makes it, in place. Raises ApiError 400."""
+        metadata = obj.get("metadata")
+        starts_anew = type(metadata) is dict and metadata.get("managedFields") == []
+        receive(ctx, served, obj, options)
+        if starts_anew:
+            meta(obj)["managedFields"] = []
+        served.resource.strategy.read(ctx, obj)
+
+    def _now(self) -> str:
+        return rfc3339(self._clock.now())
 
     @staticmethod
     def _place(served: Served, namespace: str, metadata: Object) -> None:
@@ -1019,7 +1111,6 @@ def _keep_system_fields(before: Object, metadata: Object) -> None:
     if "deletionGracePeriodSeconds" in before:
         metadata.setdefault("deletionGracePeriodSeconds", before["deletionGracePeriodSeconds"])
     metadata.pop("selfLink", None)
-    metadata.pop("managedFields", None)
 
 
 def _precondition_uid(served: Served, name: str, wanted: str, found: str, key: str = "") -> ApiError:

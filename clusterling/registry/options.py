@@ -41,12 +41,19 @@ class WatchOptions:
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """`duplicates`: fields given twice, found while decoding (`duplicate field "spec.x"`); field validation judges them."""
+    """`duplicates`: fields given twice, found while decoding (`duplicate field "spec.x"`); field validation judges them.
+
+    `field_manager`: who owns what is written; "" is the server itself, which is not told of in managedFields.
+    `written_as`: the subresource that managedFields tell of, where it is not the one that is written (a scale writes
+    the object). `force`: an apply takes fields from their owners.
+    """
 
     dry_run: bool = False
     field_manager: str = ""
     field_validation: FieldValidation = "Warn"
     duplicates: tuple[str, ...] = ()
+    written_as: str = ""
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)

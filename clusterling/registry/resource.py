@@ -111,7 +111,8 @@ class Version:
     """One version of a kind: its schema, what `kubectl get` shows of it, its subresources.
 
     `status`: the kind has a status subresource, so that PUT of the object leaves `.status` alone and PUT of
-    `/status` changes nothing else. `selectable_fields`: dotted paths usable in field selectors besides metadata.name and metadata.namespace.
+    `/status` changes nothing else. `empty`: makes what Go writes of an object with nothing in it (`{"spec": {}}`).
+    `selectable_fields`: dotted paths usable in field selectors besides metadata.name and metadata.namespace.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Version:
     scale: Scale | None = None
     selectable_fields: tuple[str, ...] = ()
     deprecation_warning: str = ""
+    empty: Callable[[], Object] = dict
 
 
 @dataclass(frozen=True, slots=True)

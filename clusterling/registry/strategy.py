@@ -6,12 +6,13 @@ for other objects. Each gets one frozen `Context`, so a hook needs no globals an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from msgspec import Struct
 
+from clusterling.machinery.apply.fieldset import FieldSet, difference_below, only
 from clusterling.machinery.errors import FieldError
 from clusterling.machinery.meta import Object
 from clusterling.registry.ports import Ports
@@ -34,6 +35,12 @@ class User:
     realm: str = ""
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
+
+STATUS: Final = only(("status",))
+SPEC: Final = only(("spec",))
+# A write to the object leaves its status, and one to its status the rest.
+RESETS: Final[Mapping[str, FieldSet]] = {"": STATUS, "status": SPEC, "finalize": STATUS}
+RESETS_METADATA: Final[Mapping[str, FieldSet]] = {**RESETS, "status": only(("metadata",), ("spec",))}
 
 WARNINGS_MAX: Final = 256  # Of one request; the headers of an answer hold fewer (services/filters.py).
 
@@ -93,6 +100,8 @@ class Strategy:
     propagation_warning: str = ""
     # A DELETE that removes the object at once answers with it, not with a Status (a few kinds: upstream's ReturnDeletedObject).
     returns_deleted_object: bool = False
+    # What a write to each part leaves as it was.
+    resets: ClassVar[Mapping[str, FieldSet]] = RESETS
     # Where only generateName is given, something random is added to it. False: it is the name (addresses).
     generates_names: bool = True
     # What the rows of a list's Table are sorted by (flow schemas); None: as they are stored.
@@ -100,8 +109,15 @@ class Strategy:
     # Names are DNS subdomains unless a kind says otherwise: returns what is wrong, in upstream's words.
     name_problems: Callable[[str], Sequence[str]] | None = None
 
+    def read(self, ctx: Context, new: Object) -> None:
+        """What decoding into the kind's Go type does to an object beyond its schema, in place: canonical forms, zero values
+        that are always written, defaults that follow from other fields. Raises ApiError 400.
+
+        Whoever wrote the object owns what this fills in, but not what `prepare_*` change after it.
+        """
+
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        """Changes an object about to be created, after defaulting and before validation."""
+        """Changes an object about to be created, after it was read and before validation."""
 
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
         """Changes an object about to replace `old`: restores what this part (ctx.subresource) may not change."""
@@ -153,6 +169,13 @@ class Strategy:
     def is_finished(self, obj: Object) -> bool:
         """An object being deleted whose metadata.finalizers are empty may go now (namespaces also wait for spec.finalizers)."""
         return True
+
+    def changeable(self, part: str, fields: FieldSet, *, has_status: bool) -> FieldSet:
+        """Of these fields those that a write to `part` ("" the object itself) can change: others it does not come to own.
+
+        `has_status`: the status is a part of its own (upstream: GetResetFields).
+        """
+        return difference_below(fields, self.resets.get(part, {}) if has_status or part else {})
 
     def expires_at(self, ctx: Context, obj: Object) -> int | None:
         """Whole seconds since the epoch when the object goes by itself (events); None never."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import orjson
 from msgspec import structs
@@ -207,7 +207,7 @@ async def create(app: App, request: Request, served: Served) -> Response:
     content_type = request.headers.get("Content-Type")
     body_type(content_type)
     body = await request.read(BODY_BYTES_MAX)
-    options = parameters.write_options(info.query, "CreateOptions")
+    options = _write_options(request, "CreateOptions")
     obj, duplicates = await _decoded(app, body, partial(decode_body, content_type, body, served))
     _check_kind(request, served, obj)
     if duplicates:
@@ -230,7 +230,7 @@ async def update(app: App, request: Request, served: Served) -> Response:
     encoding = _encoding(request)
     content_type = request.headers.get("Content-Type")
     body = await request.read(BODY_BYTES_MAX)
-    options = parameters.write_options(info.query, "UpdateOptions")
+    options = _write_options(request, "UpdateOptions")
     obj, duplicates = await _decoded(app, body, partial(decode_body, content_type, body, served))
     _check_kind(request, served, obj)
     _check_place(served, info, obj)
@@ -246,7 +246,9 @@ async def patch(app: App, request: Request, served: Served) -> Response:
     kind = patching.patch_type(request.headers.get("Content-Type"), served, info.query)
     encoding = _encoding(request)
     body = await request.read(BODY_BYTES_MAX)
-    options = parameters.write_options(info.query, "PatchOptions")
+    if kind is patching.PatchType.APPLY:
+        return await _apply(app, request, served, encoding, body)
+    options = _write_options(request, "PatchOptions")
     change, duplicates = await _decoded(app, body, partial(patching.read, kind, body, served))
     if duplicates:
         options = replace(options, duplicates=tuple(duplicates))
@@ -256,6 +258,18 @@ async def patch(app: App, request: Request, served: Served) -> Response:
     except Undecodable as error:
         raise patching.refused(kind, body, error) from error
     return _object_response(encoding, served, request, 200, value)
+
+
+async def _apply(app: App, request: Request, served: Served, encoding: Encoding, body: bytes) -> Response:
+    """Server-side apply: the body says all that its field manager wants of the object."""
+    info = request.info
+    options = parameters.apply_options(info.query)
+    ctx = _context(request, dry_run=options.dry_run)
+    applied, twice = await _decoded(app, body, partial(patching.read_applied, body))
+    options = replace(options, duplicates=(twice,) if twice else ())
+    namespace = _namespace(served, info)
+    value, created = await ctx.objects.apply(ctx, served, namespace, info.name, applied, options)
+    return _object_response(encoding, served, request, 201 if created else 200, value)
 
 
 async def delete(app: App, request: Request, served: Served) -> Response:
@@ -331,7 +345,7 @@ async def call_subresource(app: App, request: Request, served: Served) -> Respon
         # Options of its own are in the query, and what it answers is not for us to encode.
         return await _connect(request, served, part, namespace)
     encoding = accept(request.headers.get("Accept"), forms=NO_FORMS, pretty=_pretty(request))
-    options = parameters.write_options(info.query, "CreateOptions") if info.query else WriteOptions()
+    options = _write_options(request, "CreateOptions")
     ctx = _context(request, dry_run=options.dry_run)
     body = None
     if info.verb in {"create", "update", "patch"}:
@@ -381,7 +395,7 @@ async def get_scale(app: App, request: Request, served: Served) -> Response:
 async def update_scale(app: App, request: Request, served: Served) -> Response:
     info = request.info
     body = await request.read(BODY_BYTES_MAX)
-    options = parameters.write_options(info.query, "UpdateOptions")
+    options = _write_options(request, "UpdateOptions")
     document, _ = decode_as(request.headers.get("Content-Type"), body, scale.EXPECTED)
     _check_name(info, document)
     return await _write_scale(request, served, options, lambda _: document, patched=False)
@@ -390,9 +404,25 @@ async def update_scale(app: App, request: Request, served: Served) -> Response:
 async def patch_scale(app: App, request: Request, served: Served) -> Response:
     kind = patching.patch_type(request.headers.get("Content-Type"), served, request.info.query)
     body = await request.read(BODY_BYTES_MAX)
-    options = parameters.write_options(request.info.query, "PatchOptions")
+    if kind is patching.PatchType.APPLY:
+        return await _apply_scale(app, request, served, body)
+    options = _write_options(request, "PatchOptions")
     change, _ = await _decoded(app, body, partial(patching.read, kind, body, served))
     return await _write_scale(request, served, options, change, patched=True)
+
+
+async def _apply_scale(app: App, request: Request, served: Served, body: bytes) -> Response:
+    """A Scale applied is its number applied to the object, owned as that of its scale."""
+    info = request.info
+    encoding = _encoding(request)
+    options = replace(parameters.apply_options(info.query), written_as="scale")
+    ctx = _context(request, dry_run=options.dry_run)
+    document, twice = await _decoded(app, body, partial(patching.read_applied, body))
+    options = replace(options, duplicates=(twice,) if twice else ())
+    applied = scale.applied(document, served, info.name)
+    namespace = _namespace(served, info)
+    value, _ = await ctx.objects.apply(ctx, served, namespace, info.name, applied, options, creates=False)
+    return _scale_response(request, served, encoding, scale.read(orjson.loads(value), served))
 
 
 async def _write_scale(
@@ -411,6 +441,7 @@ async def _write_scale(
     def rescale(obj: Object) -> Object:
         return scale.write(obj, served, change(scale.read(obj, served, complete=False)), patched=patched)
 
+    options = replace(options, written_as="scale")
     value = await ctx.objects.patch(ctx, served, _namespace(served, info), info.name, rescale, options)
     return _scale_response(request, served, encoding, scale.read(orjson.loads(value), served))
 
@@ -436,6 +467,12 @@ _VERBS: Final[dict[str, Verb]] = {
 
 
 # ---------------------------------------------------------------------- what they share
+
+
+def _write_options(
+    request: Request, kind: Literal["CreateOptions", "UpdateOptions", "PatchOptions"]
+) -> WriteOptions:
+    return parameters.write_options(request.info.query, kind, request.headers.get("User-Agent"))
 
 
 def _cluster(request: Request) -> Cluster:

@@ -7,6 +7,7 @@ Upstream: apimachinery/pkg/apis/meta/v1/{conversion,zz_generated.conversion}.go,
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, Literal, TypeVar, cast
 
 from clusterling.machinery.errors import (
@@ -44,7 +45,6 @@ _T = TypeVar("_T")
 _META_GROUP: Final = "meta.k8s.io"
 _NO_LIST: Final = ListOptions()
 _NO_DELETE: Final = DeleteOptions()
-_PLAIN_WRITE: Final = WriteOptions()
 _INT: Final = re.compile(r"[+-]?[0-9]{1,64}")
 _ALWAYS_SELECTABLE: Final = frozenset({"metadata.name", "metadata.namespace"})
 
@@ -147,11 +147,11 @@ def watch_timeout_s(query: Query) -> int | None:
 
 
 def write_options(
-    query: Query, kind: Literal["CreateOptions", "UpdateOptions", "PatchOptions"]
+    query: Query, kind: Literal["CreateOptions", "UpdateOptions", "PatchOptions"], user_agent: str | None
 ) -> WriteOptions:
-    """Options of a create, update or patch. Raises ApiError 422."""
+    """Options of a create, update or patch. Who names no field manager is known by its user agent. Raises ApiError 422."""
     if not query:
-        return _PLAIN_WRITE
+        return _plain_write(_told(user_agent))
     manager = first(query, "fieldManager")
     dry_run = query.get("dryRun") or []
     validation = first(query, "fieldValidation")
@@ -163,7 +163,36 @@ def write_options(
     if validation not in {"", "Ignore", "Warn", "Strict"}:
         wrong.append(not_supported("fieldValidation", validation, ["", "Ignore", "Strict", "Warn"]))
     _check(kind, wrong)
+    manager = manager or _plain_write(_told(user_agent)).field_manager
     return WriteOptions(bool(dry_run), manager, cast(FieldValidation, validation or "Warn"))
+
+
+def _told(user_agent: str | None) -> str:
+    """As much of it as may make a name: what is kept for the next request is bounded."""
+    return (user_agent or "")[: 4 * FIELD_MANAGER_BYTES_MAX]
+
+
+@lru_cache(maxsize=1024)
+def _plain_write(user_agent: str) -> WriteOptions:
+    """Upstream: endpoints/handlers/create.go, prefixFromUserAgent."""
+    name = "".join(filter(str.isprintable, user_agent.partition("/")[0]))
+    while len(name.encode()) > FIELD_MANAGER_BYTES_MAX:
+        name = name[:-1]
+    return WriteOptions(field_manager=name or "unknown")
+
+
+def apply_options(query: Query) -> WriteOptions:
+    """Options of a server-side apply. Raises ApiError 422."""
+    apply_problems(query)
+    dry_run = bool(query.get("dryRun"))
+    validation = first(query, "fieldValidation")
+    if validation not in {"", "Ignore", "Warn", "Strict"}:
+        _check(
+            "PatchOptions", [not_supported("fieldValidation", validation, ["", "Ignore", "Strict", "Warn"])]
+        )
+    force = bool(query.get("force")) and is_true(query["force"])
+    told = cast(FieldValidation, validation or "Warn")
+    return WriteOptions(dry_run, first(query, "fieldManager"), told, force=force)
 
 
 def apply_problems(query: Query) -> None:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Final
 
-from clusterling.machinery import codec, patch, strictjson
+from clusterling.machinery import codec, patch, strictjson, yaml
 from clusterling.machinery.errors import (
     ApiError,
     bad_request,
@@ -19,7 +19,7 @@ from clusterling.machinery.errors import (
     invalid_value,
     unsupported_patch_type,
 )
-from clusterling.machinery.gotext import go_text
+from clusterling.machinery.gotext import go_text, json_type
 from clusterling.machinery.meta import Object
 from clusterling.registry.receiving import Undecodable
 from clusterling.registry.resource import Served
@@ -33,23 +33,21 @@ class PatchType(StrEnum):
     JSON = "application/json-patch+json"
     MERGE = "application/merge-patch+json"
     STRATEGIC = "application/strategic-merge-patch+json"
+    APPLY = "application/apply-patch+yaml"
 
 
-_APPLY: Final = "application/apply-patch+yaml"
-_CUSTOM: Final = (PatchType.JSON, PatchType.MERGE)
-_BUILTIN: Final = (PatchType.JSON, PatchType.MERGE, PatchType.STRATEGIC)
+_CUSTOM: Final = (PatchType.JSON, PatchType.MERGE, PatchType.APPLY)
+_BUILTIN: Final = (PatchType.JSON, PatchType.MERGE, PatchType.STRATEGIC, PatchType.APPLY)
 
 
 def patch_type(content_type: str | None, served: Served, query: Query) -> PatchType:
-    """The kind of patch. Raises ApiError 415 (422 first for an apply without a field manager)."""
+    """The kind of patch. Raises ApiError 415; 422 for an apply without a field manager."""
     media_type = (content_type or "").partition(";")[0]
     accepted = _BUILTIN if served.resource.builtin else _CUSTOM
+    if media_type == PatchType.APPLY:
+        apply_problems(query)
     if media_type in accepted:
         return PatchType(media_type)
-    if media_type == _APPLY:
-        # kubectl tells its user that the server does not apply when it sees this code (kubectl: apply.go).
-        apply_problems(query)
-        raise unsupported_patch_type(accepted)
     if served.resource.builtin:
         raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
     raise unsupported_patch_type(accepted)
@@ -73,6 +71,23 @@ def read(kind: PatchType, body: bytes, served: Served) -> tuple[Callable[[Object
         return lambda obj: _same_kind(served, obj, patch.merge_patch(obj, document)), duplicates
     rules = _rules(served.group, served.version.name, served.kind)
     return lambda obj: _typed(obj, patch.strategic_merge(obj, document, rules)), duplicates
+
+
+def read_applied(body: bytes) -> tuple[Object, str]:
+    """An applied configuration, YAML or JSON, and the complaint about keys given twice. Raises ApiError 400."""
+    try:
+        document, twice = yaml.parse_yaml(body)
+    except yaml.YamlError as error:
+        raise bad_request(f"error encoding patch: {error}") from error
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        why = f"json: cannot unmarshal {json_type(document)} into Go value of type map[string]interface {{}}"
+        raise bad_request(f"error decoding patch: error unmarshaling JSON: while decoding JSON: {why}")
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict | None):
+        raise bad_request(f"error decoding patch: metadata must be a map, not a JSON {json_type(metadata)}")
+    return document, twice[0] if twice else ""
 
 
 def refused(kind: PatchType, body: bytes, error: Undecodable) -> ApiError:

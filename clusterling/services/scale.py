@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from clusterling.machinery.apply.managed import kind_text
 from clusterling.machinery.codec import Expected
 from clusterling.machinery.errors import (
     ApiError,
@@ -108,6 +109,27 @@ def write(obj: Object, served: Served, scale: Object, *, patched: bool) -> Objec
         )
     obj["metadata"]["resourceVersion"] = version or ""
     return obj
+
+
+def applied(scale: Object, served: Served, name: str) -> Object:
+    """The configuration of an object that a Scale applied to it means. Raises ApiError 400."""
+    version, kind = scale.get("apiVersion"), scale.get("kind")
+    if kind != EXPECTED.kind or version != EXPECTED.api_version:
+        raise bad_request(f"invalid object type: {kind_text(scale)}")
+    metadata = scale.get("metadata") or {}
+    if metadata.get("managedFields") is not None:
+        raise bad_request("metadata.managedFields must be nil")
+    kept = {field: metadata[field] for field in ("resourceVersion", "uid") if metadata.get(field)}
+    made: Object = {"apiVersion": served.api_version, "kind": served.kind, "metadata": {"name": name, **kept}}
+    spec = scale.get("spec")
+    if not isinstance(spec, dict) or "replicas" not in spec:
+        return made
+    place = made
+    *parents, last = _segments(_paths(served).spec_replicas_path)
+    for segment in parents:
+        place = place.setdefault(segment, {})
+    place[last] = spec["replicas"]
+    return made
 
 
 def _no_int32(replicas: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -28,8 +29,8 @@ def stored(**spec: Any) -> Object:
         "metadata": {"name": "h"},
         "spec": {"scaleTargetRef": TARGET, "maxReplicas": 3, **spec},
     }
-    # The hook asks nothing of the context.
-    AutoscalerStrategy().prepare_for_create(cast("Context", None), obj)
+    # The hook asks the context for nothing else.
+    AutoscalerStrategy().read(cast("Context", SimpleNamespace(subresource="")), obj)
     return obj
 
 

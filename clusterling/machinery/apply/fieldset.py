@@ -142,9 +142,10 @@ def _parsed_step(step: str) -> str | None:
 
 def ordered(fields: FieldSet) -> FieldSet:
     """The same set in upstream's order: the field itself, fields by name, items by their keys, values, indices."""
-    if len(fields) < 2:
-        return {step: ordered(below) if below else LEAF for step, below in fields.items()}
-    return {step: ordered(fields[step]) if fields[step] else LEAF for step in sorted(fields, key=_order)}
+    steps = sorted(fields)
+    if steps and steps[-1] >= "g":
+        steps.sort(key=_order)
+    return {step: ordered(below) if (below := fields[step]) else LEAF for step in steps}
 
 
 def _order(step: str) -> tuple[int, Any]:

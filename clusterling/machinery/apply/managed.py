@@ -69,6 +69,7 @@ class Writer:
     manager: str
     api_version: str
     subresource: str = ""
+    shown_as: str = ""  # The version in which owners are told of in conflicts, where it is not their own.
 
     def owner(self, operation: str) -> Owner:
         # One that applies has one entry for all versions.
@@ -235,7 +236,15 @@ def _update(
     if before is not None:
         fields = union(fields, before.fields)
     managed.owners[owner] = Owned(fields, writer.api_version, applied=False)
-    managed.times[owner] = now
+    _stamp(managed, owner, now)
+
+
+def _stamp(managed: _Managed, owner: Owner, now: str) -> None:
+    """The time of an entry; those of a scale have none, as upstream."""
+    if owner.subresource == "scale":
+        managed.times.pop(owner, None)
+    else:
+        managed.times[owner] = now
 
 
 def _cap(managed: _Managed) -> None:
@@ -295,12 +304,12 @@ def apply(
     try:
         made = _applied(versions, bare, applied, managed, writer, force=force)
     except Conflicts as conflicts:
-        raise _conflict(conflicts.conflicts) from conflicts
+        raise _conflict(sorted(conflicts.conflicts), writer.shown_as) from conflicts
     if made is None:
         made = {**bare, "metadata": dict(bare.get("metadata", {}))}
     else:
         made = {**made, "metadata": dict(made.get("metadata") or {})}
-        managed.times[writer.owner(APPLY)] = now
+        _stamp(managed, writer.owner(APPLY), now)
     if writer.manager == "kubectl":
         _keep_last_applied(made, applied)
     _set(made, managed)
@@ -308,11 +317,6 @@ def apply(
 
 
 def _check(versions: Versions, applied: Object, writer: Writer) -> None:
-    version = applied.get("apiVersion")
-    if version != writer.api_version:
-        raise bad_request(
-            f"Incorrect version specified in apply patch. Specified patch version: {version}, expected: {writer.api_version}"
-        )
     if (applied.get("metadata") or {}).get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
     kind = versions.type(writer.api_version)
@@ -325,9 +329,13 @@ def _check(versions: Versions, applied: Object, writer: Writer) -> None:
 
 def _label(obj: Object) -> str:
     own = obj.get("metadata") or {}
-    return (
-        f"{own.get('namespace', '')}/{own.get('name', '')}; {obj.get('apiVersion')}, Kind={obj.get('kind')}"
-    )
+    return f"{own.get('namespace', '')}/{own.get('name', '')}; {kind_text(obj)}"
+
+
+def kind_text(obj: Object) -> str:
+    """`apps/v1, Kind=Deployment`, `/v1, Kind=Pod`: as Go prints a GroupVersionKind."""
+    version = str(obj.get("apiVersion") or "")
+    return f"{version if '/' in version else '/' + version}, Kind={obj.get('kind') or ''}"
 
 
 def _applied(
@@ -416,31 +424,25 @@ def _keep_last_applied(obj: Object, applied: Object) -> None:
 # --------------------------------------------------------------------------- conflicts
 
 
-def _conflict(conflicts: Sequence[Conflict]) -> ApiError:
+def _conflict(conflicts: Sequence[Conflict], shown_as: str) -> ApiError:
+    told = [(_owner_text(one.owner, shown_as), path_text(one.path)) for one in conflicts]
     causes = [
-        {
-            "reason": "FieldManagerConflict",
-            "message": f"conflict with {_owner_text(one.owner)}",
-            "field": path_text(one.path),
-        }
-        for one in conflicts
+        {"reason": "FieldManagerConflict", "message": f"conflict with {owner}", "field": path}
+        for owner, path in told
     ]
-    return ApiError(409, "Conflict", _conflict_text(conflicts), {"causes": causes})
+    if len(told) == 1:
+        [(owner, path)] = told
+        text = f"Apply failed with 1 conflict: conflict with {owner}: {path}"
+    else:
+        lines: list[str] = []
+        for one in dict.fromkeys(owner for owner, _ in told):
+            lines += [f"conflicts with {one}:", *(f"- {path}" for owner, path in told if owner == one)]
+        text = f"Apply failed with {len(told)} conflicts: " + "\n".join(lines)
+    return ApiError(409, "Conflict", text, {"causes": causes})
 
 
-def _conflict_text(conflicts: Sequence[Conflict]) -> str:
-    if len(conflicts) == 1:
-        [one] = conflicts
-        return f"Apply failed with 1 conflict: conflict with {_owner_text(one.owner)}: {path_text(one.path)}"
-    lines: list[str] = []
-    for owner in sorted({one.owner for one in conflicts}):
-        lines.append(f"conflicts with {_owner_text(owner)}:")
-        lines += [f"- {path_text(one.path)}" for one in conflicts if one.owner == owner]
-    return f"Apply failed with {len(conflicts)} conflicts: " + "\n".join(lines)
-
-
-def _owner_text(owner: Owner) -> str:
+def _owner_text(owner: Owner, shown_as: str) -> str:
     text = go_quote(owner.manager)
     if owner.subresource:
         text += f" with subresource {go_quote(owner.subresource)}"
-    return f"{text} using {owner.api_version}" if owner.operation == UPDATE else text
+    return f"{text} using {shown_as or owner.api_version}" if owner.operation == UPDATE else text

@@ -168,7 +168,9 @@ def _taken(
                 versions.convert(new, version),
             )
         )
-        return Comparison(*(versions.kept(fields, version) for fields in compare(kind, one, other)))
+        return Comparison(
+            *(fields and versions.kept(fields, version) for fields in compare(kind, one, other))
+        )
 
     by_version = {api_version: compared(api_version, _known(versions, api_version))}
     conflicts: list[Conflict] = []

@@ -60,6 +60,7 @@ class Change(NamedTuple):
 
 _MODIFIED: Final = Change(modified=LEAF)
 _NOTHING: Final = Change()
+_ZERO: Final[dict[str, object]] = {"string": "", "integer": 0}
 _SCALARS: Final = frozenset({str, int, float, bool})
 
 
@@ -150,10 +151,15 @@ class Scalar(Type):
         return fields
 
 
+def nothing_declared(name: str) -> Type | None:
+    """What a map of any fields declares."""
+    return None
+
+
 class MapType(Type):
     """A map. `declared` finds the type of a declared field; `element` is that of any other, None where none may be."""
 
-    __slots__ = ("_known", "atomic", "declared", "deduced", "element")
+    __slots__ = ("_known", "_of_scalars", "atomic", "declared", "deduced", "element")
 
     def __init__(
         self,
@@ -168,6 +174,8 @@ class MapType(Type):
         self.element = element
         self.atomic = atomic
         self.deduced = deduced
+        # Labels, data: fields of any name, none with anything below.
+        self._of_scalars = declared is nothing_declared and type(element) is Scalar
 
     def field(self, name: str) -> tuple[str, Type] | None:
         """The step and the type of a declared field."""
@@ -204,8 +212,12 @@ class MapType(Type):
         if self.atomic or type(value) is not dict or not value:
             return LEAF
         made: FieldSet = {SELF: LEAF}
+        if self._of_scalars:
+            made.update([("f:" + name, LEAF) for name in value])
+            return made
+        known = self._known
         for name, item in value.items():
-            step, below = self._known.get(name) or self._below(name)
+            step, below = known.get(name) or self._below(name)
             made[step] = below.whole(item)
         return made
 
@@ -218,8 +230,9 @@ class MapType(Type):
         if self.atomic or not (before or after):
             return _NOTHING if same(old, new) else _MODIFIED
         sets: tuple[FieldSet, FieldSet, FieldSet] = {}, {}, {}
+        known = self._known
         for name, item in after.items():
-            step, below = self._below(name)
+            step, below = known.get(name) or self._below(name)
             if name in before:
                 _note(sets, step, below.compare(before[name], item))
             else:
@@ -668,10 +681,6 @@ def _go_syntax(value: object) -> str:
 # --------------------------------------------------------------------------- from schemas
 
 
-def _nothing_declared(name: str) -> Type | None:
-    return None
-
-
 UNTYPED_SCALAR: Final = Scalar("untyped")
 
 
@@ -679,7 +688,7 @@ def _anything(*, atomic: bool) -> Deduced:
     made = Deduced(UNTYPED_SCALAR, None, None)
     items = made if atomic else _ATOMIC
     made.list = ListType(items, atomic=True, keys=(), defaults={})
-    made.map = MapType(_nothing_declared, made, atomic=atomic, deduced=not atomic)
+    made.map = MapType(nothing_declared, made, atomic=atomic, deduced=not atomic)
     return made
 
 
@@ -790,7 +799,9 @@ def _map_of(node: Node, preserve: bool) -> MapType:
         child = node.properties.get(name)
         return None if child is None else _type(child, preserve=preserve)
 
-    own: Callable[[str], Type | None] = _Root(declared) if node.embedded else declared
+    own: Callable[[str], Type | None] = declared if node.properties else nothing_declared
+    if node.embedded:
+        own = _Root(own)
     additional = node.source.get("additionalProperties")
     element: Type | None = None
     if node.additional is not None:
@@ -816,8 +827,13 @@ def _list_of(node: Node, preserve: bool) -> ListType:
 
 
 def _default_of(items: Node, key: str) -> object:
+    """What a key counts as where an item does not have it. Go's zero, for one that its type always writes."""
     child = items.properties.get(key)
-    return None if child is None else child.default
+    if child is None:
+        return None
+    if child.default is None and items.builtin and key in items.required:
+        return _ZERO.get(child.source.get("type", ""))
+    return child.default
 
 
 OBJECT_META: Final = _map_of(Node(_META_SOURCE), preserve=False)

@@ -19,12 +19,8 @@ class ControllerRevisionStrategy(Strategy):
     has_generation = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("revision", 0)
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 from typing_extensions import override
 
+from clusterling.machinery.apply.fieldset import only
 from clusterling.machinery.errors import (
     FieldError,
     forbidden_field,
@@ -42,7 +43,7 @@ from clusterling.packs.workloads import (
     with_scale,
     within_all_problems,
 )
-from clusterling.registry.strategy import Context
+from clusterling.registry.strategy import RESETS, Context
 
 _PATH: Final = "spec.strategy"
 # A field of long ago, which v1 shows as an annotation.
@@ -51,6 +52,7 @@ _is_int64 = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
 
 
 class DeploymentStrategy(WorkloadStrategy):
+    resets: ClassVar = {**RESETS, "status": only(("metadata", "labels"), ("spec",))}
     omitted = ("minReadySeconds", "paused")
     condition_times = ("lastUpdateTime", "lastTransitionTime")
 

@@ -35,11 +35,22 @@ SOURCES: Final = {
 
 class AutoscalerStrategy(Strategy):
     @override
+    def read(self, ctx: Context, new: Object) -> None:
+        version = _version(new)
+        stored = to_v2(new, version)
+        if ctx.subresource:
+            status = stored.setdefault("status", {})
+            complete_status(status)
+            read_time(new, status, "lastScaleTime")
+        else:
+            with reading(new):
+                _default(stored)
+        _become(new, from_v2(stored, version))
+
+    @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
         version = _version(new)
         stored = to_v2(new, version)
-        with reading(new):
-            _default(stored)
         stored["status"] = {"currentMetrics": None, "desiredReplicas": 0}
         _become(new, from_v2(stored, version))
 
@@ -49,12 +60,7 @@ class AutoscalerStrategy(Strategy):
         stored, before = to_v2(new, version), to_v2(old, version)
         if ctx.subresource:
             stored["spec"] = before["spec"]
-            status = stored.setdefault("status", {})
-            complete_status(status)
-            read_time(new, status, "lastScaleTime")
         else:
-            with reading(new):
-                _default(stored)
             stored["status"] = before.get("status", {})
         _become(new, from_v2(stored, version))
 

@@ -50,8 +50,8 @@ class CronJobStrategy(WorkloadStrategy):
         default_patterns(_job_spec(obj))
 
     @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        super().prepare_for_update(ctx, new, old)
+    def read(self, ctx: Context, new: Object) -> None:
+        super().read(ctx, new)
         if ctx.subresource:
             for field in ("lastScheduleTime", "lastSuccessfulTime"):
                 read_time(new, new["status"], field)

@@ -63,17 +63,18 @@ class JobStrategy(WorkloadStrategy):
 
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        has_own = bool(meta(new).get("labels"))
         super().prepare_for_create(ctx, new)
         if not new["spec"]["manualSelector"]:
+            labels = meta(new).get("labels")
+            # Labels that it has from its template are the same map, as upstream: it has the generated ones, too.
+            shared = not labels or labels is new["spec"]["template"]["metadata"].get("labels")
             _generate_selector(new)
-            if not has_own:
-                # Upstream's two maps are one by then, so the job has the generated labels too.
+            if shared:
                 meta(new)["labels"] = dict(new["spec"]["template"]["metadata"]["labels"])
 
     @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        super().prepare_for_update(ctx, new, old)
+    def read(self, ctx: Context, new: Object) -> None:
+        super().read(ctx, new)
         if ctx.subresource:
             for field in ("startTime", "completionTime"):
                 read_time(new, new["status"], field)
@@ -107,7 +108,7 @@ def _take_labels(job: Object) -> None:
     """A job without labels of its own has its template's."""
     labels = (job["spec"].setdefault("template", {}).get("metadata") or {}).get("labels")
     if labels and not meta(job).get("labels"):
-        meta(job)["labels"] = dict(labels)
+        meta(job)["labels"] = labels
 
 
 def job_spec_warnings(spec: Object, path: str) -> list[str]:

@@ -26,15 +26,11 @@ class ConfigMapStrategy(Strategy):
     has_generation = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         read_bytes(new, "binaryData")
         for field in ("data", "binaryData"):
             if not new.get(field):
                 new.pop(field, None)
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

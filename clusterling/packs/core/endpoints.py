@@ -37,7 +37,7 @@ class EndpointsStrategy(Strategy):
     allow_create_on_update = True
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         if not new.get("subsets"):
             new.pop("subsets", None)
         for subset in new.get("subsets") or ():
@@ -45,10 +45,6 @@ class EndpointsStrategy(Strategy):
                 port.setdefault("port", 0)
                 if not port.get("protocol"):
                     port["protocol"] = "TCP"
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

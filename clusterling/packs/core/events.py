@@ -64,11 +64,7 @@ class EventStrategy(Strategy):
     allow_create_on_update = True
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        _write_as_go_does(new)
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         _write_as_go_does(new)
 
     @override
@@ -91,11 +87,7 @@ class NewEventStrategy(EventStrategy):
     """Events of events.k8s.io/v1. Errors name the fields as v1 has them, as upstream's do."""
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        _in_core_form(new, _write_as_go_does)
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         _in_core_form(new, _write_as_go_does)
 
     @override

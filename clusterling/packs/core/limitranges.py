@@ -52,10 +52,9 @@ class LimitRangeStrategy(Strategy):
         metadata = meta(new)
         if not metadata.get("name"):
             metadata["name"] = metadata["uid"]
-        _default(new)
 
     @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         _default(new)
 
     @override

@@ -36,19 +36,25 @@ class NamespaceStrategy(Strategy):
     name_problems = staticmethod(is_dns1123_label)
 
     @override
+    def read(self, ctx: Context, new: Object) -> None:
+        new.setdefault("spec", {})
+        if ctx.subresource == "status":
+            new.setdefault("status", {}).setdefault("phase", "Active")
+        _label(new)
+
+    @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
         new["status"] = {"phase": "Active"}
         spec = new.setdefault("spec", {})
         finalizers = spec.setdefault("finalizers", [])
         if FINALIZER not in finalizers:
             finalizers.append(FINALIZER)
-        _label(new)
+        _label(new)  # Its name may have been generated.
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
         if ctx.subresource == "status":
             new["spec"] = old.get("spec", {})
-            new.setdefault("status", {}).setdefault("phase", "Active")
         else:
             new["status"] = old.get("status", {})
         spec = new.setdefault("spec", {})
@@ -56,7 +62,6 @@ class NamespaceStrategy(Strategy):
             _keep_finalizers(spec, old.get("spec", {}))
         elif not spec.get("finalizers"):
             spec.pop("finalizers", None)
-        _label(new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -124,6 +129,8 @@ def _provisions(ctx: Context, name: str) -> Iterator[Op]:
 
 def _label(obj: Object) -> None:
     metadata = meta(obj)
+    if not metadata.get("name"):
+        return  # It is to be generated.
     metadata["labels"] = {**(metadata.get("labels") or {}), NAME_LABEL: name_of(obj)}
 
 

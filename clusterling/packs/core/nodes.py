@@ -61,8 +61,11 @@ class NodeStrategy(Strategy):
     has_generation = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         _complete(new)
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
         new["spec"].pop("configSource", None)
         new["status"].pop("config", None)
         taints = new["spec"].get("taints") or []
@@ -71,7 +74,6 @@ class NodeStrategy(Strategy):
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        _complete(new)
         if ctx.subresource == "status":
             new["spec"] = old["spec"]
             if "config" not in (old.get("status") or {}):

@@ -62,25 +62,28 @@ class PersistentVolumeClaimStrategy(Strategy):
     returns_deleted_object = True
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         _default(new)
+        if ctx.subresource == "status":
+            status = new.setdefault("status", {})
+            status.setdefault("phase", "Pending")
+            with reading(new):
+                for field in ("capacity", "allocatedResources"):
+                    read_resources(status, field)
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
         new["status"] = {"phase": "Pending"}
         _settle_sources(new["spec"], {})
         protect(new, FINALIZER)
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        _default(new)
         if ctx.subresource != "status":
             new["status"] = old.get("status") or {}
             _settle_sources(new["spec"], old["spec"])
-            return
-        new["spec"] = old["spec"]
-        status = new.setdefault("status", {})
-        status.setdefault("phase", "Pending")
-        with reading(new):
-            for field in ("capacity", "allocatedResources"):
-                read_resources(status, field)
+        else:
+            new["spec"] = old["spec"]
 
     @override
     async def admit(self, ctx: Context, new: Object, old: Object | None) -> None:

@@ -104,22 +104,25 @@ class PersistentVolumeStrategy(Strategy):
     returns_deleted_object = True
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         _default(new)
+        if ctx.subresource == "status":
+            new.setdefault("status", {}).setdefault("phase", "Pending")
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
         now = rfc3339(ctx.ports.clock.now())
         new["status"] = {"phase": "Pending", "lastPhaseTransitionTime": now}
         protect(new, FINALIZER)
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        _default(new)
         before = old.get("status") or {}
         if ctx.subresource != "status":
             new["status"] = before
             return
         new["spec"] = old["spec"]
-        status, field = new.setdefault("status", {}), "lastPhaseTransitionTime"
-        status.setdefault("phase", "Pending")
+        status, field = new["status"], "lastPhaseTransitionTime"
         same_time = status.get(field) in (None, before.get(field))
         if status["phase"] != before.get("phase") and same_time:
             status[field] = rfc3339(ctx.ports.clock.now())

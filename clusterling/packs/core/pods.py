@@ -72,8 +72,14 @@ class PodStrategy(Strategy):
     returns_deleted_object = True
 
     @override
+    def read(self, ctx: Context, new: Object) -> None:
+        if ctx.subresource in _OWN_PARTS:
+            complete_status(new)
+        else:
+            default_pod(new)
+
+    @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        default_pod(new)
         drop_disabled_fields(new)
         spec = new["spec"]
         new["status"] = {"phase": "Pending"}
@@ -97,9 +103,7 @@ class PodStrategy(Strategy):
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
         part = ctx.subresource
         if part in _OWN_PARTS:
-            complete_status(new)
             return
-        default_pod(new)
         drop_disabled_fields(new)
         if part == "status":
             _keep_all_but_status(new, old)

@@ -26,14 +26,10 @@ class PodTemplateStrategy(Strategy):
     returns_deleted_object = True
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         with reading(new):
             default_pod_template(new.setdefault("template", {}))
         drop_disabled_fields(new["template"])
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

@@ -74,20 +74,21 @@ class ResourceQuotaStrategy(Strategy):
     returns_deleted_object = True
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("spec", {})
-        new["status"] = {}
+        new.setdefault("status", {})
         _read(new)
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        new["status"] = {}
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
         if ctx.subresource == "status":
             new["spec"] = old.get("spec", {})
-            new.setdefault("status", {})
         else:
-            new.setdefault("spec", {})
             new["status"] = old.get("status", {})
-        _read(new)
 
     @override
     async def admit(self, ctx: Context, new: Object, old: Object | None) -> None:

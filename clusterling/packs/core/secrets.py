@@ -45,7 +45,7 @@ class SecretStrategy(Strategy):
     has_generation = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         read_bytes(new, "data")
         texts = new.pop("stringData", None)
         if texts:
@@ -55,10 +55,6 @@ class SecretStrategy(Strategy):
             new.pop("data", None)
         if not new.get("type"):
             new["type"] = OPAQUE
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

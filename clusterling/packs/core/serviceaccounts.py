@@ -20,7 +20,7 @@ class ServiceAccountStrategy(Strategy):
     returns_deleted_object = True
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         # Of a reference to a Secret only the name is kept, and what is empty is not written.
         for field in ("secrets", "imagePullSecrets"):
             named = [
@@ -28,10 +28,6 @@ class ServiceAccountStrategy(Strategy):
             ]
             if named:
                 new[field] = named
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def warnings(self, ctx: Context, new: Object, old: Object | None = None) -> Sequence[str]:

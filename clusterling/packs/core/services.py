@@ -53,17 +53,21 @@ class ServiceStrategy(Strategy):
     name_problems = staticmethod(is_dns1123_label)
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         read_spec(new)
+        if ctx.subresource == "status":
+            read_status(new)
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
         new["status"] = {"loadBalancer": {}}
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
         if ctx.subresource == "status":
             new["spec"] = old["spec"]
-            read_status(new)
+            read_status(new)  # What its own type makes of it, which the client need not have sent.
         else:
-            read_spec(new)
             new["status"] = old["status"]
 
     @override

@@ -36,17 +36,13 @@ _is_path: Final = re.compile(_PATH_WORDS).fullmatch
 
 class IngressClassStrategy(Strategy):
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         spec = new.setdefault("spec", {})
         if not spec.get("controller"):
             spec.pop("controller", None)
         parameters = spec.get("parameters")
         if parameters is not None:
             parameters.setdefault("scope", "Cluster")
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

@@ -46,15 +46,11 @@ class IPAddressStrategy(Strategy):
     name_problems = staticmethod(canonical_ip_problems)
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         spec = new.setdefault("spec", {})
         parent = spec.get("parentRef")
         if parent is not None:
             spec["parentRef"] = {key: value for key, value in parent.items() if value}
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

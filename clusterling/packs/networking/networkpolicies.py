@@ -29,7 +29,7 @@ _PEERS: Final = {"ingress": "from", "egress": "to"}
 
 class NetworkPolicyStrategy(Strategy):
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         spec = new.setdefault("spec", {})
         _shape_selector(spec.setdefault("podSelector", {}))
         if not spec.get("policyTypes"):
@@ -46,10 +46,6 @@ class NetworkPolicyStrategy(Strategy):
                 for peer in rule.get(peers) or ():
                     for field in _SELECTORS:
                         _shape_selector(peer.get(field) or {})
-
-    @override
-    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
-        self.prepare_for_create(ctx, new)
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

@@ -18,7 +18,7 @@ from clusterling.machinery.errors import FieldError, immutable_field, invalid_va
 from clusterling.machinery.meta import Object, rfc3339
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
-from clusterling.registry.strategy import Context, Strategy
+from clusterling.registry.strategy import RESETS_METADATA, Context, Strategy
 
 NAME: Final = "kubernetes"
 # Of every cluster: upstream's server is told by a flag, and takes this where it is told nothing.
@@ -30,11 +30,17 @@ _CIDRS: Final = "spec.cidrs"
 
 
 class ServiceCIDRStrategy(Strategy):
+    resets = RESETS_METADATA
     has_generation = False
 
     @override
-    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+    def read(self, ctx: Context, new: Object) -> None:
         new.setdefault("spec", {})
+        if ctx.subresource == "status" and not new.setdefault("status", {}).get("conditions"):
+            new["status"].pop("conditions", None)
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
         moment = rfc3339(ctx.ports.clock.now())
         new["status"] = {"conditions": [_ready(moment, "Kubernetes Service CIDR is ready")]}
 
@@ -45,10 +51,7 @@ class ServiceCIDRStrategy(Strategy):
             new["metadata"] = old["metadata"] | {
                 key: new["metadata"][key] for key in ("resourceVersion",) if key in new["metadata"]
             }
-            if not new.setdefault("status", {}).get("conditions"):
-                new["status"].pop("conditions", None)
         else:
-            new.setdefault("spec", {})
             new["status"] = old.get("status", {})
 
     @override

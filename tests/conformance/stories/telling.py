@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from tests.conformance.exchange import Json, Step
 
-NO_APPLY: Final = "server-side apply is not served yet, and is not named among the patches"
 
 NS: Final = "/api/v1/namespaces/${ns}"
 CM: Final = f"{NS}/configmaps"
