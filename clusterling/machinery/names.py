@@ -129,6 +129,17 @@ def _subdomain_problems(value: str, too_long: Callable[[int], str]) -> list[str]
     return problems
 
 
+def is_dns1123_subdomain_in_any_case(value: str) -> list[str]:
+    """The same, capitals allowed."""
+    if _subdomain(value.lower()) is not None and _bytes(value) <= SUBDOMAIN_BYTES_MAX:
+        return []
+    problems = [_characters_max(SUBDOMAIN_BYTES_MAX)] if _bytes(value) > SUBDOMAIN_BYTES_MAX else []
+    if _subdomain(value.lower()) is None:
+        words = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
+        problems.append(_pattern(words, _SUBDOMAIN, "Example.com"))
+    return problems
+
+
 def is_dns1035_label(value: str) -> list[str]:
     """`my-name`, beginning with a letter: at most 63 bytes. Services."""
     problems = [_characters_max(LABEL_BYTES_MAX)] if _bytes(value) > LABEL_BYTES_MAX else []

@@ -18,6 +18,7 @@ from clusterling.machinery.errors import (
     FieldError,
     duplicate,
     forbidden_field,
+    go_quote,
     invalid_value,
     not_supported,
     required,
@@ -305,6 +306,10 @@ def _client_problems(config: Object, path: str) -> Problems:
 
 
 def _url_problems(url: str, path: str) -> Problems:
+    if url.startswith(":"):
+        why = f"parse {go_quote(url)}: missing protocol scheme"
+        yield required(path, f"url must be a valid URL: {why}{_FORM}")
+        return
     try:
         split: SplitResult = urlsplit(url)
     except ValueError as error:
@@ -464,10 +469,11 @@ def _mutating_problems(new: Object) -> Problems:
             if other == kind and one.get(field) is None:
                 yield required(f"{path}.{field}", f"must be specified when patchType is {kind}")
             elif other == kind and not (one[field].get("expression") or "").strip():
-                yield required(f"{path}.{field}.expression", "expression is not specified")
+                detail = "expression is not specified" if field == "jsonPatch" else ""
+                yield required(f"{path}.{field}.expression", detail)
             elif other != kind and one.get(field) is not None:
                 why = f"must not be specified when patchType is {kind}"
-                yield forbidden_field(f"{path}.{field}", why)
+                yield invalid_value(f"{path}.{field}", f"{{{field}}}", why)
 
 
 # ---------------------------------------------------------------------- bindings

@@ -235,8 +235,9 @@ def _condition_problems(status: Object) -> Problems:
         elif value not in allowed:
             yield not_supported(f"{here}.status", value, allowed)
         if kind in _DECISIONS and kinds & set(_DECISIONS) - {kind}:
-            why = "Approved and Denied conditions are mutually exclusive"
-            declared.append(invalid_value(path, kind, why))
+            both = [f'conditions[{{"type": "{one}"}}]' for one in _DECISIONS]
+            why = f"must specify at most one of: {', '.join(f'`{one}`' for one in both)}"
+            declared.append(invalid_value(path, f"{{{', '.join(both)}}}", why))
         if kind in kinds:
             yield duplicate(f"{here}.type", kind)
         kinds.add(kind)

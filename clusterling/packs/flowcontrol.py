@@ -99,6 +99,10 @@ def _default_schema(spec: Object) -> None:
     spec.setdefault("priorityLevelConfiguration", {}).setdefault("name", "")
     if not spec.get("matchingPrecedence"):
         spec["matchingPrecedence"] = _PRECEDENCE
+    for rule in spec.get("rules") or ():
+        for one in rule.get("resourceRules") or ():
+            # Always written upstream.
+            one.setdefault("namespaces", None)
 
 
 def _schema_problems(new: Object) -> Problems:
@@ -265,9 +269,9 @@ def _level_problems(new: Object) -> Problems:
         yield invalid_value("spec.type", kind, "must be 'Exempt' if and only if `name` is 'exempt'")
     declared: list[FieldError] = []
     exempt, limited = spec.get("exempt"), spec.get("limited")
+    if kind != "Limited" and limited is not None:
+        declared.append(forbidden_field("spec.limited", ""))
     if kind == "Exempt":
-        if limited is not None:
-            declared.append(forbidden_field("spec.limited", ""))
         if exempt is not None:
             yield from _share_problems(exempt, "spec.exempt")
     elif kind == "Limited":
@@ -281,7 +285,12 @@ def _level_problems(new: Object) -> Problems:
         declared.append(required("spec.type"))
     else:
         yield not_supported("spec.type", kind, ("Exempt", "Limited"))
+    yield from _changed_problems(name, spec)
     yield from declared
+
+
+def _changed_problems(name: str, spec: Object) -> Problems:
+    """Levels that there always are stay as they are."""
     fixed = MANDATORY.get(("PriorityLevelConfiguration", name))
     if fixed is None:
         return
@@ -310,13 +319,11 @@ def _limit_problems(limited: Object, path: str) -> Problems:
         yield required(f"{here}.type")
     elif kind == "Reject":
         if queuing is not None:
-            why = "must be nil if limited.limitResponse.type is not Limited"
-            yield forbidden_field(f"{here}.queuing", why)
+            yield forbidden_field(f"{here}.queuing", "")
     elif kind != "Queue":
         yield not_supported(f"{here}.type", kind, ("Queue", "Reject"))
     elif queuing is None:
-        why = "must not be empty if limited.limitResponse.type is Limited"
-        yield required(f"{here}.queuing", why)
+        yield required(f"{here}.queuing")
     else:
         yield from _queuing_problems(queuing, f"{here}.queuing")
     yield from lending

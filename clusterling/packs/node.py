@@ -25,6 +25,7 @@ _TOLERATION: Final = ("Key", "Operator", "Value", "Effect")
 
 class RuntimeClassStrategy(Strategy):
     has_generation = False
+    allow_unconditional_update = False
 
     @override
     def read(self, ctx: Context, new: Object) -> None:

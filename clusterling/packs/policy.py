@@ -5,7 +5,6 @@ Upstream: kubernetes pkg/registry/policy/poddisruptionbudget, pkg/apis/policy/va
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -14,28 +13,21 @@ from typing_extensions import override
 from clusterling.machinery.errors import (
     FieldError,
     GoStruct,
-    duplicate,
     invalid_value,
     not_supported,
-    required,
-    too_long,
 )
 from clusterling.machinery.labelselector import label_selector_problems
 from clusterling.machinery.meta import Object
-from clusterling.machinery.names import is_percent, is_qualified_name
+from clusterling.machinery.names import is_percent
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
+from clusterling.packs.conditions import condition_problems
 from clusterling.packs.core.times import read_time
 from clusterling.registry.pack import Pack
 from clusterling.registry.strategy import Context, Strategy
 
-REASON_CHARACTERS_MAX: Final = 1024
-MESSAGE_CHARACTERS_MAX: Final = 32 * 1024
-
 _COUNTS: Final = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
 _POLICIES: Final = ("AlwaysAllow", "IfHealthyBudget")
-_STATUSES: Final = ("False", "True", "Unknown")
-_REASON: Final = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
 _NEGATIVE: Final = "must be greater than or equal to 0"
 
 Problems = Iterator[FieldError]
@@ -81,7 +73,7 @@ class BudgetStrategy(Strategy):
     @override
     def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
         if ctx.subresource == "status":
-            return [*_condition_problems(new["status"]), *_count_problems(new["status"])]
+            return [*condition_problems(new["status"]), *_count_problems(new["status"])]
         return self.validate(ctx, new)
 
 
@@ -118,38 +110,6 @@ def _count_problems(status: Object) -> Problems:
     for field in _COUNTS:
         if status[field] < 0:
             yield invalid_value(f"status.{field}", status[field], _NEGATIVE)
-
-
-def _condition_problems(status: Object) -> Problems:
-    """metav1.Conditions. Upstream: apimachinery pkg/apis/meta/v1/validation, ValidateConditions."""
-    seen: set[str] = set()
-    for index, one in enumerate(status.get("conditions") or ()):
-        path, kind, reason = f"status.conditions[{index}]", one.get("type") or "", one["reason"]
-        if kind in seen:
-            yield duplicate(f"{path}.type", kind)
-        seen.add(kind)
-        for problem in is_qualified_name(kind):
-            yield invalid_value(f"{path}.type", kind, problem)
-        if one.get("status") not in _STATUSES:
-            yield not_supported(f"{path}.status", one.get("status") or "", _STATUSES)
-        if (one.get("observedGeneration") or 0) < 0:
-            yield invalid_value(f"{path}.observedGeneration", one["observedGeneration"], _NEGATIVE)
-        if one["lastTransitionTime"] is None:
-            yield required(f"{path}.lastTransitionTime")
-        if not reason:
-            yield required(f"{path}.reason")
-        elif not _REASON.fullmatch(reason):
-            why = (
-                "a condition reason must start with alphabetic character, optionally followed by a string of "
-                "alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. "
-                "'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used "
-                "for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')"
-            )
-            yield invalid_value(f"{path}.reason", reason, why)
-        if len(reason) > REASON_CHARACTERS_MAX:
-            yield too_long(f"{path}.reason", REASON_CHARACTERS_MAX)
-        if len(one["message"]) > MESSAGE_CHARACTERS_MAX:
-            yield too_long(f"{path}.message", MESSAGE_CHARACTERS_MAX)
 
 
 def _share_cell(obj: Object, field: str) -> str:

@@ -6,6 +6,7 @@ held to be there and not compiled.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -25,11 +26,14 @@ from clusterling.machinery.errors import (
 )
 from clusterling.machinery.meta import Object, rfc3339
 from clusterling.machinery.names import (
+    is_c_identifier,
     is_dns1123_label,
     is_dns1123_subdomain,
+    is_dns1123_subdomain_in_any_case,
     is_label_value,
     is_qualified_name,
 )
+from clusterling.machinery.objectmeta import validate_labels
 from clusterling.machinery.table import NAME_COLUMN, Column, age
 from clusterling.packs import builtin
 from clusterling.packs.core.podspec.rules import Problems, items, named
@@ -47,6 +51,19 @@ _DEVICES_MAX: Final = 128
 _POOL_BYTES_MAX: Final = 253
 _EXPRESSION_BYTES_MAX: Final = 10 * 1024
 _MODES: Final = ("All", "ExactCount")
+_OPERATORS: Final = ("Equal", "Exists")
+_NAME_BYTES_MAX: Final = 32  # Of an attribute or a capacity, without its domain.
+_TEXT_BYTES_MAX: Final = 64
+_PROPERTIES_MAX: Final = 32  # Attributes and capacities of one device.
+_VALUES: Final = ("int", "bool", "string", "version", "ints", "bools", "strings", "versions")
+_NOTHING: Final = (
+    "compilation failed: ERROR: <input>:1:0: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', "
+    "'!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}"
+)
+# https://semver.org/#is-there-a-suggested-regular-expression-regex-to-check-a-semver-string
+_SEMVER: Final = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?"
+)
 _EFFECTS: Final = ("NoExecute", "NoSchedule", "None")
 _RULE_FIELDS: Final = ("pool", "driver", "device")
 
@@ -84,6 +101,8 @@ def claim_problems(spec: Object, path: str) -> Problems:
             yield from _reference_problems(one, where, known)
             if field == "constraints":
                 yield from _constraint_problems(one, where)
+            else:
+                yield from _config_problems(one, where)
 
 
 def _request_problems(request: Object, path: str) -> Problems:
@@ -115,6 +134,11 @@ def _device_problems(one: Object, path: str) -> Problems:
     else:
         yield required(f"{path}.deviceClassName")
     yield from _selector_problems(one, path)
+    for where, toleration in items(one, "tolerations", path):
+        if toleration.get("operator") not in (None, "", *_OPERATORS):
+            yield not_supported(f"{where}.operator", toleration["operator"], _OPERATORS)
+        if toleration.get("effect") not in (None, "", *_EFFECTS):
+            yield not_supported(f"{where}.effect", toleration["effect"], _EFFECTS)
     if mode not in _MODES:
         yield not_supported(f"{path}.allocationMode", mode, _MODES)
     elif mode == "All" and count:
@@ -132,9 +156,25 @@ def _selector_problems(owner: Object, path: str) -> Problems:
         if selector.get("cel") is None:
             yield required(f"{where}.cel")
         elif not expression:
-            yield required(f"{where}.cel.expression")
+            yield invalid_value(f"{where}.cel.expression", expression, _NOTHING)
         elif len(expression.encode()) > _EXPRESSION_BYTES_MAX:
             yield too_long(f"{where}.cel.expression", _EXPRESSION_BYTES_MAX)
+
+
+def _config_problems(one: Object, path: str) -> Problems:
+    opaque, here = one.get("opaque"), f"{path}.opaque"
+    if opaque is None:
+        yield required(here)
+        return
+    parameters, driver = opaque.get("parameters"), opaque.get("driver") or ""
+    if parameters is None:
+        yield required(f"{here}.parameters")
+    elif not isinstance(parameters, dict):
+        yield invalid_value(f"{here}.parameters", "<value omitted>", "must be a valid JSON object")
+    if driver:
+        yield from named(driver, f"{here}.driver", is_dns1123_subdomain_in_any_case)
+    else:
+        yield required(f"{here}.driver")
 
 
 def _reference_problems(one: Object, path: str, known: set[str]) -> Problems:
@@ -153,6 +193,8 @@ def _constraint_problems(one: Object, path: str) -> Problems:
             'exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set'
         )
         yield required(path, why)
+    elif len(attributes[0].rpartition("/")[2]) > _NAME_BYTES_MAX:
+        yield too_long(f"{path}.matchAttribute", _NAME_BYTES_MAX)
     elif "/" not in attributes[0]:
         yield invalid_value(f"{path}.matchAttribute", attributes[0], "a fully qualified name must be a domain and a name separated by a slash")  # fmt: skip
 
@@ -211,7 +253,9 @@ class TemplateStrategy(Strategy):
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
-        return list(claim_problems(new["spec"]["spec"], "spec.spec"))
+        labels = new["spec"]["metadata"].get("labels") or {}
+        found = validate_labels(labels, "spec.metadata.labels")
+        return [*found, *claim_problems(new["spec"]["spec"], "spec.spec")]
 
     @override
     def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
@@ -230,9 +274,18 @@ class DeviceClassStrategy(Strategy):
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
-        found = list(_selector_problems(new["spec"], "spec"))
-        if len(new["spec"].get("config") or ()) > _LIST_MAX:
-            found.append(too_many("spec.config", len(new["spec"]["config"]), _LIST_MAX))
+        spec = new["spec"]
+        found = list(_selector_problems(spec, "spec"))
+        if len(spec.get("config") or ()) > _LIST_MAX:
+            found.append(too_many("spec.config", len(spec["config"]), _LIST_MAX))
+        for where, one in items(spec, "config", "spec"):
+            found += _config_problems(one, where)
+        name, where = spec.get("extendedResourceName"), "spec.extendedResourceName"
+        if name is not None and "/" not in name:
+            why = "a name must be a domain-prefixed path, such as 'example.com/my-prop'"
+            found.append(invalid_value(where, name, why))
+        if name is not None:
+            found += named(name, where, is_qualified_name)
         return found
 
 
@@ -306,6 +359,8 @@ def _slice_problems(spec: Object) -> Problems:
                 spec["nodeSelector"].get("nodeSelectorTerms"),
             )
             yield invalid_value(where, terms, "must have exactly one node selector term")
+    if spec.get("allNodes") is False:
+        yield invalid_value("spec.allNodes", False, "must be either unset or set to true")
     if not places:
         yield required("spec", choice)
     elif len(places) > 1:
@@ -319,10 +374,72 @@ def _slice_problems(spec: Object) -> Problems:
         name = device.get("name") or ""
         yield from named(name, f"{path}.name", is_dns1123_label)
         if name in names:
-            yield duplicate(f"{path}.name", name)
+            yield duplicate(path, name)
         names.add(name)
+        yield from _property_problems(device, path)
         for where, taint in items(device, "taints", path):
             yield from _taint_problems(taint, where)
+        if device.get("bindingConditions") and not device.get("bindingFailureConditions"):
+            why = "bindingFailureConditions are required to use bindingConditions"
+            yield invalid_value(f"{path}.bindingFailureConditions", None, why)
+        yield from _device_place_problems(device, path, spec)
+
+
+def _device_place_problems(device: Object, path: str, spec: Object) -> Problems:
+    """Where one device is, if the slice leaves that to each."""
+    given = [field for field in ("nodeName", "nodeSelector", "allNodes") if device.get(field) is not None]
+    if given and not spec.get("perDeviceNodeSelection"):
+        why = (
+            "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true "
+            "in the ResourceSlice spec"
+        )
+        yield invalid_value(path, None, why)
+    elif not given and spec.get("perDeviceNodeSelection"):
+        why = (
+            "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set "
+            "to true in the ResourceSlice spec"
+        )
+        yield required(path, why)
+
+
+def _property_problems(device: Object, path: str) -> Problems:
+    attributes, capacity = device.get("attributes") or {}, device.get("capacity") or {}
+    for field, found in (("attributes", attributes), ("capacity", capacity)):
+        for name in sorted(found):
+            yield from _property_name_problems(name, f"{path}.{field}")
+    for name, value in sorted(attributes.items()):
+        yield from _attribute_problems(value, f"{path}.attributes[{name}]")
+    if (count := len(attributes) + len(capacity)) > _PROPERTIES_MAX:
+        why = f"the total number of attributes and capacities must not exceed {_PROPERTIES_MAX}"
+        yield invalid_value(path, count, why)
+
+
+def _property_name_problems(name: str, path: str) -> Problems:
+    domain, slash, own = name.rpartition("/")
+    if slash:
+        yield from named(domain, path, is_dns1123_subdomain)
+    if len(own.encode()) > _NAME_BYTES_MAX:
+        yield too_long(path, _NAME_BYTES_MAX)
+    yield from named(own, path, is_c_identifier)
+
+
+def _attribute_problems(value: Object, path: str) -> Problems:
+    given = [field for field in _VALUES if value.get(field) is not None]
+    known = ", ".join(f"`{one}`" for one in _VALUES)
+    if not given:
+        yield invalid_value(path, "", f"must specify one of: {known}")
+    elif len(given) > 1:
+        yield invalid_value(path, f"{{{', '.join(given)}}}", f"must specify exactly one of: {known}")
+    for field in ("string", "version"):
+        text = value.get(field)
+        if text is None:
+            continue
+        if len(text.encode()) > _TEXT_BYTES_MAX:
+            yield too_long(f"{path}.{field}", _TEXT_BYTES_MAX)
+        if field == "version" and not _SEMVER.fullmatch(text):
+            yield invalid_value(
+                f"{path}.{field}", text, "must be a string compatible with semver.org spec 2.0.0"
+            )
 
 
 def _pool_problems(pool: Object, path: str) -> Problems:
@@ -369,8 +486,9 @@ class TaintRuleStrategy(SplitStrategy):
             _RULE_FIELDS, (is_dns1123_subdomain, is_dns1123_subdomain, is_dns1123_label), strict=True
         ):
             if selector.get(field) is not None:
-                value = selector[field].lower() if field == "driver" else selector[field]
-                found += named(value, f"spec.deviceSelector.{field}", rule)
+                value = selector[field]
+                lowered = value.lower() if field == "driver" else value
+                found += [invalid_value(f"spec.deviceSelector.{field}", value, why) for why in rule(lowered)]
         return [*found, *_taint_problems(spec["taint"], "spec.taint")]
 
 

@@ -23,7 +23,11 @@ from clusterling.machinery.errors import (
 )
 from clusterling.machinery.labelselector import label_selector_problems
 from clusterling.machinery.meta import Object, meta
-from clusterling.machinery.names import is_dns1123_subdomain, is_qualified_name
+from clusterling.machinery.names import (
+    is_dns1123_subdomain,
+    is_dns1123_subdomain_in_any_case,
+    is_qualified_name,
+)
 from clusterling.machinery.quantity import Quantity
 from clusterling.machinery.table import CREATED_DESCRIPTION, NAME_COLUMN, Column
 from clusterling.packs import builtin
@@ -267,7 +271,8 @@ class CsiNodeStrategy(Strategy):
 
     @override
     def read(self, ctx: Context, new: Object) -> None:
-        new.setdefault("spec", {}).setdefault("drivers", None)
+        spec = new.setdefault("spec", {})
+        spec["drivers"] = spec.get("drivers") or None
         for driver in new["spec"]["drivers"] or ():
             driver.setdefault("topologyKeys", None)
         # Its only field is behind the feature gate CSIVolumeHealth, which is off by default.
@@ -386,14 +391,17 @@ class VolumeAttachmentStrategy(SplitStrategy):
     def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
         found = list(self.validate(ctx, new))
         if new["spec"] != old["spec"]:
-            found.append(immutable_field("spec", new["spec"]))
+            found.append(immutable_field("spec", None))
         return found
 
 
 def _attachment_problems(spec: Object) -> Problems:
     source = spec["source"]
     volume, inline, path = source.get("persistentVolumeName"), source.get("inlineVolumeSpec"), "spec.source"
-    declared = list(driver_name_problems(spec.get("attacher") or "", "spec.attacher"))
+    attacher = spec.get("attacher") or ""
+    declared = list(named(attacher, "spec.attacher", is_dns1123_subdomain_in_any_case))
+    if not attacher:
+        declared = [required("spec.attacher")]
     if (volume is None) is (inline is None):
         why = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
         yield required(path, why) if volume is None else forbidden_field(path, why)

@@ -16,6 +16,7 @@ from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1035_label, is_dns1123_subdomain
 from clusterling.machinery.table import NAME_DESCRIPTION, Column
 from clusterling.packs import builtin
+from clusterling.packs.conditions import complete_conditions, condition_problems
 from clusterling.packs.split import SplitStrategy
 from clusterling.registry.pack import Pack
 from clusterling.registry.strategy import RESETS_METADATA, Context
@@ -33,6 +34,10 @@ class MigrationStrategy(SplitStrategy):
     @override
     def complete(self, ctx: Context, new: Object) -> None:
         _default(new)
+
+    @override
+    def complete_status(self, new: Object) -> None:
+        complete_conditions(new, new.setdefault("status", {}))
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -68,6 +73,7 @@ def _status_problems(status: Object, before: Object) -> list[FieldError]:
     if was and was != version:
         found.append(immutable_field("status.resourceVersion", version))
     conditions, path = status.get("conditions") or [], "status.conditions"
+    found += condition_problems(status)
     if _is_true(status, "Succeeded") and _is_true(status, "Failed"):
         why = "Both success and failed conditions cannot be true at the same time"
         found.append(invalid_value(path, conditions, why))

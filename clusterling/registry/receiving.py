@@ -64,12 +64,14 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
 def _reshaped(served: Served, obj: Object) -> list[str]:
     """Reads nulls and drops unknown fields, in place; the paths of these. Raises Undecodable for wrong types."""
     schema = served.version.schema
+    # Before nulls go: a field that is unknown is told of whatever it has.
+    pruned = schema.prune(obj)
     if served.resource.builtin:
         schema.settle_nulls(obj)
         wrong = schema.mismatch(obj, served.kind)
         if wrong is not None:
             raise Undecodable(served.kind, served.version.name, wrong)
-    return schema.prune(obj)
+    return pruned
 
 
 def _strict(

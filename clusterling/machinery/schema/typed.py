@@ -140,7 +140,7 @@ def settle_nulls(node: Node | None, value: Any) -> None:
             if type(item) in CONTAINERS:
                 child = properties.get(key)
                 settle_nulls(child or further, item)
-                if not item and node and child and key not in node.required and _is_nil(child):
+                if not item and node and child and key not in node.required and _is_nil(child, item):
                     del value[key]
     elif type(value) is list:
         items = node.items if node is not None else None
@@ -152,8 +152,11 @@ def settle_nulls(node: Node | None, value: Any) -> None:
                 settle_nulls(items, item)
 
 
-def _is_nil(node: Node) -> bool:
-    return node.types == ("array",) or (node.types == ("object",) and _is_map(node))
+def _is_nil(node: Node, item: Any) -> bool:
+    """Of an empty item: whether that is what the field holds, and not a mistake to tell."""
+    if type(item) is list:
+        return node.types == ("array",)
+    return node.types == ("object",) and _is_map(node)
 
 
 def _zero(node: Node) -> Any:
@@ -250,7 +253,7 @@ def _go_type(node: Node, struct: str) -> str:
         case "object" if node.additional is not None and len(node.additional.types) == 1:
             return f"map[string]{_go_type(node.additional, struct)}"
         case "object":
-            return f"v1.{_short(struct)}"
+            return _typed(struct)
         case "integer":
             return str(node.source.get("format") or "int64")
         case "string" if node.source.get("format") == "byte":
@@ -261,6 +264,11 @@ def _go_type(node: Node, struct: str) -> str:
             return "bool"
         case other:
             return other if struct.startswith(_DEFINED) else struct or other
+
+
+def _typed(struct: str) -> str:
+    """`v2.MetricSpec`: the definition by the last of its package's name, as Go calls it."""
+    return ".".join(struct.split(".")[-2:]) if struct.startswith(_DEFINED) else f"v1.{struct}"
 
 
 def _short(struct: str) -> str:

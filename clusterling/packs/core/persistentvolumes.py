@@ -36,7 +36,11 @@ from clusterling.packs.core.podspec.rules import (
     one_of,
 )
 from clusterling.packs.core.podspec.scheduling import node_selector_problems
-from clusterling.packs.core.podspec.volumes import driver_name_problems
+from clusterling.packs.core.podspec.volumes import (
+    driver_name_problems,
+    fibre_channel_problems,
+    iscsi_problems,
+)
 from clusterling.registry.strategy import Context, Strategy
 
 FINALIZER: Final = "kubernetes.io/pv-protection"
@@ -309,7 +313,6 @@ _NEEDED: Final = {
     "rbd": ("monitors", "image"),
     "quobyte": ("registry", "volume"),
     "cephfs": ("monitors",),
-    "iscsi": ("targetPortal", "iqn"),
     "cinder": ("volumeID",),
     "azureFile": ("secretName", "shareName"),
     "vsphereVolume": ("volumePath",),
@@ -321,6 +324,12 @@ _NEEDED: Final = {
 
 
 def _other_problems(kind: str, source: Object, path: str) -> Problems:
+    if kind == "iscsi":
+        yield from iscsi_problems(source, path, "must be valid format")
+        return
+    if kind == "fc":
+        yield from fibre_channel_problems(source, path)
+        return
     yield from needs(source, path, *_NEEDED.get(kind, ()))
     if kind == "scaleIO" and source.get("secretRef") is None:
         yield required(f"{path}.secretRef")

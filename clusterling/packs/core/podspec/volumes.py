@@ -175,28 +175,31 @@ def _nfs(source: Object, path: str) -> Problems:
         yield invalid_value(f"{path}.path", where, "must be an absolute path")
 
 
-def _iscsi(source: Object, path: str) -> Problems:
+def iscsi_problems(
+    source: Object, path: str, odd: str = "must be valid format starting with iqn, eui, or naa"
+) -> Problems:
+    """`odd`: what is said of a name that is of no form."""
     yield from needs(source, path, "targetPortal", "iqn")
     if source.get("iqn"):
-        yield from _iscsi_name(source["iqn"], f"{path}.iqn")
+        yield from _iscsi_name(source["iqn"], f"{path}.iqn", odd)
     lun = source.get("lun") or 0
     if not 0 <= lun <= 255:
         yield invalid_value(f"{path}.lun", lun, _LUN)
     if (source.get("chapAuthDiscovery") or source.get("chapAuthSession")) and source.get("secretRef") is None:
         yield required(f"{path}.secretRef")
     if source.get("initiatorName") is not None:
-        yield from _iscsi_name(source["initiatorName"], f"{path}.initiatorname")
+        yield from _iscsi_name(source["initiatorName"], f"{path}.initiatorname", odd)
 
 
-def _iscsi_name(name: str, path: str) -> Problems:
+def _iscsi_name(name: str, path: str, odd: str) -> Problems:
     form = _is_iscsi_name.get(name[:3])
     if form is None:
-        yield invalid_value(path, name, "must be valid format starting with iqn, eui, or naa")
+        yield invalid_value(path, name, odd)
     elif not form(name):
         yield invalid_value(path, name, "must be valid format")
 
 
-def _fibre_channel(source: Object, path: str) -> Problems:
+def fibre_channel_problems(source: Object, path: str) -> Problems:
     targets, ids, lun = source.get("targetWWNs"), source.get("wwids"), source.get("lun")
     here = f"{path}.targetWWNs"
     if not targets and not ids:
@@ -323,7 +326,7 @@ _SOURCES: Final[dict[str, Callable[[Object, str], Problems]]] = {
     "awsElasticBlockStore": _disk("volumeID"),
     "secret": _files("secretName"),
     "nfs": _nfs,
-    "iscsi": _iscsi,
+    "iscsi": iscsi_problems,
     "glusterfs": _requiring("endpoints", "path"),
     "flocker": _flocker,
     "persistentVolumeClaim": _requiring("claimName"),
@@ -332,7 +335,7 @@ _SOURCES: Final[dict[str, Callable[[Object, str], Problems]]] = {
     "cephfs": _requiring("monitors"),
     "quobyte": _quobyte,
     "downwardAPI": _downward,
-    "fc": _fibre_channel,
+    "fc": fibre_channel_problems,
     "flexVolume": _flex,
     "configMap": _files("name"),
     "azureFile": _requiring("secretName", "shareName"),
