@@ -28,9 +28,11 @@ ANSWER_TYPES: Final = (JSON, YAML)
 LIST_TYPES: Final = (JSON, f"{JSON};stream=watch", YAML)
 CUSTOM_BODY_TYPES: Final = (JSON, YAML)
 BUILTIN_BODY_TYPES: Final = ("*/*",)
-_PATCH_TYPES: Final = ("application/json-patch+json", "application/merge-patch+json")
+_MERGE_TYPES: Final = ("application/json-patch+json", "application/merge-patch+json")
+_APPLY: Final = "application/apply-patch+yaml"
+_PATCH_TYPES: Final = (*_MERGE_TYPES, _APPLY)
 # kubectl reads from here whether a kind takes strategic merge patches (apply/patcher.go).
-_BUILTIN_PATCH_TYPES: Final = (*_PATCH_TYPES, "application/strategic-merge-patch+json")
+_BUILTIN_PATCH_TYPES: Final = (*_MERGE_TYPES, "application/strategic-merge-patch+json", _APPLY)
 
 PATCH_MODEL: Final = f"{META}Patch"
 STATUS_MODEL: Final = f"{META}Status"
