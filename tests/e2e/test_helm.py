@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.helm, pytest.mark.kubectl]
 CHART = str(Path(__file__).with_name("chart"))
 
 
-def test_a_chart_lives_its_whole_life(k: Cluster, helm_binary: Path) -> None:
+@pytest.mark.parametrize("how", ["--server-side=true", "--server-side=false"])
+def test_a_chart_lives_its_whole_life(how: str, k: Cluster, helm_binary: Path) -> None:
     def helm(*arguments: str, code: int = 0) -> str:
         done = run([str(helm_binary), *arguments], env=k.env, code=code)
         return done.stderr if code else done.stdout
@@ -23,17 +24,15 @@ def test_a_chart_lives_its_whole_life(k: Cluster, helm_binary: Path) -> None:
         text = k.kubectl("get", "configmap", "polly-greeting", "-o", "jsonpath={.data.text}")
         return [text, k.kubectl("get", "parrot", "polly", "-o", "jsonpath={.spec.says}")]
 
-    assert "STATUS: deployed" in helm("install", "polly", CHART, "--server-side=false")
+    assert "STATUS: deployed" in helm("install", "polly", CHART, how)
     assert says() == ["hello", "hello"]
     server = json.loads(k.kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
     assert k.kubectl("get", "cm", "polly-about", "-o", "jsonpath={.data.kube}") == server
-    assert "cannot reuse a name that is still in use" in helm(
-        "install", "polly", CHART, "--server-side=false", code=1
-    )
+    assert "cannot reuse a name that is still in use" in helm("install", "polly", CHART, how, code=1)
 
-    helm("upgrade", "polly", CHART, "--server-side=false", "--set", "greeting=goodbye")
+    helm("upgrade", "polly", CHART, how, "--set", "greeting=goodbye")
     assert says() == ["goodbye", "goodbye"]
-    helm("rollback", "polly", "1", "--server-side=false")
+    helm("rollback", "polly", "1", how)
     assert says() == ["hello", "hello"]
     listed = json.loads(helm("list", "-o", "json"))
     assert [(release["name"], release["revision"], release["status"]) for release in listed] == [
