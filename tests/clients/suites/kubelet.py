@@ -30,7 +30,7 @@ INFO: Final = {
 
 # A cluster that people test against has one of these.
 SYSTEM_POD: Final = {
-    "metadata": {"name": "coredns-0", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
+    "metadata": {"name": "coredns-0", "labels": {"k8s-app": "kube-dns"}},
     "spec": {"containers": [{"name": "coredns", "image": "coredns"}]},
 }
 
@@ -44,7 +44,6 @@ def playing(cluster: Cluster) -> Iterator[None]:
     _tell(cluster, "POST", "/api/v1/nodes", node)
     # Made with the taint of a node that has not said it is ready.
     cluster.kubectl("patch", "node", NAME, "--type=merge", "-p", '{"spec":{"taints":null}}')
-    _tell(cluster, "POST", "/api/v1/namespaces/kube-system/pods", SYSTEM_POD)
     over = Event()
     thread = Thread(target=_play, args=(cluster, over), name="kubelet")
     thread.start()
@@ -62,6 +61,8 @@ def _play(cluster: Cluster, over: Event) -> None:
         for name in {one["metadata"]["name"] for one in _listed(cluster, "namespaces")} - known:
             account = {"metadata": {"name": "default"}}
             _tell(cluster, "POST", f"/api/v1/namespaces/{name}/serviceaccounts", account)
+            if name == "kube-system":
+                _tell(cluster, "POST", f"/api/v1/namespaces/{name}/pods", SYSTEM_POD)
             known.add(name)
         for pod in _listed(cluster, "pods"):
             _move(cluster, pod)
@@ -77,35 +78,42 @@ def _move(cluster: Cluster, pod: Json) -> None:
     """One step with a pod. What is refused (it is gone, somebody else wrote) is seen anew at the next look."""
     meta, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
     path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
-    if meta.get("deletionTimestamp"):
+    ready = any(one == {**one, "type": "Ready", "status": "True"} for one in status.get("conditions", ()))
+    if meta.get("deletionTimestamp") and ready:
+        _tell(cluster, "PUT", f"{path}/status", pod | {"status": status | _said(spec, ready=False)})
+    elif meta.get("deletionTimestamp"):
         _tell(cluster, "DELETE", path, {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}})
     elif not spec.get("nodeName"):
         if not spec.get("schedulingGates"):
             target = {"apiVersion": "v1", "kind": "Node", "name": NAME}
             _tell(cluster, "POST", f"{path}/binding", {"metadata": {"name": meta["name"]}, "target": target})
     elif spec["nodeName"] == NAME and status.get("phase", "Pending") == "Pending":
-        _tell(cluster, "PUT", f"{path}/status", pod | {"status": status | _running(spec)})
+        _tell(cluster, "PUT", f"{path}/status", pod | {"status": status | _said(spec, ready=True)})
 
 
-def _running(spec: Json) -> Json:
-    kinds = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+def _said(spec: Json, *, ready: bool) -> Json:
+    """The status of a pod that runs, or of one that has just been stopped."""
+    kinds = dict.fromkeys(("PodReadyToStartContainers", "Initialized", "PodScheduled"), True)
+    kinds |= dict.fromkeys(("Ready", "ContainersReady"), ready)
     return {
         "phase": "Running",
         "startTime": SAID,
         "hostIP": "127.0.0.1",
         "podIP": "10.64.0.2",
         "podIPs": [{"ip": "10.64.0.2"}],
-        "conditions": [{"type": kind, "status": "True", "lastTransitionTime": SAID} for kind in kinds],
+        "conditions": [
+            {"type": kind, "status": str(holds), "lastTransitionTime": SAID} for kind, holds in kinds.items()
+        ],
         "containerStatuses": [
             {
                 "name": one["name"],
                 "image": one["image"],
                 "imageID": "",
                 "containerID": "none://said",
-                "ready": True,
-                "started": True,
+                "ready": ready,
+                "started": ready,
                 "restartCount": 0,
-                "state": {"running": {"startedAt": SAID}},
+                "state": {"running": {"startedAt": SAID}} if ready else {"terminated": {"exitCode": 0}},
             }
             for one in spec["containers"]
         ],

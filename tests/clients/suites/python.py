@@ -21,6 +21,7 @@ from tests.e2e.clusters import Cluster
 LOCK: Final = Path(__file__).parents[3] / "requirements" / "client-suites.txt"
 PLUGIN: Final = Path(__file__).parent / "plugin"
 NO_SETTINGS: Final = PLUGIN / "pytest.ini"
+SUITE_S: Final = 3600
 TEST_S: Final = 30  # What takes longer waits for something that does not come.
 
 
@@ -42,7 +43,7 @@ class PythonSuite:
         settings = where / self.settings if self.settings else NO_SETTINGS
         options = (
             *("-p", "kind_is_here", "-p", "no:cacheprovider", "-c", str(settings), f"--rootdir={where}"),
-            *("-o", "addopts=", f"--timeout={TEST_S}", "--tb=short"),
+            *("-o", "addopts=", f"--timeout={TEST_S}", "-o", "timeout_func_only=true", "--tb=short"),
         )
         with (out / "log.txt").open("wb") as log:
             subprocess.run(
@@ -51,6 +52,7 @@ class PythonSuite:
                 env=self._env(cluster),
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                timeout=SUITE_S,
                 check=False,
             )
         return list(of_junit(reports))
@@ -117,7 +119,7 @@ class PythonSuite:
 
 
 SUITES: Final = (
-    PythonSuite("kr8s", ("kr8s",), project="kr8s", settings="pyproject.toml"),
+    PythonSuite("kr8s", ("kr8s/tests",), project="kr8s", settings="pyproject.toml"),
     PythonSuite(
         "official",
         (
