@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final
 
 from clusterling.machinery.meta import Object
@@ -194,8 +195,9 @@ def paths_of(served: Served, definitions: Definitions) -> list[Path]:
     return list(_Resource(served, definitions).paths())
 
 
+@cache
 def resources_path(group: str, version: str) -> Path:
-    """`/apis/<group>/<version>/`, as upstream tells it of its own groups."""
+    """`/apis/<group>/<version>/`, as upstream tells it of its own groups: so many, and no tenant adds to them."""
     prefix, tag = _names(group, version)
     return _read(
         base_path(group, version),
@@ -206,6 +208,7 @@ def resources_path(group: str, version: str) -> Path:
     )
 
 
+@cache
 def group_path(group: str) -> Path:
     """`/apis/<group>/`, of upstream's own groups, too."""
     prefix, tag = _words(group)
@@ -214,16 +217,19 @@ def group_path(group: str) -> Path:
     )
 
 
+@cache
 def groups_path() -> Path:
     """`/apis/`."""
     return _read("/apis", "getAPIVersions", "apis", "get available API versions", f"{META}APIGroupList")
 
 
+@cache
 def core_path() -> Path:
     """`/api/`."""
     return _read("/api", "getCoreAPIVersions", "core", "get available API versions", f"{META}APIVersions")
 
 
+@cache
 def version_path() -> Path:
     """`/version/`."""
     description = "get the version information for this server"
