@@ -18,6 +18,7 @@ from contextlib import aclosing
 
 import pytest
 
+from clusterling.storage.others import OTHERS
 from clusterling.storage.store import (
     ABSENT,
     VALUE_BYTES_MAX,
@@ -245,6 +246,19 @@ class StoreContract:
             await store.write([Op("apps/things/ns/a", b"a")], [guard])
         assert caught.value.args[0] == guard.key
         assert await store.get("apps/things/ns/a") is None
+
+    async def test_what_depends_on_a_count_of_others_that_never_was_is_refused(self, store: Store) -> None:
+        """By stores that count them, and by those that do not (`storage/others.py`); alone and beside what may happen."""
+        results = await asyncio.gather(
+            store.write([Op("apps/things/ns/a", b"", ABSENT)], [Guard(OTHERS, 1 << 40)]),
+            store.write([Op("apps/things/ns/b", b"", ABSENT)]),
+            return_exceptions=True,
+        )
+        assert isinstance(results[0], GuardFailed) and results[0].args == (OTHERS,), results
+        with pytest.raises(GuardFailed):
+            await store.write([Op("apps/things/ns/a", b"")], [Guard(OTHERS, 1 << 40)])
+        page = await store.list("apps/things/")
+        assert [entry.key for entry in page.entries] == ["apps/things/ns/b"]
 
     async def test_a_guard_may_be_on_a_key_that_the_write_changes(self, store: Store) -> None:
         first = await put(store, "apps/things/ns/a", b"one")
