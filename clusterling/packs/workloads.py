@@ -27,7 +27,7 @@ from clusterling.packs.core.podspec import (
     reading,
 )
 from clusterling.packs.core.podspec.defaults import entries
-from clusterling.packs.core.podspec.internal import same
+from clusterling.packs.core.podspec.internal import as_internal, same
 from clusterling.packs.core.podspec.omitting import omit_empty
 from clusterling.packs.core.podspec.rules import NEGATIVE, Problems, non_negative, one_of
 from clusterling.registry.resource import Resource, Scale
@@ -152,10 +152,11 @@ def selector_problems(spec: Object, what: str, unreadable: str = "invalid label 
         yield required(path)
         return
     yield from label_selector_problems(selector, path)
+    shown = as_internal("LabelSelector", selector)
     if not selector.get("matchLabels") and not selector.get("matchExpressions"):
-        yield invalid_value(path, selector, f"empty selector is invalid for {what}")
+        yield invalid_value(path, shown, f"empty selector is invalid for {what}")
     if read_selector(selector) is None:
-        yield invalid_value(path, selector, unreadable)
+        yield invalid_value(path, shown, unreadable)
 
 
 def read_selector(selector: Object | None) -> LabelSelector | None:
@@ -192,7 +193,9 @@ def immutable_problems(new: Object, old: Object, *fields: str) -> Problems:
     """Fields of the spec that stay as they were."""
     for field in fields:
         if not same(new["spec"].get(field), old["spec"].get(field)):
-            yield immutable_field(f"spec.{field}", new["spec"].get(field))
+            given = new["spec"].get(field)
+            shown = as_internal("*LabelSelector", given) if field == "selector" else given
+            yield immutable_field(f"spec.{field}", shown)
 
 
 def count_problems(status: Object, *fields: str) -> Problems:

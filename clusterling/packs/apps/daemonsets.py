@@ -78,14 +78,15 @@ class DaemonSetStrategy(WorkloadStrategy):
         spec = new["spec"]
         selector = spec.get("selector")
         if old is not None and selector != old["spec"].get("selector"):
-            yield immutable_field("spec.selector", selector)
+            yield immutable_field("spec.selector", as_internal("*LabelSelector", selector))
         yield from label_selector_problems(selector, "spec.selector")
         labels, read = spec["template"]["metadata"].get("labels"), read_selector(selector)
         if read is not None and not read.matches(labels or {}):
             why = "`selector` does not match template `labels`"
             yield invalid_value("spec.template.metadata.labels", labels, why)
         if selector is not None and not selector.get("matchLabels") and not selector.get("matchExpressions"):
-            yield invalid_value("spec.selector", selector, "empty selector is invalid for daemonset")
+            shown = as_internal("*LabelSelector", selector)
+            yield invalid_value("spec.selector", shown, "empty selector is invalid for daemonset")
         yield from kept_running_problems(spec, "DaemonSet")
         yield from non_negative(spec, "spec", "minReadySeconds")
         yield from _update_problems(spec["updateStrategy"])

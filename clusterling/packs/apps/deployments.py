@@ -108,7 +108,7 @@ class DeploymentStrategy(WorkloadStrategy):
         if revision is not None and revision < 0:
             yield invalid_value("spec.rollback.version", revision, NEGATIVE)
         if old is not None and spec.get("selector") != old["spec"].get("selector"):
-            yield immutable_field("spec.selector", spec.get("selector"))
+            yield immutable_field("spec.selector", as_internal("*LabelSelector", spec.get("selector")))
 
     @override
     def status_problems(self, new: Object, old: Object) -> Iterable[FieldError]:

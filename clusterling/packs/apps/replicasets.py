@@ -11,6 +11,7 @@ from clusterling.machinery.errors import FieldError, immutable_field
 from clusterling.machinery.meta import Object, name_of
 from clusterling.machinery.table import NAME_COLUMN
 from clusterling.packs import builtin
+from clusterling.packs.core.podspec.internal import as_internal
 from clusterling.packs.core.podspec.rules import non_negative
 from clusterling.packs.core.podspec.warnings import name_warnings
 from clusterling.packs.workloads import (
@@ -46,7 +47,7 @@ class ReplicaSetStrategy(WorkloadStrategy):
             yield from matching_problems(spec)
             yield from kept_running_problems(spec, "ReplicaSet")
         if old is not None and spec.get("selector") != old["spec"].get("selector"):
-            yield immutable_field("spec.selector", spec.get("selector"))
+            yield immutable_field("spec.selector", as_internal("*LabelSelector", spec.get("selector")))
 
     @override
     def status_problems(self, new: Object, old: Object) -> Iterable[FieldError]:

@@ -146,7 +146,8 @@ def _generated_problems(job: Object) -> Problems:
             yield invalid_value(f"spec.template.metadata.labels[{key}]", labels, f"must be '{value}'")
     selector = read_selector(spec["selector"])
     if selector is not None and not selector.matches(expected):
-        yield invalid_value("spec.selector", spec["selector"], "`selector` not auto-generated")
+        shown = as_internal("LabelSelector", spec["selector"])
+        yield invalid_value("spec.selector", shown, "`selector` not auto-generated")
 
 
 def _selector_problems(spec: Object) -> Problems:
@@ -179,7 +180,7 @@ def _change_problems(new: Object, old: Object) -> Problems:
             why = "can only be modified in tandem with spec.parallelism"
             yield invalid_value("spec.completions", spec["completions"], why)
     if spec.get("selector") != before.get("selector"):
-        yield immutable_field("spec.selector", spec.get("selector"))
+        yield immutable_field("spec.selector", as_internal("*LabelSelector", spec.get("selector")))
     yield from _template_change_problems(new, old)
     for field, kind in _FIXED.items():
         if not same(spec.get(field), before.get(field)):

@@ -203,7 +203,7 @@ def _exit_code_problems(codes: Object, path: str, names: set[object]) -> Problem
         why = "must be one of the container or initContainer names in the pod template"
         yield invalid_value(f"{path}.containerName", name, why)
     if not values:
-        yield invalid_value(f"{path}.values", values, "at least one value is required")
+        yield invalid_value(f"{path}.values", codes.get("values"), "at least one value is required")
     elif len(values) > _EXIT_CODES_MAX:
         yield too_many(f"{path}.values", len(values), _EXIT_CODES_MAX)
     seen: set[int] = set()

@@ -50,9 +50,17 @@ def as_internal(kind: str, value: Any) -> Any:
         return _struct(kind, value or {})
     if kind == "LabelSelector":
         # Of another package: it has JSON names, and leaves out what is empty.
-        given = {field: (value or {}).get(field) for field in ("matchLabels", "matchExpressions")}
-        return GoStruct({field: one for field, one in given.items() if one})
+        given = value or {}
+        selector: Object = {"matchLabels": dict(sorted((given.get("matchLabels") or {}).items()))}
+        selector["matchExpressions"] = [_requirement(one) for one in given.get("matchExpressions") or ()]
+        return GoStruct({field: one for field, one in selector.items() if one})
     return _ZERO.get(kind) if value is None else value
+
+
+def _requirement(one: Object) -> Object:
+    """A LabelSelectorRequirement, of which no more than the values may be left out."""
+    values = {"values": one["values"]} if one.get("values") else {}
+    return {"key": one.get("key") or "", "operator": one.get("operator") or "", **values}
 
 
 def fields_set(kind: str, value: Object) -> Iterator[str]:
