@@ -27,7 +27,6 @@ from clusterling.machinery.errors import ApiError, go_quote
 from clusterling.machinery.meta import GroupVersion, Object, rfc3339
 from clusterling.machinery.selectors import LabelSelector
 from clusterling.machinery.timestamps import parse_rfc3339
-from clusterling.packs.core.pods_defaults import is_ready
 from clusterling.registry.cluster import Cluster
 from clusterling.registry.resource import Served
 from clusterling.storage.store import Event
@@ -143,8 +142,13 @@ class DisruptionController(Controller[Budgets]):
 async def _pods(cluster: Cluster, namespace: str) -> Sequence[Pod]:
     served = stored(cluster, "", "pods")
     found: list[Pod] = []
+    if served is None:
+        return found
+    # Where pods are served their module is loaded, and this with it.
+    from clusterling.packs.core.pods_defaults import is_ready
+
     until = perf_counter() + SLICE_S
-    for value in (await cluster.objects.list(served, namespace, EVERYTHING)).values if served else ():
+    for value in (await cluster.objects.list(served, namespace, EVERYTHING)).values:
         pod: Object = orjson.loads(value)
         metadata = pod["metadata"]
         owner = _controller_of(pod)
