@@ -43,7 +43,16 @@ class PythonSuite:
         settings = where / self.settings if self.settings else NO_SETTINGS
         options = (
             *("-p", "kind_is_here", "-p", "no:cacheprovider", "-c", str(settings), f"--rootdir={where}"),
-            *("-o", "addopts=", f"--timeout={TEST_S}", "-o", "timeout_func_only=true", "--tb=short"),
+            *(
+                "-o",
+                "addopts=",
+                f"--timeout={TEST_S}",
+                "-o",
+                "timeout_func_only=true",
+                # Some of the libraries' tests lose races with themselves on a busy machine.
+                *("--reruns=1", "--only-rerun=Timeout"),
+                "--tb=short",
+            ),
         )
         with (out / "log.txt").open("wb") as log:
             subprocess.run(
