@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from ipaddress import ip_interface
 from typing import Final
 
 from typing_extensions import override
 
 from clusterling.machinery.errors import (
     FieldError,
+    GoStruct,
     duplicate,
     forbidden_field,
     immutable_field,
@@ -36,6 +38,8 @@ from clusterling.machinery.names import (
 from clusterling.machinery.objectmeta import validate_labels
 from clusterling.machinery.table import NAME_COLUMN, Column, age
 from clusterling.packs import builtin
+from clusterling.packs.conditions import complete_conditions, condition_problems
+from clusterling.packs.core.podspec.defaults import read_quantity, reading
 from clusterling.packs.core.podspec.rules import Problems, items, named
 from clusterling.packs.core.podspec.scheduling import node_selector_problems
 from clusterling.packs.core.podspec.volumes import driver_name_problems
@@ -64,6 +68,11 @@ _NOTHING: Final = (
 _SEMVER: Final = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?"
 )
+_DEVICE: Final = ("driver", "pool", "device")  # What names one, of all.
+_FIELDS: Final = (
+    "name", "exactly", "firstAvailable",
+    "deviceClassName", "selectors", "allocationMode", "count", "adminAccess", "tolerations", "capacity",
+)  # fmt: skip
 _EFFECTS: Final = ("NoExecute", "NoSchedule", "None")
 _RULE_FIELDS: Final = ("pool", "driver", "device")
 
@@ -92,7 +101,7 @@ def claim_problems(spec: Object, path: str) -> Problems:
         name = request.get("name") or ""
         yield from named(name, f"{where}.name", is_dns1123_label)
         if name in names:
-            yield duplicate(where, request)
+            yield duplicate(where, _in_go_order(request))
         names.add(name)
         known |= {name, *(f"{name}/{one.get('name')}" for one in request.get("firstAvailable") or ())}
         yield from _request_problems(request, where)
@@ -103,6 +112,14 @@ def claim_problems(spec: Object, path: str) -> Problems:
                 yield from _constraint_problems(one, where)
             else:
                 yield from _config_problems(one, where)
+
+
+def _in_go_order(request: Object) -> GoStruct:
+    """A request as Go writes it."""
+    shown = GoStruct({field: request[field] for field in _FIELDS if field in request})
+    if "exactly" in shown:
+        shown["exactly"] = _in_go_order(shown["exactly"])
+    return shown
 
 
 def _request_problems(request: Object, path: str) -> Problems:
@@ -122,7 +139,7 @@ def _request_problems(request: Object, path: str) -> Problems:
             name = one.get("name") or ""
             yield from named(name, f"{where}.name", is_dns1123_label)
             if name in names:
-                yield duplicate(f"{where}.name", name)
+                yield duplicate(where, _in_go_order(one))
             names.add(name)
             yield from _device_problems(one, where)
 
@@ -179,9 +196,13 @@ def _config_problems(one: Object, path: str) -> Problems:
 
 def _reference_problems(one: Object, path: str, known: set[str]) -> Problems:
     for index, name in enumerate(one.get("requests") or ()):
-        if name not in known:
-            why = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"
-            yield invalid_value(f"{path}.requests[{index}]", name, why)
+        yield from _request_name_problems(name, f"{path}.requests[{index}]", known)
+
+
+def _request_name_problems(name: str, path: str, known: set[str]) -> Problems:
+    if name not in known:
+        why = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"
+        yield invalid_value(path, name, why)
 
 
 def _constraint_problems(one: Object, path: str) -> Problems:
@@ -218,8 +239,64 @@ class ClaimStrategy(SplitStrategy):
     @override
     def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
         if ctx.subresource == "status":
-            return list(_claim_status_problems(new["status"], old.get("status") or {}))
+            status = new["status"]
+            return [
+                *_claim_status_problems(status, old.get("status") or {}),
+                *_results_problems(status, _requests_of(new["spec"]["devices"])),
+                *_device_status_problems(status),
+            ]
         return [] if new["spec"] == old["spec"] else [immutable_field("spec", None)]
+
+
+def _requests_of(devices: Object) -> set[str]:
+    """The names by which a claim's requests and their alternatives are spoken of."""
+    return {
+        name
+        for one in devices.get("requests") or ()
+        for name in (
+            one.get("name") or "",
+            *(f"{one.get('name')}/{below.get('name')}" for below in one.get("firstAvailable") or ()),
+        )
+    }
+
+
+def _results_problems(status: Object, requests: set[str]) -> Problems:
+    allocated = (status.get("allocation") or {}).get("devices") or {}
+    declared: list[FieldError] = []
+    for where, result in items(allocated, "results", "status.allocation.devices"):
+        yield from _request_name_problems(result.get("request") or "", f"{where}.request", requests)
+        yield from named(result.get("device") or "", f"{where}.device", is_dns1123_label)
+        pool = result.get("pool") or ""
+        if not result.get("driver"):
+            declared.append(required(f"{where}.driver"))
+        if not pool:
+            declared.append(required(f"{where}.pool"))
+        else:
+            declared += [
+                one for part in pool.split("/") for one in named(part, f"{where}.pool", is_dns1123_subdomain)
+            ]
+    yield from declared
+
+
+def _device_status_problems(status: Object) -> Problems:
+    allocated = ((status.get("allocation") or {}).get("devices") or {}).get("results") or ()
+    known = {tuple(one.get(field) for field in _DEVICE) for one in allocated}
+    for where, device in items(status, "devices", "status"):
+        if tuple(device.get(field) for field in _DEVICE) not in known:
+            shown = {field.capitalize(): device.get(field) or "" for field in _DEVICE} | {"ShareID": ""}
+            yield invalid_value(where, GoStruct(shown), "must be an allocated device in the claim")
+        for index, text in enumerate((device.get("networkData") or {}).get("ips") or ()):
+            if not _is_interface(text):
+                why = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)"
+                yield invalid_value(f"{where}.networkData.ips[{index}]", text, why)
+
+
+def _is_interface(text: str) -> bool:
+    try:
+        ip_interface(text)
+    except ValueError:
+        return False
+    return "/" in text
 
 
 def _claim_status_problems(status: Object, before: Object) -> Problems:
@@ -239,7 +316,7 @@ def _claim_status_problems(status: Object, before: Object) -> Problems:
             yield duplicate(f"{where}.uid", uid)
         seen.add(uid)
     if was is not None and allocation is not None and allocation != was:
-        yield immutable_field("status.allocation", allocation)
+        yield invalid_value("status.allocation", None, "field cannot be modified once set")
 
 
 class TemplateStrategy(Strategy):
@@ -319,6 +396,10 @@ class SliceStrategy(Strategy):
         for device in spec.get("devices") or ():
             for taint in device.get("taints") or ():
                 _stamp(taint, now)
+        with reading(new):
+            for device in spec.get("devices") or ():
+                for amount in (device.get("capacity") or {}).values():
+                    read_quantity(amount, "value")
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -367,6 +448,12 @@ def _slice_problems(spec: Object) -> Problems:
         yield invalid_value("spec", f"{{{', '.join(places)}}}", f"{choice}, but multiple fields are set")
     yield from driver_name_problems(spec["driver"], "spec.driver")
     yield from _pool_problems(spec["pool"], "spec.pool")
+    if spec.get("sharedCounters") and "devices" in spec:
+        yield invalid_value("spec", "", "only one of `sharedCounters` or `devices` is allowed")
+    for where, counters in items(spec, "sharedCounters", "spec"):
+        yield from named(counters.get("name") or "", f"{where}.name", is_dns1123_label)
+        if not counters.get("counters"):
+            yield required(f"{where}.counters")
     if len(spec.get("devices") or ()) > _DEVICES_MAX:
         yield too_many("spec.devices", len(spec["devices"]), _DEVICES_MAX)
     names: set[str] = set()
@@ -476,6 +563,18 @@ class TaintRuleStrategy(SplitStrategy):
         taint, before = new["spec"]["taint"], old["spec"]["taint"]
         if taint.get("effect") != before.get("effect") and taint["timeAdded"] == before.get("timeAdded"):
             taint["timeAdded"] = rfc3339(ctx.ports.clock.now())
+
+    @override
+    def complete_status(self, new: Object) -> None:
+        complete_conditions(new, new.setdefault("status", {}))
+
+    @override
+    def validate_update(self, ctx: Context, new: Object, old: Object) -> Sequence[FieldError]:
+        return (
+            list(condition_problems(new["status"]))
+            if ctx.subresource == "status"
+            else self.validate(ctx, new)
+        )
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:

@@ -238,7 +238,7 @@ class Teller:
             if key == "columnDefinitions":
                 # Upstream's prose on its own fields is not carried here, and nothing prints it.
                 value = [{name: one[name] for name in one if name != "description"} for one in value]
-            if key == "resources":
+            if key == "resources" and value and isinstance(value[0], dict):
                 value = sorted(value, key=lambda one: str(one["name"]))
             return [self._normal(inner, "cell" if key == "cells" else "") for inner in value]
         if not isinstance(value, str):
@@ -255,7 +255,7 @@ class Teller:
 
 
 _TEMPLATE: Final = re.compile(r"\$\{([^}]+)\}")
-_AGE: Final = re.compile(r"\d+s|<unknown>")
+_AGE: Final = re.compile(r"(\d+[smhd])+|<unknown>")
 _RANDOM: Final = re.compile(r"[bcdfghjklmnpqrstvwxz2456789]{5}")
 _WORDS: Final = (
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<uid>"),

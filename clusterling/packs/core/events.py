@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import FieldError, immutable_field, invalid_value, required
 from clusterling.machinery.meta import Object, name_of, namespace_of
-from clusterling.machinery.names import is_qualified_name
+from clusterling.machinery.names import is_path_segment_name, is_qualified_name
 from clusterling.machinery.table import Column, age
 from clusterling.packs import builtin
 from clusterling.packs.core.times import read_micro_time, read_time
@@ -61,6 +61,7 @@ class EventStrategy(Strategy):
     """Events of v1: the legacy rules."""
 
     has_generation = False
+    name_problems = staticmethod(is_path_segment_name)
     allow_create_on_update = True
 
     @override

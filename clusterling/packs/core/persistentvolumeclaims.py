@@ -125,6 +125,13 @@ class PersistentVolumeClaimStrategy(Strategy):
 def _default(new: Object) -> None:
     with reading(new):
         default_claim_spec(new.setdefault("spec", {}))
+    # Written by Go even where they are not there.
+    for field in ("dataSource", "dataSourceRef"):
+        if new["spec"].get(field) is not None:
+            new["spec"][field].setdefault("apiGroup", None)
+    for condition in (new.get("status") or {}).get("conditions") or ():
+        for field in ("lastProbeTime", "lastTransitionTime"):
+            condition.setdefault(field, None)
 
 
 def _settle_sources(spec: Object, old: Object) -> None:
@@ -230,7 +237,7 @@ def _status_problems(status: Object) -> list[FieldError]:
 def _resource_name_problems(name: str, path: str) -> list[FieldError]:
     prefix, slash, _ = name.partition("/")
     if not slash or "kubernetes.io" in prefix or is_dns1123_subdomain(prefix):
-        return [invalid_value(path, name, "must be either storage or a fully qualified name")]
+        return [not_supported(path, name, ("storage",))]
     return []
 
 
