@@ -83,6 +83,12 @@ class Command:
     def title(self) -> str:
         return f"kubectl {self.line}"
 
+    @property
+    def kind(self) -> str:
+        """The kind of the object that it reads; "" where it reads none."""
+        found = re.search(r"^kind: (\w+)$", self.stdin, re.MULTILINE)
+        return found[1] if found else ""
+
     def arguments(self, files: Path) -> tuple[list[str], dict[str, str]]:
         """What kubectl is called with, and its variables."""
         words = shlex.split(self.line.replace("${files}", str(files)))
@@ -204,8 +210,7 @@ def compare(theirs: Cluster, ours: Cluster) -> tuple[int, list[Difference]]:
 
 
 def _subject(command: Command) -> str:
-    kind = re.search(r"^kind: (\w+)$", command.stdin, re.MULTILINE)
-    return f"{command.title} ({kind[1]})" if kind else command.title
+    return f"{command.title} ({command.kind})" if command.kind else command.title
 
 
 def _lines(subject: str, theirs: str, ours: str) -> Iterator[Difference]:
