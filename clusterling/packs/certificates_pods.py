@@ -5,6 +5,7 @@ Upstream: kubernetes pkg/registry/certificates/podcertificaterequest, ValidatePo
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -30,6 +31,9 @@ from clusterling.packs.split import SplitStrategy
 from clusterling.registry.strategy import RESETS_METADATA, Context
 
 _GROUP: Final = "certificates.k8s.io"
+_STUB_BYTES_MAX: Final = 10 * 1024
+_CURVES: Final = frozenset({"secp256r1", "secp384r1", "secp521r1"})
+_MODULUS_BITS: Final = frozenset({3072, 4096})
 _SECONDS: Final = 24 * 3600
 _SECONDS_MIN: Final = 3600
 _SECONDS_MAX: Final = 91 * 24 * 3600
@@ -91,9 +95,47 @@ def _problems(spec: Object) -> Problems:
         why = f"must be in the range [{_SECONDS_MIN}, {most}]"
         yield invalid_value("spec.maxExpirationSeconds", seconds, why)
     # Upstream's text names two fields more, which this version has not.
-    if not spec.get("stubPKCS10Request"):
+    if spec.get("stubPKCS10Request"):
+        yield from _stub_problems(spec["stubPKCS10Request"], "spec.stubPKCS10Request")
+    else:
         why = "exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set"
         yield FieldError(FieldErrorType.INVALID, "spec", OMITTED, why)
+
+
+def _stub_problems(encoded: str, path: str) -> Problems:
+    """An empty request for a certificate, which proves that who sends it has the key."""
+    content = base64.b64decode(encoded)
+    if len(content) > _STUB_BYTES_MAX:
+        yield too_long(path, _STUB_BYTES_MAX)
+        return
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.x509 import load_der_x509_csr
+
+    try:
+        request = load_der_x509_csr(content)
+        key = request.public_key()
+    except ValueError:
+        yield FieldError(FieldErrorType.INVALID, path, OMITTED, "must be a valid PKCS#10 CSR")
+        return
+    match key:
+        case ec.EllipticCurvePublicKey():
+            if key.curve.name not in _CURVES:
+                why = "elliptic public keys must use curve P256, P384, or P521"
+                yield invalid_value(path, f"curve {key.curve.name}", why)
+                return
+        case rsa.RSAPublicKey():
+            if key.key_size not in _MODULUS_BITS:
+                why = "RSA keys must have modulus size 3072 or 4096"
+                yield invalid_value(path, f"{key.key_size}-bit modulus", why)
+                return
+        case ed25519.Ed25519PublicKey():
+            pass
+        case _:
+            why = "unknown public key type; supported types are Ed25519, ECDSA, and RSA"
+            yield FieldError(FieldErrorType.INVALID, path, OMITTED, why)
+            return
+    if not request.is_signature_valid:
+        yield FieldError(FieldErrorType.INVALID, path, OMITTED, "invalid signature")
 
 
 def _ended(status: Object) -> str:

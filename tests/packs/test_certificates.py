@@ -80,13 +80,21 @@ async def test_a_bundle_of_a_signer_is_named_after_it(cluster: Cluster) -> None:
     assert causes(error)[1][0] == "spec.trustBundle"
 
 
+def _stub() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    return base64.b64encode(request.public_bytes(serialization.Encoding.DER)).decode()
+
+
 async def test_a_pods_request_has_a_proof_and_names_whom_it_is_for(cluster: Cluster) -> None:
     plural = "certificates.k8s.io/podcertificaterequests"
-    spec: Object = {"signerName": "e.com/x", "stubPKCS10Request": "YQ=="}
+    spec: Object = {"signerName": "e.com/x", "stubPKCS10Request": _stub()}
     for whom in ("pod", "serviceAccount", "node"):
         spec |= {f"{whom}Name": "a", f"{whom}UID": "u"}
     made = await cluster.create(plural, "a", spec=dict(spec))
     assert made["spec"]["maxExpirationSeconds"] == 86400
     assert cluster.row(plural, made)[1:] == ["a", "a", "a", "e.com/x", "Pending", "<none>"]
+    error = await cluster.refused(plural, "b", spec={**spec, "stubPKCS10Request": "YQ=="})
+    assert causes(error) == [("spec.stubPKCS10Request", "Invalid value: must be a valid PKCS#10 CSR")]
     error = await cluster.refused(plural, "b", spec={**spec, "stubPKCS10Request": "", "podUID": ""})
     assert [field for field, _ in causes(error)] == ["spec.podUID", "spec"]
