@@ -184,8 +184,7 @@ class Connection(asyncio.Protocol):
         stream.window = self._stream_window
         size = len(headers)
         assert size <= _FRAME_BYTES, "headers fit into a frame"
-        head = self._owed + _FRAME.pack(size >> 8, size & 0xFF, _HEADERS, _END_HEADERS, number) + headers
-        self._owed = b""
+        head = _FRAME.pack(size >> 8, size & 0xFF, _HEADERS, _END_HEADERS, number) + headers
         size = len(body)
         if size <= self._window and size <= stream.window and size <= self._frame_bytes:
             self._window -= size
@@ -241,7 +240,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(frames)
 
     def _owe(self, frame: bytes) -> None:
-        """Sends with the next request, or soon. etcd measures the line with every answer, which need not cost a write."""
+        """Sends soon. etcd measures the line again with the first request after an answer, and that is a packet and a wait more
+        each time: so it is not answered with the next request, but where it must know the line, or a few times a second."""
         self._owed += frame
         if self._blocked or len(self._owed) > OWED_BYTES_MAX:
             self._pay()
