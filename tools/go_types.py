@@ -32,6 +32,13 @@ _BASIC: Final = {
 }
 _ZERO: Final = {"Quantity": "0", "IntOrString": 0, "Time": None, "MicroTime": None, "RawExtension": None}
 
+# Texts of core/v1 that other packages have fields of, by the names that they import it under.
+_FOREIGN: Final = frozenset(
+    f"{alias}.{name}"
+    for alias in ("v1", "api", "core", "corev1")
+    for name in ("ConditionStatus", "ResourceName", "PodConditionType", "NodeSelectorOperator", "Protocol")
+)
+
 
 def read_go_types(api: Path, apimachinery: Path) -> dict[str, dict[str, Facts]]:
     """By package as definitions name it (`io.k8s.api.core.v1`), of the directories of k8s.io/api and k8s.io/apimachinery."""
@@ -92,7 +99,7 @@ class _Package:
                 facts["always"][name] = self._zero(resolved)
 
     def _resolved(self, kind: str) -> str:
-        if kind == "types.UID":
+        if kind == "types.UID" or kind in _FOREIGN:
             return "string"
         return self._resolved(self._named[kind]) if kind in self._named else kind
 
@@ -101,6 +108,8 @@ class _Package:
         bare = kind.lstrip("*").removeprefix("[]").lstrip("*")
         if bare == "types.UID":
             return bare
+        if bare in _FOREIGN:
+            return f"v1.{bare.rpartition('.')[2]}"
         is_text = bare in self._named and self._resolved(bare) == "string"
         return f"{self._name}.{bare}" if is_text else ""
 

@@ -15,10 +15,11 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import FieldError, forbidden_field, immutable_field, invalid_value, required
 from clusterling.machinery.labelselector import label_selector_problems
-from clusterling.machinery.meta import Object
+from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.names import is_percent
 from clusterling.machinery.selectors import LabelSelector
 from clusterling.machinery.table import Column
+from clusterling.packs.builtin import definition_of
 from clusterling.packs.core.podspec import (
     default_pod_template,
     drop_disabled_fields,
@@ -28,15 +29,15 @@ from clusterling.packs.core.podspec import (
 )
 from clusterling.packs.core.podspec.defaults import entries
 from clusterling.packs.core.podspec.internal import as_internal, same
-from clusterling.packs.core.podspec.omitting import omit_empty
+from clusterling.packs.core.podspec.omitting import write_as_go
 from clusterling.packs.core.podspec.rules import NEGATIVE, Problems, non_negative, one_of
+from clusterling.packs.core.times import read_time
 from clusterling.registry.resource import Resource, Scale
 from clusterling.registry.strategy import Context, Strategy
 
 OBJECT_SCALE: Final = Scale("spec.replicas", "status.replicas", "spec.selector", selector_is_object=True)
 
-# Counts whose Go type is a pointer, so that nothing is told from none.
-_KEPT_AT_ZERO: Final = frozenset(("collisionCount", "ready", "terminating", "terminatingReplicas"))
+_CONDITION_TIMES: Final = ("lastProbeTime", "lastUpdateTime", "lastTransitionTime")
 _MISMATCH: Final = "`selector` does not match template `labels`"
 _MORE_THAN_ALL: Final = "cannot be greater than status.replicas"
 _is_number = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
@@ -44,13 +45,6 @@ _is_number = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
 
 class WorkloadStrategy(Strategy):
     """A kind with a pod template and a status of its own. Kinds say what else they default and what is wrong."""
-
-    # Counts that the status has even when they are nothing.
-    status_counts: tuple[str, ...] = ()
-    # Times of a condition, which Go writes as null where there are none.
-    condition_times: tuple[str, ...] = ("lastTransitionTime",)
-    # Fields of the spec that Go leaves out where they are zero.
-    omitted: tuple[str, ...] = ("minReadySeconds",)
 
     def default(self, obj: Object) -> None:
         """Defaults everything but the template. Called on every write of the object."""
@@ -77,7 +71,8 @@ class WorkloadStrategy(Strategy):
 
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
-        new["status"] = dict.fromkeys(self.status_counts, 0)
+        new["status"] = {}
+        _write_part(new, "status")
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
@@ -95,25 +90,21 @@ class WorkloadStrategy(Strategy):
         return True
 
     def _complete(self, obj: Object) -> None:
-        spec = obj.setdefault("spec", {})
+        obj.setdefault("spec", {})
         has_template = self.has_template(obj)
         with reading(obj):
             self.default(obj)
             if has_template:
                 default_pod_template(self.template_of(obj))
-        omit_empty(spec, self.omitted)
+        _write_part(obj, "spec")
         if has_template:
             drop_disabled_fields(self.template_of(obj))
 
     def _complete_status(self, obj: Object) -> None:
-        """The status as Go writes it: counts of nothing left out, but for those that always stand there."""
-        status = obj.setdefault("status", {})
-        for field in [key for key, value in status.items() if value == 0 and key not in _KEPT_AT_ZERO]:
-            del status[field]
-        status.update({field: status.get(field, 0) for field in self.status_counts})
-        for condition in entries(status, "conditions"):
-            for field in self.condition_times:
-                condition.setdefault(field, None)
+        for condition in entries(obj.setdefault("status", {}), "conditions"):
+            for field in _CONDITION_TIMES:
+                read_time(obj, condition, field)
+        _write_part(obj, "status")
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
@@ -134,6 +125,13 @@ class WorkloadStrategy(Strategy):
     def spec_warnings(self, new: Object, old: Object | None) -> Sequence[str]:
         """What to tell of a spec that is new."""
         return pod_template_warnings(self.template_of(new), "spec.template")
+
+
+def _write_part(obj: Object, part: str) -> None:
+    """The spec or the status as Go writes it."""
+    group_version = GroupVersion.parse(obj["apiVersion"])
+    definition = definition_of(group_version.group, group_version.version, obj["kind"])
+    write_as_go(obj[part], f"{definition}{part.capitalize()}")
 
 
 def _generation(obj: Object) -> object:

@@ -47,8 +47,6 @@ _is_int64 = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
 
 
 class DaemonSetStrategy(WorkloadStrategy):
-    status_counts = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
-
     @override
     def default(self, obj: Object) -> None:
         spec = obj["spec"]

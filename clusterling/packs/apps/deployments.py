@@ -53,8 +53,6 @@ _is_int64 = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
 
 class DeploymentStrategy(WorkloadStrategy):
     resets: ClassVar = {**RESETS, "status": only(("metadata", "labels"), ("spec",))}
-    omitted = ("minReadySeconds", "paused")
-    condition_times = ("lastUpdateTime", "lastTransitionTime")
 
     @override
     def default(self, obj: Object) -> None:

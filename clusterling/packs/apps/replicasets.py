@@ -32,8 +32,6 @@ from clusterling.packs.workloads import (
 
 
 class ReplicaSetStrategy(WorkloadStrategy):
-    status_counts = ("replicas",)
-
     @override
     def default(self, obj: Object) -> None:
         obj["spec"].setdefault("replicas", 1)

@@ -15,7 +15,7 @@ from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.packs.core.podspec import pod_annotation_problems, pod_template_problems
 from clusterling.packs.core.podspec.claims import claim_spec_problems
-from clusterling.packs.core.podspec.defaults import default_claim_spec, entries
+from clusterling.packs.core.podspec.defaults import default_claim_spec, entries, read_metadata
 from clusterling.packs.core.podspec.internal import as_internal, same
 from clusterling.packs.core.podspec.rules import NEGATIVE, Problems, items, label, non_negative, one_of
 from clusterling.packs.core.podspec.warnings import claim_spec_warnings
@@ -44,7 +44,6 @@ _HISTORY: Final = "spec.revisionHistoryLimit: a negative value retains all histo
 
 class StatefulSetStrategy(WorkloadStrategy):
     name_problems = staticmethod(is_dns1123_label)
-    status_counts = ("replicas", "availableReplicas")
 
     @override
     def default(self, obj: Object) -> None:
@@ -67,7 +66,7 @@ class StatefulSetStrategy(WorkloadStrategy):
         spec.setdefault("serviceName", "")
         for claim in entries(spec, "volumeClaimTemplates"):
             claim["apiVersion"], claim["kind"] = "v1", "PersistentVolumeClaim"
-            claim.setdefault("metadata", {})
+            read_metadata(claim.setdefault("metadata", {}))
             default_claim_spec(claim.setdefault("spec", {}))
             status = claim.setdefault("status", {})
             if not status.get("phase"):

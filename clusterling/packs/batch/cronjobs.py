@@ -15,6 +15,7 @@ from clusterling.packs import builtin
 from clusterling.packs.batch.jobs import job_spec_warnings
 from clusterling.packs.batch.jobspec import default_patterns, job_spec_problems
 from clusterling.packs.batch.schedule import check_schedule, zone_problems
+from clusterling.packs.core.podspec.defaults import read_metadata
 from clusterling.packs.core.podspec.rules import Problems, non_negative, one_of
 from clusterling.packs.core.podspec.warnings import name_warnings
 from clusterling.packs.core.times import read_time
@@ -31,8 +32,6 @@ _TEMPLATE: Final = "spec.jobTemplate.spec"
 
 
 class CronJobStrategy(WorkloadStrategy):
-    omitted = ()
-
     @override
     def template_of(self, obj: Object) -> Object:
         template: Object = _job_spec(obj).setdefault("template", {})
@@ -47,6 +46,7 @@ class CronJobStrategy(WorkloadStrategy):
         spec.setdefault("suspend", False)
         spec.setdefault("successfulJobsHistoryLimit", 3)
         spec.setdefault("failedJobsHistoryLimit", 1)
+        read_metadata(spec.setdefault("jobTemplate", {}).setdefault("metadata", {}))
         default_patterns(_job_spec(obj))
 
     @override

@@ -53,8 +53,6 @@ class JobStrategy(WorkloadStrategy):
         "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them "
         "or set propagationPolicy=Orphan to suppress this warning"
     )
-    omitted = ()
-    condition_times = ("lastProbeTime", "lastTransitionTime")
 
     @override
     def default(self, obj: Object) -> None:

@@ -29,6 +29,7 @@ from clusterling.packs import builtin
 from clusterling.packs.core.pods_connecting import connecting, node_proxy
 from clusterling.packs.core.podspec import reading
 from clusterling.packs.core.podspec.defaults import read_resources
+from clusterling.packs.core.podspec.omitting import write_as_go
 from clusterling.packs.core.podspec.resources import quantity_problems
 from clusterling.packs.core.times import read_time
 from clusterling.registry.strategy import Context, Strategy
@@ -140,6 +141,9 @@ def _complete(node: Object) -> None:
     for taint in spec.get("taints") or ():
         if "timeAdded" in taint:
             read_time(node, taint, "timeAdded")
+    spec.pop("podPreemptionPolicy", None)  # Of a feature that is off.
+    write_as_go(spec, "io.k8s.api.core.v1.NodeSpec")
+    write_as_go(status, "io.k8s.api.core.v1.NodeStatus")
 
 
 def _taint_problems(taints: Sequence[Object]) -> Problems:

@@ -30,7 +30,6 @@ from clusterling.registry.resource import Scale
 
 class ReplicationControllerStrategy(WorkloadStrategy):
     default_propagation = "orphan"
-    status_counts = ("replicas",)
 
     @override
     def default(self, obj: Object) -> None:

@@ -57,11 +57,3 @@ def write_as_go(value: Object, definition: str = POD_SPEC) -> None:
     for field in struct.omits & value.keys():
         if not value[field]:
             del value[field]
-
-
-def omit_empty(part: Object | None, fields: tuple[str, ...]) -> None:
-    """Drops those of the fields that hold nothing."""
-    if part:
-        for field in fields:
-            if field in part and not part[field]:
-                del part[field]
