@@ -87,7 +87,7 @@ async def test_a_runtime_class_gives_pods_its_overhead_and_its_nodes(cluster: Cl
 
 async def test_a_runtime_class_keeps_its_handler(cluster: Cluster) -> None:
     assert causes(await cluster.refused(RUNTIMES, "r")) == [("handler", "Required value")]
-    await cluster.create(RUNTIMES, "r", handler="h")
+    made = await cluster.create(RUNTIMES, "r", handler="h")
     with pytest.raises(ApiError) as caught:
-        await cluster.update(RUNTIMES, "r", handler="i")
+        await cluster.update(RUNTIMES, "r", handler="i", metadata=made["metadata"])
     assert causes(caught.value) == [("handler", "Invalid value: null: field is immutable")]
