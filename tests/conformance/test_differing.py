@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance import commands, published, suite
+from tests.conformance import commands, published
 from tests.conformance.compare import SECTIONS
 from tests.conformance.differing import ABSENT, REASONS, Difference, Reason, between, judge, load, report
 
@@ -73,8 +73,3 @@ def test_each_file_of_reasons_belongs_to_a_comparison_and_gives_reasons() -> Non
     for path in Path(REASONS).glob("*.yaml"):
         assert path.stem in {*SECTIONS, "conformance"}
         assert all(reason.at and reason.why for reason in load(path.stem))
-
-
-def test_specs_are_named_once_and_have_a_known_class() -> None:
-    names = suite.specs(["API", "APPLY", "CTL", "KCM"])
-    assert len(names) == len(set(names)) == len(suite.SPECS.read_text().splitlines())

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from tests.conformance.exchange import Json, Step
 
-
 NS: Final = "/api/v1/namespaces/${ns}"
 CM: Final = f"{NS}/configmaps"
 SECRETS: Final = f"{NS}/secrets"
