@@ -11,11 +11,12 @@ import binascii
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from typing_extensions import override
 
 from clusterling.machinery import errors
+from clusterling.machinery.apply.fieldset import only
 from clusterling.machinery.errors import (
     FieldError,
     duplicate,
@@ -84,6 +85,11 @@ class SigningRequestStrategy(Strategy):
     """What is asked for never changes; who may sign says so in `approval`, the signer in `status`."""
 
     has_generation = False
+    resets: ClassVar = {
+        "": only(("spec",), ("status",)),
+        "status": only(("spec",), ("status", "conditions")),
+        "approval": only(("spec",), ("status", "certificate")),
+    }
     name_problems = staticmethod(lambda _name: ())
 
     @override
