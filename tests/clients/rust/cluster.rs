@@ -21,7 +21,7 @@ use kube::{
     core::GroupVersionKind,
     discovery::{self, Discovery, Scope, verbs},
     runtime::{
-        Controller, WatchStreamExt,
+        Controller,
         controller::Action,
         events::{Event, EventType, Recorder},
         finalizer::{Event as Finalized, finalizer},
@@ -214,9 +214,8 @@ async fn store_follows(config: watcher::Config) -> Result<()> {
     maps.create(&PostParams::default(), &settings("early", "1"))
         .await?;
     let (store, writer) = reflector::store();
-    let mut events = reflector::reflector(writer, watcher(maps.clone(), config))
-        .touched_objects()
-        .boxed();
+    // All that is told, not objects alone: the store shows what was listed when the list has ended.
+    let mut events = reflector::reflector(writer, watcher(maps.clone(), config)).boxed();
     let find = |name: &str| store.state().into_iter().any(|one| one.name_any() == name);
     timeout(PATIENCE, async {
         while !find("early") {

@@ -38,11 +38,10 @@ class Crates:
         return _test(manifest, features, ["--ignored", "--test-threads=1"], cluster, cache, out)
 
 
-# The features that the tests which need a cluster are compiled with.
+# The features that the tests which need a cluster are compiled with. Those of kube-runtime need kube beside it in its own repository.
 CRATES: Final = {
     "kube": "kube/runtime,kube/derive,kube/ws",
     "kube-client": "kube-client/ws",
-    "kube-runtime": "kube-runtime/default",
 }
 
 
@@ -61,6 +60,11 @@ def _workspace(cache: Path) -> Path:
         for one in packages:
             if one["name"] in CRATES:
                 shutil.copytree(Path(one["manifest_path"]).parent, workspace / one["name"])
+        # What a manifest names by path is left out where it is published.
+        with (workspace / "kube-client" / "Cargo.toml").open("a") as published:
+            published.write(
+                '\n[dev-dependencies.kube]\npath = "../kube"\nfeatures = ["derive", "client", "ws"]\n'
+            )
         shutil.copy(OURS / "Cargo.lock", workspace)
         members = ", ".join(f'"{one}"' for one in CRATES)
         patches = "".join(f'{one} = {{ path = "{one}" }}\n' for one in CRATES)
