@@ -20,7 +20,7 @@ FORMATS: Final = ("table", "json", "yaml", "name")
 _GAP: Final = 3
 
 
-def _colour(stream: object) -> bool:
+def shows_colour(stream: object) -> bool:
     """https://no-color.org: any value but the empty one switches colour off."""
     is_terminal = getattr(stream, "isatty", lambda: False)()
     return bool(is_terminal) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -28,7 +28,7 @@ def _colour(stream: object) -> bool:
 
 def complain(message: str, hint: str = "") -> None:
     """One line that says what went wrong, and one that says what to do. Never switched off."""
-    label = click.style("error:", fg="red", bold=True) if _colour(sys.stderr) else "error:"
+    label = click.style("error:", fg="red", bold=True) if shows_colour(sys.stderr) else "error:"
     click.echo(f"{label} {' '.join(message.split())}", err=True)
     if hint:
         click.echo(f"hint: {hint}", err=True)

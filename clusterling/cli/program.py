@@ -24,6 +24,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "get": ("clusters", "Show logical clusters by name."),
     "delete": ("clusters", "Delete logical clusters and all they hold."),
     "kubeconfig": ("clusters", "Print a kubeconfig for a logical cluster."),
+    "check-server": ("check_server", "Check any Kubernetes API for what clients assume of it."),
     "store": ("store", "Check, count, compact and copy stores."),
     "version": ("about", "Print the versions of Clusterling and of the API it serves."),
     "completion": ("about", "Print shell completion."),
@@ -53,7 +54,7 @@ class _Verbs(click.Group):
         if name not in VERBS:
             return None
         module = importlib.import_module(f"clusterling.cli.{VERBS[name][0]}")
-        command = getattr(module, f"{name}_command")
+        command = getattr(module, f"{name.replace('-', '_')}_command")
         assert isinstance(command, click.Command), "a verb's module has a command for it"
         return command
 

@@ -18,7 +18,10 @@ _KUBECONFIG_BYTES_MAX: Final = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server and how to be let in; what a kubeconfig's current context says. `source` is the file, for messages."""
+    """A server and how to be let in; what a kubeconfig's current context says. `source` is the file, for messages.
+
+    `client_pem`: a client's certificate and key, where it has them.
+    """
 
     server: str
     token: str
@@ -26,6 +29,7 @@ class Target:
     source: str
     server_name: str = ""
     verify: bool = True
+    client_pem: str = ""
 
 
 def read_kubeconfig(path: Path) -> Target:
@@ -42,10 +46,11 @@ def read_kubeconfig(path: Path) -> Target:
         return Target(
             server=str(cluster["server"]),
             token=str(user.get("token") or _text_of(path, user.get("tokenFile")) or ""),
-            ca_pem=_ca(path, cluster),
+            ca_pem=_pem(path, cluster, "certificate-authority"),
             source=str(path),
             server_name=str(cluster.get("tls-server-name") or ""),
             verify=not cluster.get("insecure-skip-tls-verify"),
+            client_pem=_pem(path, user, "client-certificate") + _pem(path, user, "client-key"),
         )
     except FileNotFoundError as error:
         raise CliError(
@@ -70,11 +75,12 @@ def _text_of(kubeconfig: Path, path: str | None) -> str:
     return (kubeconfig.parent / path).read_text().strip() if path else ""
 
 
-def _ca(kubeconfig: Path, cluster: Any) -> str:
-    data = cluster.get("certificate-authority-data")
+def _pem(kubeconfig: Path, entry: Any, field: str) -> str:
+    """PEM that an entry has in its `FIELD-data`, or in the file that its FIELD names."""
+    data = entry.get(f"{field}-data")
     if data:
         return base64.b64decode(data).decode("ascii")
-    return _text_of(kubeconfig, cluster.get("certificate-authority"))
+    return _text_of(kubeconfig, entry.get(field))
 
 
 def find_target(kubeconfig: str | None, data_dir: str | None) -> Target:
