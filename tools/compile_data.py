@@ -16,7 +16,8 @@ compares, so it cannot drift. Facts only: descriptions, which are prose, go to a
     descriptions.json.zlib    {definition: {"": text, "field": text}}; not committed
 
 Each is JSON, compact, keys sorted, compressed with zlib. Schemas, by which objects are validated and given their defaults, lose
-what says nothing of that: descriptions, the `allOf` of one $ref, and defaults that are Go's zero values ("", 0, false, {}).
+what says nothing of that: descriptions, the `allOf` of one $ref, and defaults that are Go's zero values ("", 0, false, {}) but of
+fields that tell items of a list apart.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import argparse
 import json
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,6 +100,8 @@ def compile_all(module: Path, protobuf: list[Path]) -> dict[str, bytes]:
         besides = published_besides(schema, enumerations.get(function_of(name), ()))
         if besides:
             published.setdefault(package, {})[name] = besides
+    for name, key, value in key_defaults(definitions):
+        packages[name.rpartition(".")[0]][name]["properties"][key]["default"] = value
     protos = [
         read_package(path) for root in protobuf for path in sorted(root.glob("**/generated.proto"))
         if "testapigroup" not in path.parts
@@ -173,6 +176,35 @@ def stripped(schema: Any, *, names: bool = False) -> Any:
 
 def _says_nothing(default: object) -> bool:
     return default in ("", 0, False, {}, [])
+
+
+def key_defaults(definitions: Mapping[str, Json]) -> Iterator[tuple[str, str, object]]:
+    """(definition, field, default) of every field that tells items of a list apart and has a zero value by default.
+
+    Server-side apply names items by it; whoever validates them does not look at it.
+    """
+    for holder in definitions.values():
+        for array in _arrays(holder):
+            keys = array.get("x-kubernetes-list-map-keys") or [array.get("x-kubernetes-patch-merge-key")]
+            items = array["items"]
+            reference = items.get("$ref") or (items.get("allOf") or [{}])[0].get("$ref", "")
+            name = reference.rpartition("/")[2]
+            fields = definitions.get(name, {}).get("properties", {})
+            for key in keys:
+                default = fields.get(key, {}).get("default")
+                if default is not None and _says_nothing(default):
+                    yield name, key, default
+
+
+def _arrays(schema: object) -> Iterator[Json]:
+    if isinstance(schema, list):
+        for one in schema:
+            yield from _arrays(one)
+    elif isinstance(schema, dict):
+        if schema.get("type") == "array" and isinstance(schema.get("items"), dict):
+            yield schema
+        for value in schema.values():
+            yield from _arrays(value)
 
 
 def published_besides(schema: Json, enumerations: Iterable[Enumeration] = ()) -> Json:

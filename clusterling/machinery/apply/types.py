@@ -60,7 +60,6 @@ class Change(NamedTuple):
 
 _MODIFIED: Final = Change(modified=LEAF)
 _NOTHING: Final = Change()
-_ZERO: Final[dict[str, object]] = {"string": "", "integer": 0}
 _SCALARS: Final = frozenset({str, int, float, bool})
 
 
@@ -827,13 +826,9 @@ def _list_of(node: Node, preserve: bool) -> ListType:
 
 
 def _default_of(items: Node, key: str) -> object:
-    """What a key counts as where an item does not have it. Go's zero, for one that its type always writes."""
+    """What a key counts as where an item does not have it: for built-in kinds Go's zero value, too, where that is published."""
     child = items.properties.get(key)
-    if child is None:
-        return None
-    if child.default is None and items.builtin and key in items.required:
-        return _ZERO.get(child.source.get("type", ""))
-    return child.default
+    return None if child is None else child.source.get("default")
 
 
 OBJECT_META: Final = _map_of(Node(_META_SOURCE), preserve=False)
