@@ -28,6 +28,7 @@ from clusterling.machinery.meta import Object, meta, name_of, rfc3339
 from clusterling.machinery.schema import Schema, compile_schema
 from clusterling.machinery.table import CREATED_DESCRIPTION, NAME_COLUMN, Column
 from clusterling.packs import builtin
+from clusterling.registry import managing
 from clusterling.registry.crd import (
     CLEANUP_FINALIZER,
     GROUP,
@@ -41,9 +42,9 @@ from clusterling.registry.crd import (
     validate_crd,
     validate_crd_status,
 )
-from clusterling.registry.options import ListOptions
+from clusterling.registry.options import ListOptions, WriteOptions
 from clusterling.registry.pack import Pack
-from clusterling.registry.resource import Resource
+from clusterling.registry.resource import Resource, Served
 from clusterling.registry.strategy import NO_COMPANIONS, Companions, Context, Strategy
 from clusterling.storage.store import Op
 
@@ -53,6 +54,8 @@ _NAME_FIELDS: Final = ("plural", "singular", "shortNames", "kind", "listKind", "
 _DECIDED: Final = ("NamesAccepted", "Established", "Terminating")
 # The parts of a spec that decide how a kind is served and stored; its names are decided in the status.
 _SERVING_FIELDS: Final = ("group", "scope", "versions", "conversion", "preserveUnknownFields")
+# Who decides them.
+_CONTROLLER: Final = WriteOptions(field_manager="kube-apiserver")
 
 
 def names_fence(group: str) -> str:
@@ -343,11 +346,11 @@ async def _released(ctx: Context, crd: Object, new: Object | None) -> Sequence[O
         had = (new["status"].get("acceptedNames") or {}) if new is not crd else {}
         if had.get("plural"):
             claims.take(name_of(new), had)
-        accept_names(new, claims, now)
+        _accept(ctx, new, claims, now)
     ops = [Op(fence, b"{}", expected=standing)]
     for other in waiting:
         before = orjson.dumps(other["status"])
-        accept_names(other, claims, now)
+        _accept(ctx, other, claims, now)
         if orjson.dumps(other["status"]) != before:
             revision = int(other["metadata"].pop("resourceVersion"))
             key = f"{GROUP}/{PLURAL}/-/{name_of(other)}"
@@ -356,16 +359,27 @@ async def _released(ctx: Context, crd: Object, new: Object | None) -> Sequence[O
     return ops
 
 
+def _accept(ctx: Context, crd: Object, claims: Claims, now: datetime) -> None:
+    """Accepts names, in place, and tells who did: upstream a controller within kube-apiserver, in a write of its own."""
+    before = {**crd, "metadata": dict(meta(crd)), "status": orjson.loads(orjson.dumps(crd["status"]))}
+    accept_names(crd, claims, now)
+    managing.track_update(_served(ctx), "status", crd, before, _CONTROLLER, rfc3339(now))
+
+
+def _served(ctx: Context) -> Served:
+    served = ctx.catalog.find(GROUP, "v1", PLURAL)
+    assert served is not None, "a CRD is being written"
+    return served
+
+
 async def _group(ctx: Context, group: str, but: str) -> tuple[Claims, list[Object]]:
     """The names taken in a group by built-in kinds and by other CRDs than `but`; the CRDs that wait for some."""
     claims = Claims()
     for resource in ctx.catalog.resources:
         if resource.builtin and resource.group == group:
             claims.take(f"{resource.names.plural} (built in)", _as_mapping(resource))
-    served = ctx.catalog.find(GROUP, "v1", PLURAL)
-    assert served is not None, "a CRD is being written"
     waiting: list[Object] = []
-    for value in (await ctx.objects.list(served, "", ListOptions())).values:
+    for value in (await ctx.objects.list(_served(ctx), "", ListOptions())).values:
         summary = _summaries.decode(value)
         if summary.spec.group != group or summary.metadata.name == but:
             continue
