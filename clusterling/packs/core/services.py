@@ -29,6 +29,7 @@ from clusterling.packs.core.services_shape import (
     NODE_PORT,
     cluster_ips,
     has_type,
+    hide,
     is_external_name,
     is_reached_from_outside,
     needs_health_check,
@@ -61,6 +62,7 @@ class ServiceStrategy(Strategy):
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:
         new["status"] = {"loadBalancer": {}}
+        hide(new["spec"])
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
@@ -69,6 +71,7 @@ class ServiceStrategy(Strategy):
             read_status(new)  # What its own type makes of it, which the client need not have sent.
         else:
             new["status"] = old["status"]
+            hide(new["spec"])
 
     @override
     async def admit(self, ctx: Context, new: Object, old: Object | None) -> None:

@@ -46,12 +46,15 @@ def read_spec(obj: Object) -> Object:
         spec.setdefault("externalTrafficPolicy", "Cluster")
     if kind in (CLUSTER_IP, NODE_PORT, LOAD_BALANCER):
         spec.setdefault("internalTrafficPolicy", "Cluster")
-    elif kind == EXTERNAL_NAME and spec.get("internalTrafficPolicy") in TRAFFIC_POLICIES:
-        # Upstream stores it and never shows it.
-        del spec["internalTrafficPolicy"]
     if kind == LOAD_BALANCER:
         spec.setdefault("allocateLoadBalancerNodePorts", True)
     return spec
+
+
+def hide(spec: Object) -> None:
+    """Drops what upstream stores of a service and never shows; whoever wrote it owns it all the same."""
+    if spec["type"] == EXTERNAL_NAME and spec.get("internalTrafficPolicy") in TRAFFIC_POLICIES:
+        del spec["internalTrafficPolicy"]
 
 
 def _read_affinity(spec: Object) -> None:
