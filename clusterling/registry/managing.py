@@ -44,6 +44,9 @@ class _Kind(Versions):
         given, wanted = self._at(obj["apiVersion"]), self._at(api_version)
         if obj["apiVersion"] == api_version or given is None or wanted is None:
             return obj
+        if self._served.resource.converter is None:
+            # Neither pruned nor defaulted on the way: a default would count as a field that somebody left there.
+            return {**obj, "apiVersion": api_version}
         copy: Object = orjson.loads(orjson.dumps(obj))
         return views.from_storage(views.to_storage(copy, given), wanted)
 

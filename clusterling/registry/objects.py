@@ -525,7 +525,10 @@ class ObjectStore:
                 raise errors.bad_request(f"error strict decoding YAML: {twice[0]}")
             if twice and options.field_validation == "Warn":
                 ctx.warn(twice[0])
+            nulls = [] if served.resource.builtin else _nulls(obj)
             self._takes_shape(ctx, served, namespace, name, current and meta(current), obj, options)
+            for holder, field in nulls:
+                holder.setdefault(field, None)
             return obj
 
         async def attempt() -> tuple[bytes, bool]:
@@ -1099,6 +1102,21 @@ def _default_again(served: Served, obj: Object) -> None:
     schema = served.version.schema
     if not served.resource.builtin and not schema.defaulted <= obj.keys():
         schema.default(obj)
+
+
+def _nulls(obj: Object) -> list[tuple[Object, str]]:
+    """Where nulls stand in a custom resource. What is applied is not decoded once more upstream: defaults replace its nulls,
+    but those that have none stay, to be refused or not (customresource_handler.go: unstructuredDefaulter)."""
+    found: list[tuple[Object, str]] = []
+    left: list[object] = [value for name, value in obj.items() if name != "metadata"]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            found += [(value, name) for name, item in value.items() if item is None]
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return found
 
 
 def _keep_system_fields(before: Object, metadata: Object) -> None:
