@@ -114,10 +114,11 @@ class Peer:
 
 
 class Teller:
-    """Tells one story to a server, in a namespace of its own."""
+    """Tells one story to a server, in a namespace of its own. `owners`: what it answers of managedFields counts, too."""
 
-    def __init__(self, peer: Peer, group: str) -> None:
+    def __init__(self, peer: Peer, group: str, *, owners: bool = False) -> None:
         self._peer = peer
+        self._owners = owners
         self._connection = peer.connect()
         self.namespace = f"story-{secrets.token_hex(4)}"
         self.group = group
@@ -232,13 +233,15 @@ class Teller:
 
     def _normal(self, value: Json, key: str = "") -> Json:
         if isinstance(value, dict):
-            kept = {name: inner for name, inner in value.items() if name != "managedFields"}
+            kept = {name: inner for name, inner in value.items() if self._owners or name != "managedFields"}
             return {self._plain(name): self._normal(inner, name) for name, inner in _named(kept).items()}
         if isinstance(value, list):
+            if key == "managedFields":
+                value = sorted(value, key=_owner)
             if key == "columnDefinitions":
                 # Upstream's prose on its own fields is not carried here, and nothing prints it.
                 value = [{name: one[name] for name in one if name != "description"} for one in value]
-            if key == "resources" and value and isinstance(value[0], dict):
+            if key == "resources" and value and isinstance(value[0], dict) and "name" in value[0]:
                 value = sorted(value, key=lambda one: str(one["name"]))
             return [self._normal(inner, "cell" if key == "cells" else "") for inner in value]
         if not isinstance(value, str):
@@ -269,6 +272,11 @@ _WORDS: Final = (
     (re.compile(r"(current: )\d+"), r"\1<revision>"),
     (re.compile(r"(Key: /registry/)[^,]*"), r"\1<key>"),
 )
+
+
+def _owner(entry: dict[str, str]) -> list[str]:
+    """The order of entries but for their times, which are whole seconds: equal in one run and not in another."""
+    return [entry.get(name, "") for name in ("operation", "manager", "apiVersion", "subresource")]
 
 
 def _named(value: dict[str, Json]) -> dict[str, Json]:

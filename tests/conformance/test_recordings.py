@@ -16,7 +16,7 @@ def test_kinds_answer_as_kube_apiserver_was_recorded_to(name: str, kube_server: 
     kube = Kube(kube_server, cluster)
     rows = recordings.table(name)
     steps = recordings.story(rows)
-    answers = recordings.tell(Peer(kube.url, kube.token, kube.ca_pem), steps)
+    answers = recordings.teller(name)(Peer(kube.url, kube.token, kube.ca_pem), steps)
     wrong = [
         f"{number}: {text}"
         for number, (step, row, answer) in enumerate(zip(steps, rows, answers, strict=True))
