@@ -12,9 +12,11 @@ from clusterling.conformity.addressing import B
 from clusterling.conformity.negotiation import A
 from clusterling.conformity.row import DoesNotApply, Failed, Outcome, Result, Row, Section
 from clusterling.conformity.scene import Scene
+from clusterling.conformity.verbs import D
+from clusterling.conformity.watching import C
 from clusterling.conformity.wire import OutOfTime, Unreachable, Wire
 
-SECTIONS: Final[Sequence[Section]] = (A, B)
+SECTIONS: Final[Sequence[Section]] = (A, B, C, D)
 ROWS: Final[Sequence[Row]] = tuple(row for section in SECTIONS for row in section.rows)
 
 _SEEN_MAX: Final = 240
