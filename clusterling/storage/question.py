@@ -84,9 +84,9 @@ class Question:
 
 
 class Questions:
-    """Asks a backend by `ask`, which is never called again before it has returned."""
+    """Asks a backend by `ask`, which is never called again before it has returned. With a feed, its watches come as far first."""
 
-    def __init__(self, ask: Callable[[], Awaitable[int]], feed: Feed) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[int]], feed: Feed | None = None) -> None:
         self._ask = ask
         self._feed = feed
         self._loop = asyncio.get_running_loop()  # Looking for it is a system call each time.
@@ -148,17 +148,18 @@ class Questions:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who asked
             question.refuse(error)
             return
-        if revision <= self._feed.revision:
+        feed = self._feed
+        if feed is None or revision <= feed.revision:
             question.answer(revision)
         else:
             # The next one need not wait for this: watches come to the answers in their order.
-            task = self._loop.create_task(self._reach(question, revision))
+            task = self._loop.create_task(self._reach(feed, question, revision))
             self._behind.add(task)
             task.add_done_callback(self._behind.discard)
 
-    async def _reach(self, question: Question, revision: int) -> None:
+    async def _reach(self, feed: Feed, question: Question, revision: int) -> None:
         try:
-            await self._feed.reached(revision)
+            await feed.reached(revision)
         except asyncio.CancelledError:
             question.refuse(_closed())
             raise

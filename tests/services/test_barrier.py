@@ -6,12 +6,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic
 
 import pytest
 
+from clusterling.services import barrier
 from clusterling.services.barrier import Barrier
 from clusterling.services.http import Listener
+from clusterling.services.request import Headers, Request
 from clusterling.storage import question
 from clusterling.storage.question import Question
 from clusterling.storage.store import Unavailable
@@ -228,3 +231,32 @@ async def test_the_time_a_request_waits_counts_as_its_own() -> None:
         await store.answer()
         assert (await wire.answer())[0] == 200
         assert world.app.counters.seconds["get", "", "configmaps"] >= 0.05
+
+
+def write() -> Request:
+    async def read(_limit: int) -> bytes:
+        return b"{}"
+
+    return Request("POST", f"{TEAM}{CONFIGMAPS}", "", Headers({"Authorization": "Bearer t"}), read)
+
+
+async def test_writes_that_come_together_where_nobody_else_writes_begin_together_and_ask_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(barrier, "ALONE_S", 0.0)
+    store, others = Answers(), [1]
+    alone = Barrier(store.fresh, monotonic, lambda: others[0])
+    assert alone.ahead(write()) is store.open  # What there was before the first one is not known yet.
+    await asyncio.sleep(0.01)
+    began: list[int] = []
+    store.askers = 0
+    for number in range(3):
+        turn = alone.ahead(write())
+        assert turn is not None
+        turn.then(partial(began.append, number))
+    assert began == []
+    await turn
+    await asyncio.sleep(0)
+    assert began == [0, 1, 2] and store.askers == 0
+    others[0] += 1
+    assert alone.ahead(write()) is store.open and store.askers == 1
