@@ -254,6 +254,16 @@ class _Checker:
             position = bisect_right(register.places, at) - 1
             said = listing.items.get(key.name)
             version = register.order[position] if position >= 0 else None
+            if (
+                said is not None
+                and position > 0
+                and version is not None
+                and version.gone
+                and version.place[1]
+            ):
+                # A deletion that nobody saw came at its place or later: so says this list, and time has to agree.
+                position -= 1
+                version = register.order[position]
             if said is None:
                 following = register.order[position + 1] if position + 1 < len(register.order) else None
                 unseen = following is not None and following.gone and following.place[1]

@@ -78,6 +78,28 @@ def test_a_history_of_one_copy_is_in_order() -> None:
     assert check(good()) == []
 
 
+def unseen() -> History:
+    """The same, where the watcher had to list again around the deletion, which nobody was told of."""
+    history = good()
+    history.streams = []
+    return history
+
+
+@pytest.mark.parametrize("at", [31, 39])
+def test_a_deletion_that_nobody_saw_may_have_come_after_a_list_of_a_later_revision(at: int) -> None:
+    history = unseen()
+    history.lists.append(listing(7.5, 7.9, at, a=State(30, "v3", "u")))
+    assert check(history) == []
+
+
+def test_a_list_that_begins_after_a_deletion_was_acknowledged_does_not_have_the_key_though_nobody_saw_it_go() -> (
+    None
+):
+    history = unseen()
+    history.lists.append(listing(9.5, 9.9, 39, a=State(30, "v3", "u")))
+    assert check(history) != []
+
+
 def _lost(history: History) -> None:
     history.lists[1] = listing(6, 7, 30)
 
