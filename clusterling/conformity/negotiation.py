@@ -144,6 +144,7 @@ def _operation(scene: Scene, group_version: str, path: str, method: str) -> dict
     "kubectl apply since 1.27 (QueryParamVerifierV3): else it validates by itself, from v2",
 )
 def openapi_v3_names_the_parameters_of_patch(scene: Scene) -> str:
+    assert scene.configmaps, "the kind that is looked at"
     path = "/api/v1/namespaces/{namespace}/configmaps/{name}"
     operation = _operation(scene, "api/v1", path, "patch")
     parameters = operation["parameters"]
@@ -166,6 +167,7 @@ def _patch_types(operation: dict[str, object]) -> set[str]:
     "kubectl apply (`apply/patcher.go`): a wrong choice ends in 415",
 )
 def openapi_v3_tells_which_patches_a_kind_takes(scene: Scene) -> str:
+    assert scene.configmaps, "the kind that is looked at"
     path = "/api/v1/namespaces/{namespace}/configmaps/{name}"
     built_in = _patch_types(_operation(scene, "api/v1", path, "patch"))
     need("strategic-merge-patch+json" in built_in, f"configmaps: {', '.join(sorted(built_in))}")
@@ -293,6 +295,7 @@ def warnings_are_headers(scene: Scene) -> str:
     "kubectl's cache on disk (`discovery/cached/disk`), helm, k9s",
 )
 def schemas_are_cached_by_their_etags(scene: Scene) -> str:
+    assert scene.configmaps, "the kind that is looked at"
     accepts = {"/openapi/v2": OPENAPI_V2, "/openapi/v3/api/v1": JSON, "/apis": AGGREGATED.format("v2")}
     missing = []
     for path, accept in accepts.items():

@@ -46,20 +46,31 @@ class Scene:
 
     @cached_property
     def home(self) -> str:
-        """The path of the namespace, which is made when it is first asked for. Raises Failed where it is refused."""
+        """The path of the namespace, which is made when it is first asked for.
+
+        Raises Failed where it is refused, DoesNotApply where the server has no namespaces: one of custom kinds alone.
+        """
         body: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
-        need_ok(self.wire.post("/api/v1/namespaces", body), "creating a namespace")
+        answer = self.wire.post("/api/v1/namespaces", body)
+        if answer.code == 404:
+            raise DoesNotApply("namespaces are not served")
+        need_ok(answer, "creating a namespace")
         self._settled = True
         return f"/api/v1/namespaces/{self.namespace}"
 
-    @property
+    @cached_property
     def configmaps(self) -> str:
-        return f"{self.home}/configmaps"
+        """The collection that most rows work on. Raises DoesNotApply where it is not served."""
+        path = f"{self.home}/configmaps"
+        if self.wire.get(path, limit=1).code == 404:
+            raise DoesNotApply("configmaps are not served")
+        return path
 
     @property
     def widgets(self) -> str:
         """The collection of a custom kind with a status subresource, in the namespace."""
-        return f"{self._widgets_root}/namespaces/{self.namespace}/widgets" if self.home else ""
+        assert self.home, "the namespace comes first"
+        return f"{self._widgets_root}/namespaces/{self.namespace}/widgets"
 
     @cached_property
     def _widgets_root(self) -> str:
@@ -80,6 +91,12 @@ class Scene:
             for one in self.wire.get(root).document.get("resources") or ():
                 found[f"{group_version}/{one['name']}"] = {**one, "root": root}
         return found
+
+    @cached_property
+    def controlled(self) -> bool:
+        """Whether a controller manager, or what stands for it, works here: some namespace has the account `default`."""
+        found = self.wire.get("/api/v1/serviceaccounts", fieldSelector="metadata.name=default")
+        return bool(found.document.get("items"))
 
     def requires(self, resource: str) -> None:
         """Raises DoesNotApply where the server has no such resource, written as in `served`."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from clusterling.conformity.objects import D as D  # With the rows of this half, it is whole.
-from clusterling.conformity.objects import applied
+from clusterling.conformity.objects import D, applied
 from clusterling.conformity.row import Failed, need, need_ok
 from clusterling.conformity.scene import Scene
 from clusterling.machinery.meta import Object
+
+__all__ = ["D"]  # Whole with the rows of this half.
 
 _REVIEWS: Final = "/apis/authorization.k8s.io/v1"
 _BODY_BYTES: Final = 3 * 1024 * 1024
@@ -57,6 +58,8 @@ def the_version_can_be_parsed(scene: Scene) -> str:
     "kubectl auth whoami, auth can-i --list, create token",
 )
 def reviews_are_answered(scene: Scene) -> str:
+    for name in ("authentication.k8s.io/v1/selfsubjectreviews", "v1/serviceaccounts"):
+        scene.requires(name)
     who: Object = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     me = need_ok(
         scene.wire.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", who), "SelfSubjectReview"
@@ -117,6 +120,7 @@ def helm_finds_what_it_needs(scene: Scene) -> str:
 def what_is_advertised_is_served(scene: Scene) -> str:
     scene.__dict__.pop("served", None)
     kinds = [one for name, one in scene.served.items() if "/" not in one["name"]]
+    need(kinds, "discovery lists nothing")
     need(len(kinds) <= _KINDS_MAX, f"more than {_KINDS_MAX} kinds")
     lacking = []
     for one in kinds:
@@ -158,11 +162,10 @@ def deletions_cascade(scene: Scene) -> str:
     dependent = scene.configmap(ownerReferences=[reference])
     _delete(scene, owner, "Background")
     path = f"{scene.configmaps}/{dependent['metadata']['name']}"
-    if scene.comes(lambda: scene.wire.get(path).code == 404, _COLLECT_S):
-        return "finalizers by policy; dependents are collected"
-    elsewhere = scene.wire.get("/api/v1/serviceaccounts", fieldSelector="metadata.name=default").document
-    need(not elsewhere.get("items"), "dependents are not collected, though controllers run")
-    return "finalizers by policy; nothing here collects dependents"
+    if not scene.controlled:
+        return "finalizers by policy; nothing here collects dependents"
+    need(scene.comes(lambda: scene.wire.get(path).code == 404, _COLLECT_S), "dependents are not collected")
+    return "finalizers by policy; dependents are collected"
 
 
 def _delete(scene: Scene, obj: Object, policy: str) -> Object:
