@@ -139,7 +139,8 @@ def _conclude(report: Report, rows: list[Row], output: str, other: tuple[str, Ob
     elif output == "markdown":
         emit(as_page(report, other))
     failed, spared = report.count(Outcome.FAIL), report.count(Outcome.DOES_NOT_APPLY)
-    say(f"{len(rows)} rows on {report.server}: {failed} failed, {spared} did not apply")
+    count = f"{len(rows)} row{'' if len(rows) == 1 else 's'}"
+    say(f"{count} on {report.server}: {failed} failed, {spared} did not apply")
     for one in report.left:
         say(f"left behind: {one}")
     return Exit.FAILED if failed else Exit.OK

@@ -13,6 +13,7 @@ from clusterling.cli.errors import CliError
 # Where a server keeps its data unless it is told otherwise.
 DATA_DIR: Final = ".clusterling"
 
+_CLIENT: Final = ("client-certificate", "client-key")
 _KUBECONFIG_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
@@ -50,7 +51,7 @@ def read_kubeconfig(path: Path) -> Target:
             source=str(path),
             server_name=str(cluster.get("tls-server-name") or ""),
             verify=not cluster.get("insecure-skip-tls-verify"),
-            client_pem=_pem(path, user, "client-certificate") + _pem(path, user, "client-key"),
+            client_pem="\n".join(filter(None, (_pem(path, user, one) for one in _CLIENT))),
         )
     except FileNotFoundError as error:
         raise CliError(

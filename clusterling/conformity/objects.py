@@ -76,7 +76,7 @@ def delete_options_are_in_the_body(scene: Scene) -> str:
     4,
     "A CustomResourceDefinition's status has `conditions`, `acceptedNames` and `storedVersions`, none null",
     "the Python client: ValueError",
-    "So once names are accepted; what the POST itself answers has not yet all of them.",
+    "So once names are accepted; the POST itself is answered with `conditions: null` and empty names.",
 )
 def definitions_have_a_whole_status(scene: Scene) -> str:
     assert scene.widgets, "defines the kind"

@@ -196,7 +196,7 @@ def events_have_the_version_of_the_change(scene: Scene) -> str:
     8,
     "A bookmark's object has apiVersion and kind, and in metadata its resourceVersion",
     "typed clients: those of Java and Scala failed where required fields were absent from what they took for an object",
-    "Its metadata may have annotations, and kinds of pods and the like their empty spec and status.",
+    "Its metadata may have annotations; a Pod's has `spec: {containers: null}` and `status: {}` too, which is what broke them.",
 )
 def bookmarks_are_objects_with_a_version_alone(scene: Scene) -> str:
     obj = scene.configmap()
