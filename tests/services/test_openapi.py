@@ -180,9 +180,12 @@ def _group_version(path: str) -> tuple[str, str]:
 
 
 def _drop_descriptions(value: Any) -> None:
+    """Upstream wraps a reference only for what stands beside it."""
     if isinstance(value, dict):
         if isinstance(value.get("description"), str):
             del value["description"]
+            if set(value) == {"allOf"}:
+                value.update(value.pop("allOf")[0])
         for one in value.values():
             _drop_descriptions(one)
     elif isinstance(value, list):
