@@ -132,8 +132,8 @@ def _operation(scene: Scene, group_version: str, path: str, method: str) -> dict
     need(group_version in index, f"/openapi/v3 has no {group_version}")
     document = scene.wire.get(f"/openapi/v3/{group_version}").document
     found = (document.get("paths") or {}).get(path, {}).get(method)
-    need(found, f"/openapi/v3/{group_version} has no {method.upper()} {path}")
-    assert isinstance(found, dict), "needed above"
+    if not isinstance(found, dict):
+        raise Failed(f"/openapi/v3/{group_version} has no {method.upper()} {path}")
     shared = document["paths"][path].get("parameters") or []
     return {**found, "parameters": [*shared, *(found.get("parameters") or [])]}
 
@@ -157,7 +157,8 @@ def openapi_v3_names_the_parameters_of_patch(scene: Scene) -> str:
 
 def _patch_types(operation: dict[str, object]) -> set[str]:
     body = operation.get("requestBody")
-    assert body is None or isinstance(body, dict), "OpenAPI"
+    if body is not None and not isinstance(body, dict):
+        raise Failed("a requestBody that is no object")
     return {one.removeprefix("application/") for one in (body or {}).get("content") or {}}
 
 
@@ -177,7 +178,7 @@ def openapi_v3_tells_which_patches_a_kind_takes(scene: Scene) -> str:
     need(
         scene.comes(
             lambda: widgets in (scene.wire.get(f"/openapi/v3/{group_version}").document.get("paths") or {}),
-            15,
+            scene.patience_s,
         ),
         "a custom kind does not come into /openapi/v3",
     )

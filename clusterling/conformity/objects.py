@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from clusterling.conformity.row import Section, need, need_ok
-from clusterling.conformity.scene import CRDS, ESTABLISH_S, Scene
+from clusterling.conformity.scene import CRDS, Scene
 from clusterling.conformity.wire import Answer
 from clusterling.machinery.meta import Object
 
@@ -111,9 +111,9 @@ def definitions_are_established(scene: Scene) -> str:
         paths = scene.wire.get(f"/openapi/v3/{group_version}").document.get("paths") or {}
         return any(path.endswith("/gadgets") for path in paths)
 
-    need(scene.comes(established, ESTABLISH_S), "not Established")
-    need(scene.comes(discovered, ESTABLISH_S), "not in discovery")
-    need(scene.comes(described, ESTABLISH_S), "not in OpenAPI v3")
+    need(scene.comes(established, scene.patience_s), "not Established")
+    need(scene.comes(discovered, scene.patience_s), "not in discovery")
+    need(scene.comes(described, scene.patience_s), "not in OpenAPI v3")
     return "Established, in discovery, in OpenAPI v3"
 
 

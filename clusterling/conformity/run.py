@@ -49,14 +49,14 @@ def check_server(
     """Runs the checks of `rows`. Raises Unreachable where nothing answers, before anything is made."""
     wire.deadline = time.monotonic() + timeout_s
     answer = wire.get("/version")
-    report = Report(str(answer.document.get("gitVersion") or "unknown"))
+    report = Report(_line(str(answer.document.get("gitVersion") or "unknown")))
     scene = Scene(wire)
     try:
         for result in _results(scene, rows):
             report.results.append(result)
             on_result(result)
     finally:
-        report.left = scene.clear()
+        report.left = [_line(one) for one in scene.clear()]
         wire.close()
     return report
 
@@ -64,10 +64,13 @@ def check_server(
 def _results(scene: Scene, rows: Sequence[Row]) -> Iterator[Result]:
     for row in rows:
         outcome, seen = _outcome(scene, row)
-        # What servers say is theirs: one line of it, and not too long a one.
-        seen = " ".join("".join(c if c.isprintable() else " " for c in seen).split())
-        seen = seen if len(seen) <= _SEEN_MAX else f"{seen[: _SEEN_MAX - 1]}…"
-        yield Result(row, outcome, seen)
+        yield Result(row, outcome, _line(seen))
+
+
+def _line(text: str) -> str:
+    """What servers say is theirs: one line of it, not too long a one, and nothing that a terminal obeys."""
+    found = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return found if len(found) <= _SEEN_MAX else f"{found[: _SEEN_MAX - 1]}…"
 
 
 def _outcome(scene: Scene, row: Row) -> tuple[Outcome, str]:
@@ -79,6 +82,6 @@ def _outcome(scene: Scene, row: Row) -> tuple[Outcome, str]:
         return Outcome.FAIL, str(error)
     except OutOfTime:
         return Outcome.FAIL, "the time for all checks was used up"
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
         # An answer that is not shaped as the API's: what a client would stumble over too.
         return Outcome.FAIL, f"an answer of another shape: {type(error).__name__} {error}"

@@ -16,7 +16,6 @@ from clusterling.conformity.wire import Answer, OutOfTime, Unreachable, Wire
 from clusterling.machinery.meta import Object
 
 CRDS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-ESTABLISH_S: Final = 15.0
 
 _POLL_S: Final = 0.05
 _SWEPT: Final = ("configmaps", "secrets", "events", "serviceaccounts")
@@ -34,6 +33,8 @@ _WIDGET_SCHEMA: Final[Object] = {
 
 class Scene:
     """What a check is given."""
+
+    patience_s = 15.0  # For what a server may do a little later, as establishing a kind.
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -165,8 +166,10 @@ class Scene:
         created = need_ok(answer, "creating a CustomResourceDefinition")
         self._crds.append(created["metadata"]["name"])
         listed = f"/apis/{self.group}/v1/{plural}"
-        if not self.comes(lambda: self.wire.get(listed, limit=1).ok, ESTABLISH_S):
-            raise Failed(f"a custom kind is not served {ESTABLISH_S:g} s after its definition was created")
+        if not self.comes(lambda: self.wire.get(listed, limit=1).ok, self.patience_s):
+            raise Failed(
+                f"a custom kind is not served {self.patience_s:g} s after its definition was created"
+            )
         return created
 
     def comes(self, holds: Callable[[], object], wait_s: float) -> bool:
@@ -185,7 +188,7 @@ class Scene:
 
     def clear(self) -> list[str]:
         """Takes away what the run made; returns what could not be, one line each."""
-        self.wire.deadline = time.monotonic() + ESTABLISH_S
+        self.wire.deadline = time.monotonic() + self.patience_s
         left: list[str] = []
         try:
             for name in self._crds:
@@ -196,7 +199,7 @@ class Scene:
                 self._sweep()
                 if not self.wire.delete(f"/api/v1/namespaces/{self.namespace}").ok:
                     left.append(f"namespaces/{self.namespace}")
-        except (Unreachable, OutOfTime) as error:
+        except (Unreachable, OutOfTime, KeyError, TypeError, AttributeError) as error:
             left.append(f"namespaces/{self.namespace} and what is in it: {error}")
         return left
 

@@ -30,6 +30,7 @@ from clusterling.conformity import (
     check_server,
     chosen,
 )
+from clusterling.conformity.scene import Scene
 from clusterling.conformity.wire import Answer, Stream
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
@@ -231,6 +232,16 @@ def _named_bookmark(event: Object) -> Object:
     return event
 
 
+class Forgetful(Wire):
+    """Says of the future what is true of the past."""
+
+    @override
+    def request(self, method: str, path: str, body: Any = None, **rest: Any) -> Answer:
+        if "resourceVersionMatch" in (rest.get("query") or {}):
+            return Answer(410, {}, b'{"kind":"Status","reason":"Expired"}')
+        return super().request(method, path, body, **rest)
+
+
 BENT: Final[list[tuple[str, type[Wire]]]] = [
     ("A1", _code("POST", "/selfsubjectreviews", 415)),
     (
@@ -260,7 +271,7 @@ BENT: Final[list[tuple[str, type[Wire]]]] = [
     ("C2", _events(lambda event: None if event["type"] == "BOOKMARK" else event)),
     ("C3", _events(_other_error)),
     ("C4", _events(_other_error)),
-    ("C5", _answers(lambda m, _, a: replace(a, code=410) if a.code == 504 else a)),
+    ("C5", Forgetful),
     ("C6", _document(lambda doc: "items" in doc and doc.update(items=[]))),
     ("C7", _events(_old_deletion)),
     ("C8", _events(_named_bookmark)),
@@ -322,6 +333,61 @@ def test_what_is_no_kubernetes_api_fails_and_is_shown_on_one_short_line(whole: K
     passed = [one.row.id for one in found if one.outcome is Outcome.PASS]
     assert passed == []
     assert all(len(one.seen) <= 240 and one.seen.isprintable() for one in found)
+
+
+ODD: Final[list[Object]] = [
+    {
+        "metadata": [],
+        "items": 5,
+        "groups": [1],
+        "versions": [[]],
+        "status": 1,
+        "details": [],
+        "paths": [1],
+        "resources": 3,
+    },
+    {
+        "metadata": {"name": "a", "uid": 5},
+        "items": [None],
+        "groups": [{}],
+        "versions": ["v1"],
+        "paths": {"api/v1": []},
+    },
+    {
+        "items": [{"metadata": {}}],
+        "resources": [{"name": "a"}],
+        "status": {"conditions": 5},
+        "details": {"causes": 7},
+    },
+]
+
+
+@pytest.mark.parametrize("body", [json.dumps(one).encode() for one in ODD] + [b"[" * 100_000, b"\xff"])
+def test_whatever_a_server_answers_every_row_comes_to_an_end(
+    body: bytes, whole: Kube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scene, "patience_s", 0.1)
+    # Two rows wait for the server's clock.
+    rows = [row for row in ROWS if row.id not in ("C5", "C9")]
+
+    class Odd(Bent):
+        @override
+        def bend(self, method: str, path: str, answer: Answer) -> Answer:
+            # Namespaces are really made, so that they are really removed.
+            return (
+                answer
+                if path.endswith("/namespaces") or method == "DELETE"
+                else replace(answer, code=200, body=body)
+            )
+
+        @override
+        def bend_event(self, event: Object) -> Object | None:
+            found = json.loads(body) if body.startswith(b"{") else {}
+            return {"type": "ADDED", "object": found} if event.get("type") == "ADDED" else None
+
+    found = check_server(_wire(whole, Odd), rows, 120)
+    assert [one.row for one in found.results] == rows
+    assert found.count(Outcome.FAIL) > len(rows) / 2
 
 
 def test_time_is_bounded(whole: Kube) -> None:
