@@ -13,7 +13,7 @@ Upstream: sigs.k8s.io/structured-merge-diff v6, fieldpath (set.go, serialize.go,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import orjson
@@ -207,18 +207,19 @@ def only(*names: Steps) -> FieldSet:
     """The set of these fields, each given by the names on the way to it."""
     fields: FieldSet = {}
     for path in names:
-        fields = union(fields, _one([field_step(name) for name in path]))
+        fields = union(fields, of_path([field_step(name) for name in path]))
     return fields
 
 
 def from_paths(found: Iterator[Steps] | list[Steps]) -> FieldSet:
     fields: FieldSet = {}
     for path in found:
-        fields = union(fields, _one(list(path)))
+        fields = union(fields, of_path(path))
     return fields
 
 
-def _one(steps: list[str]) -> FieldSet:
+def of_path(steps: Sequence[str]) -> FieldSet:
+    """The set of one field."""
     made = LEAF
     for step in reversed(steps):
         made = {step: made}

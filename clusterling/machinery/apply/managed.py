@@ -24,8 +24,10 @@ from clusterling.machinery.apply import owners as ownership
 from clusterling.machinery.apply.fieldset import (
     FieldSet,
     FieldSetError,
+    Steps,
     difference,
     has,
+    of_path,
     only,
     ordered,
     parse,
@@ -70,11 +72,16 @@ class Writer:
     api_version: str
     subresource: str = ""
     shown_as: str = ""  # The version in which owners are told of in conflicts, where it is not their own.
+    only: Steps = ()  # The one field that is written, where it is shown as an object of its own: a scale.
 
     def owner(self, operation: str) -> Owner:
         # One that applies has one entry for all versions.
         version = "" if operation == APPLY else self.api_version
         return Owner(self.manager or "unknown", operation, version, self.subresource)
+
+    def is_tracked(self, owners: Owners) -> bool:
+        """Whether the object that is shown has owners: else updates of it are not told of, as of any object."""
+        return not self.only or any(has(owned.fields, self.only) for owned in owners.values())
 
 
 class ManagedError(ValueError):
@@ -190,7 +197,8 @@ def track(versions: Versions, live: Object, new: Object, writer: Writer, now: st
     if not managed.owners and live.get("metadata", {}).get("uid"):
         return
     try:
-        _update(versions, live, new, managed, writer, now)
+        if writer.is_tracked(managed.owners):
+            _update(versions, live, new, managed, writer, now)
     except TypedError:
         before = live.get("metadata", {}).get("managedFields")
         if before:
@@ -298,13 +306,15 @@ def apply(
         raise ApiError(500, "", f"failed to decode managed fields: {error}") from error
     _check(versions, applied, writer)
     bare = _without_entries(live)
-    if not managed.owners:
+    if not writer.is_tracked(managed.owners):
+        _keep_scale(bare, managed, writer)
+    elif not managed.owners:
         before = Writer(_BEFORE_APPLY, writer.api_version, writer.subresource)
         _update(versions, empty, bare, managed, before, now)
     try:
         made = _applied(versions, bare, applied, managed, writer, force=force)
     except Conflicts as conflicts:
-        raise _conflict(sorted(conflicts.conflicts), writer.shown_as) from conflicts
+        raise _conflict(conflicts.conflicts, writer.shown_as) from conflicts
     if made is None:
         made = {**bare, "metadata": dict(bare.get("metadata", {}))}
     else:
@@ -314,6 +324,16 @@ def apply(
         _keep_last_applied(made, applied)
     _set(made, managed)
     return made
+
+
+def _keep_scale(live: Object, managed: _Managed, writer: Writer) -> None:
+    """The one field belongs to who was there before: not to the first who applies it."""
+    value: Any = live
+    for step in writer.only:
+        value = value.get(step.partition(":")[2]) if isinstance(value, dict) else None
+    if value:
+        owner = Owner(_BEFORE_APPLY, UPDATE, writer.api_version, writer.subresource)
+        managed.owners[owner] = Owned(of_path(writer.only), writer.api_version, applied=False)
 
 
 def _check(versions: Versions, applied: Object, writer: Writer) -> None:
@@ -425,7 +445,11 @@ def _keep_last_applied(obj: Object, applied: Object) -> None:
 
 
 def _conflict(conflicts: Sequence[Conflict], shown_as: str) -> ApiError:
-    told = [(_owner_text(one.owner, shown_as), path_text(one.path)) for one in conflicts]
+    # Each owner's fields stay in the order of its set: what ends on a level comes before what goes deeper.
+    told = [
+        (_owner_text(one.owner, shown_as), path_text(one.path))
+        for one in sorted(conflicts, key=lambda one: _identifier(one.owner))
+    ]
     causes = [
         {"reason": "FieldManagerConflict", "message": f"conflict with {owner}", "field": path}
         for owner, path in told
@@ -439,6 +463,15 @@ def _conflict(conflicts: Sequence[Conflict], shown_as: str) -> ApiError:
             lines += [f"conflicts with {one}:", *(f"- {path}" for owner, path in told if owner == one)]
         text = f"Apply failed with {len(told)} conflicts: " + "\n".join(lines)
     return ApiError(409, "Conflict", text, {"causes": causes})
+
+
+def _identifier(owner: Owner) -> str:
+    """An owner as upstream writes it down and sorts by: JSON, without what is empty."""
+    fields = owner._asdict()
+    fields = {
+        name: fields[name] for name in ("manager", "operation", "api_version", "subresource") if fields[name]
+    }
+    return orjson.dumps(fields).decode()
 
 
 def _owner_text(owner: Owner, shown_as: str) -> str:
