@@ -12,7 +12,7 @@ import orjson
 from typing_extensions import override
 
 from clusterling.machinery.apply import managed
-from clusterling.machinery.apply.fieldset import FieldSet
+from clusterling.machinery.apply.fieldset import FieldSet, field_step
 from clusterling.machinery.apply.managed import Writer
 from clusterling.machinery.apply.owners import Versions
 from clusterling.machinery.apply.types import MapType, object_type
@@ -47,7 +47,7 @@ class _Kind(Versions):
         if self._served.resource.converter is None:
             # Neither pruned nor defaulted on the way: a default would count as a field that somebody left there.
             return {**obj, "apiVersion": api_version}
-        copy: Object = orjson.loads(orjson.dumps(obj))
+        copy: Object = {"metadata": {}, **orjson.loads(orjson.dumps(obj))}
         return views.from_storage(views.to_storage(copy, given), wanted)
 
     @override
@@ -75,9 +75,14 @@ def _type_of(served: Served) -> MapType:
 
 
 def _writer(served: Served, part: str, options: WriteOptions) -> Writer:
-    # A scale is applied as an object of its own, in whose version its owners are told.
-    shown_as = "autoscaling/v1" if options.written_as == "scale" else ""
-    return Writer(options.field_manager, served.api_version, options.written_as or part, shown_as)
+    subresource = options.written_as or part
+    if options.written_as != "scale":
+        return Writer(options.field_manager, served.api_version, subresource)
+    # A scale is an object of its own, in whose version its owners are told.
+    scale = served.version.scale
+    assert scale is not None, "what is written as a scale has one"
+    replicas = tuple(map(field_step, scale.spec_replicas_path.removeprefix(".").split(".")))
+    return Writer(options.field_manager, served.api_version, subresource, "autoscaling/v1", replicas)
 
 
 def track_create(served: Served, obj: Object, options: WriteOptions, now: str) -> None:

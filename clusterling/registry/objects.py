@@ -821,7 +821,10 @@ class ObjectStore:
     def _read(ctx: Context, served: Served, obj: Object, options: WriteOptions) -> None:
         """The object as decoding into its kind makes it, in place. Raises ApiError 400."""
         metadata = obj.get("metadata")
-        starts_anew = type(metadata) is dict and metadata.get("managedFields") == []
+        # A custom resource's metadata takes the way through Go's type, where an empty list is none.
+        starts_anew = (
+            served.resource.builtin and type(metadata) is dict and metadata.get("managedFields") == []
+        )
         receive(ctx, served, obj, options)
         if starts_anew:
             meta(obj)["managedFields"] = []
@@ -1108,12 +1111,12 @@ def _nulls(obj: Object) -> list[tuple[Object, str]]:
     """Where nulls stand in a custom resource. What is applied is not decoded once more upstream: defaults replace its nulls,
     but those that have none stay, to be refused or not (customresource_handler.go: unstructuredDefaulter)."""
     found: list[tuple[Object, str]] = []
-    left: list[object] = [value for name, value in obj.items() if name != "metadata"]
+    left: list[object] = [obj]
     while left:
         value = left.pop()
         if isinstance(value, dict):
             found += [(value, name) for name, item in value.items() if item is None]
-            left += value.values()
+            left += [item for name, item in value.items() if value is not obj or name != "metadata"]
         elif isinstance(value, list):
             left += value
     return found
