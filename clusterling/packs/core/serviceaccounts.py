@@ -15,19 +15,31 @@ from clusterling.registry.strategy import Context, Strategy
 _MOUNTABLE: Final = "kubernetes.io/enforce-mountable-secrets"
 
 
+def _keep_names(new: Object) -> None:
+    """Of a reference to a Secret only the name is kept."""
+    if "secrets" in new:
+        new["secrets"] = [{"name": one["name"]} if "name" in one else {} for one in new["secrets"]]
+
+
 class ServiceAccountStrategy(Strategy):
     has_generation = False
     returns_deleted_object = True
 
     @override
     def read(self, ctx: Context, new: Object) -> None:
-        # Of a reference to a Secret only the name is kept, and what is empty is not written.
+        # What is empty is not written.
         for field in ("secrets", "imagePullSecrets"):
-            named = [
-                {"name": one["name"]} if one and one.get("name") else {} for one in new.pop(field, None) or ()
-            ]
-            if named:
-                new[field] = named
+            given = new.pop(field, None)
+            if given:
+                new[field] = [{name: value for name, value in (one or {}).items() if value} for one in given]
+
+    @override
+    def prepare_for_create(self, ctx: Context, new: Object) -> None:
+        _keep_names(new)
+
+    @override
+    def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
+        _keep_names(new)
 
     @override
     def warnings(self, ctx: Context, new: Object, old: Object | None = None) -> Sequence[str]:

@@ -209,14 +209,14 @@ def _of_container(container: Object, path: str) -> Iterator[str]:
 
 
 def _of_ports(containers: Iterable[tuple[str, Object]]) -> Iterator[str]:
-    known: dict[tuple[object, object], dict[tuple[str, int], str]] = {}
+    known: dict[tuple[object, object], list[tuple[str, int, str]]] = {}
     for path, container in containers:
         for place, port in items(container, "ports", path):
             address, host = port.get("hostIP") or "", port.get("hostPort") or 0
             if address and not host:
                 yield f"{place}: hostIP set without hostPort: {_go_port(port)}"
-            others = known.setdefault((port.get("containerPort"), port.get("protocol")), {})
-            for (other_address, other_host), other in others.items():
+            others = known.setdefault((port.get("containerPort"), port.get("protocol")), [])
+            for other_address, other_host, other in others:
                 if (address, host) == (other_address, other_host):
                     yield f"{place}: duplicate port definition with {other}"
                 elif not host or not other_host:
@@ -224,7 +224,7 @@ def _of_ports(containers: Iterable[tuple[str, Object]]) -> Iterator[str]:
                 elif host == other_host and bool(address) != bool(other_address):
                     yield f"{place}: dangerously ambiguous port definition with {other}"
             if len(others) < _COMPARED_MAX:
-                others.setdefault((address, host), place)
+                others.append((address, host, place))
 
 
 def _go_port(port: Object) -> str:
