@@ -12,9 +12,9 @@ def test_a_struct_tells_every_field_in_order_with_zeros_for_what_is_absent() -> 
     ]  # fmt: skip
 
 
-def test_lists_and_maps_that_are_empty_are_told_as_null() -> None:
-    assert as_internal("ResourceRequirements", {"limits": {}, "claims": []}) == {
-        "Limits": None, "Requests": None, "Claims": None,
+def test_lists_and_maps_that_are_not_given_are_told_as_null() -> None:
+    assert as_internal("ResourceRequirements", {"limits": {}}) == {
+        "Limits": {}, "Requests": None, "Claims": None,
     }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def test_a_metadata_block_is_told_among_the_fields_and_without_what_is_empty() -
 
 
 def test_a_pointer_to_nothing_much_is_set_and_a_value_of_zero_is_not() -> None:
-    container = {"name": "c", "restartPolicy": "", "stdin": False, "tty": True, "resources": {"limits": {}}}
+    container = {"name": "c", "restartPolicy": "", "stdin": False, "tty": True, "resources": {}}
     assert list(fields_set("EphemeralContainer", container)) == ["name", "restartPolicy", "tTY"]
 
 
