@@ -26,7 +26,8 @@ from tests.conformance.exchange import Json, Peer, Step, Story, Teller
 RECORDED: Final = Path(__file__).parent / "recordings"
 
 # Stories of who owns what: their answers have managedFields, and one custom kind is there for them, `ws`.
-OWNERS: Final = frozenset({"owners", "owners_at_random"})
+AT_RANDOM: Final = "owners_at_random"
+OWNERS: Final = frozenset({"owners", AT_RANDOM})
 OWNED: Final = Path(__file__).parent / "owned.yaml"
 
 # Of most answers, and left out of their rows.
@@ -98,11 +99,15 @@ def _shortened(answer: Json) -> Json:
 def record(peer: Peer, name: str) -> None:
     """Writes down what the real server answers to the same requests."""
     steps = story(table(name))
-    rows = [
-        {key: value for key, value in row.items() if key != "headers" or value != _USUAL}
-        for row in exchange.rows(steps, teller(name)(peer, steps))
+    write(name, exchange.rows(steps, teller(name)(peer, steps)))
+
+
+def write(name: str, rows: list[Json]) -> None:
+    """Makes the file of a story: a row a line, without what is usual."""
+    shown = [
+        {key: value for key, value in row.items() if key != "headers" or value != _USUAL} for row in rows
     ]
-    lines = ",\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows)
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in shown)
     (RECORDED / f"{name}.json").write_text(f"[\n{lines}\n]\n")
 
 
