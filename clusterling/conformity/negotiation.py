@@ -123,6 +123,7 @@ def openapi_v2_is_protobuf(scene: Scene) -> str:
 )
 def the_media_type_of_openapi_v2_can_be_parsed(scene: Scene) -> str:
     answer = scene.wire.get("/openapi/v2", accept=OPENAPI_V2)
+    need(answer.code == 200, answer.told)
     need(_MEDIA_TYPE.fullmatch(answer.media_type), f"not a media type: {answer.media_type}")
     return answer.media_type
 
