@@ -66,6 +66,7 @@ def measure_ours(generator: Generator, directory: Path) -> Measured:
     found.numbers |= {"start": statistics.median(starts), "rest": statistics.median(rests)}
     with clusterling(directory / "loaded") as server:
         found.figures |= loads.verbs(generator, server.bench)
+        found.figures |= loads.declared(generator, server.bench)
         with bare(server.bench, "bench500", directory / "bare") as target:
             print("a bare TLS server with the same answers", file=sys.stderr)
             found.floor |= loads.reads(generator, target)
@@ -94,6 +95,7 @@ def measure_peer(generator: Generator, directory: Path) -> Measured:
         found.numbers |= {"start": peer.start_s, "rest": resident_mb(peer.pids)}
         target = Target(peer.url, peers.BENCH_TOKEN, peer.ca, peer.pids)
         found.figures |= loads.verbs(generator, target)
+        found.figures |= loads.declared(generator, target)
         found.figures |= loads.watches(generator, target)
         found.numbers["definition"] = loads.definitions(generator, target, PEER_DEFINITIONS)
         found.numbers["loaded"] = resident_mb(peer.pids)

@@ -148,6 +148,25 @@ def _verbs_once(generator: Generator, target: Target, in_flight: int) -> list[tu
     return done
 
 
+def declared(generator: Generator, target: Target) -> dict[str, Figure]:
+    """Server-side apply and update of objects that an apply had made, after `verbs`; keys as there."""
+    return _measured(generator, target, "apply, update", _declared_once)
+
+
+def _declared_once(generator: Generator, target: Target, in_flight: int) -> list[tuple[str, dict[str, Any]]]:
+    done: list[tuple[str, dict[str, Any]]] = []
+    prefix = f"a{secrets.token_hex(3)}"
+    for kind, count in (("configmap", 1500), ("widget", 1000)):
+        common: dict[str, object] = {"kind": kind, "ns": "benchw", "c": in_flight, "prefix": prefix}
+        common["n"] = generator.count(count)
+        generator.ask(target, "applycreate", **common)
+        done.append((f"apply {kind}", generator.ask(target, "apply", **common)))
+        if kind == "configmap":
+            done.append((f"update {kind}", generator.ask(target, "update", **common)))
+        generator.ask(target, "delete", **common)
+    return done
+
+
 def watches(generator: Generator, target: Target) -> dict[str, Figure]:
     """A thousand watchers of one collection, written to in a burst and at a pace."""
     generator.ask(target, "setup", ns="benchwatch")

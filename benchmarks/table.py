@@ -16,6 +16,9 @@ CPU_TARGETS = {
     "create configmap": 250.0,
     "patch configmap": 300.0,
     "delete configmap": 200.0,
+    "apply configmap": 560.0,
+    "apply widget": 830.0,
+    "update configmap": 400.0,
     "watch burst": 3.0,
     "watch paced": 11.0,
 }
@@ -28,6 +31,9 @@ TITLES = {
     "create configmap": "CREATE",
     "patch configmap": "merge PATCH",
     "delete configmap": "DELETE",
+    "apply configmap": "server-side apply, ConfigMap",
+    "apply widget": "server-side apply, custom resource",
+    "update configmap": "UPDATE",
     "watch burst": "watch, a delivery, in bursts",
     "watch paced": "watch, a delivery, paced",
 }
