@@ -47,7 +47,9 @@ class _Kind(Versions):
         if self._served.resource.converter is None:
             # Neither pruned nor defaulted on the way: a default would count as a field that somebody left there.
             return {**obj, "apiVersion": api_version}
-        copy: Object = {"metadata": {}, **orjson.loads(orjson.dumps(obj))}
+        copy: Object = orjson.loads(orjson.dumps(obj))
+        # On the way through Go's types what is empty is left out.
+        copy["metadata"] = {name: value for name, value in (copy.get("metadata") or {}).items() if value}
         return views.from_storage(views.to_storage(copy, given), wanted)
 
     @override

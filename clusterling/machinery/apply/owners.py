@@ -202,6 +202,9 @@ def _pruned(versions: Versions, merged: Object, owners: Owners, owner: Owner, la
     """The merged object less what the owner had applied, has not now, and nobody else owns."""
     if last is None or not last.fields:
         return merged
+    now = owners[owner]
+    if last.api_version == now.api_version and not difference(last.fields, now.fields):
+        return merged  # All that it had applied it applies again, which is most of what is ever applied.
     kind = versions.type(last.api_version)
     if kind is None:
         return merged
