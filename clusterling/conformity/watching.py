@@ -16,6 +16,12 @@ C: Final = Section("C", "resourceVersion, lists and watches")
 END_OF_LIST: Final = "k8s.io/initial-events-end"
 
 _DECIMAL: Final = re.compile(r"[1-9][0-9]*")
+# A watch that begins with what is there.
+_FROM_THE_START: Final = {
+    "sendInitialEvents": "true",
+    "resourceVersionMatch": "NotOlderThan",
+    "allowWatchBookmarks": "true",
+}
 _WAIT_S: Final = 5.0
 # Far beyond any revision that a server has, and within 63 bits.
 _FAR: Final = 10**15
@@ -69,13 +75,7 @@ def versions_are_numbers_that_rise(scene: Scene) -> str:
 )
 def initial_events_end_with_a_bookmark(scene: Scene) -> str:
     obj = scene.configmap()
-    query = {
-        "sendInitialEvents": "true",
-        "resourceVersionMatch": "NotOlderThan",
-        "allowWatchBookmarks": "true",
-        "fieldSelector": _named(obj),
-    }
-    with scene.wire.watch(scene.configmaps, **query) as stream:
+    with scene.wire.watch(scene.configmaps, fieldSelector=_named(obj), **_FROM_THE_START) as stream:
         if stream.code != 200:
             need(400 <= stream.code < 500, f"{stream.code}")
             return f"refused with {stream.code}"
@@ -200,13 +200,7 @@ def events_have_the_version_of_the_change(scene: Scene) -> str:
 )
 def bookmarks_are_objects_with_a_version_alone(scene: Scene) -> str:
     obj = scene.configmap()
-    query = {
-        "sendInitialEvents": "true",
-        "resourceVersionMatch": "NotOlderThan",
-        "allowWatchBookmarks": "true",
-        "fieldSelector": _named(obj),
-    }
-    with scene.wire.watch(scene.configmaps, **query) as stream:
+    with scene.wire.watch(scene.configmaps, fieldSelector=_named(obj), **_FROM_THE_START) as stream:
         if stream.code != 200:
             raise DoesNotApply("no initial events, and so no bookmark at once")
         events = stream.until(_is_end, _WAIT_S)

@@ -42,7 +42,7 @@ from clusterling.machinery.apply.fieldset import (
     value_step,
 )
 from clusterling.machinery.errors import go_quote
-from clusterling.machinery.gotext import go_text
+from clusterling.machinery.gotext import go_text, go_type
 from clusterling.machinery.schema.node import Node
 
 
@@ -133,7 +133,7 @@ class Scalar(Type):
         kind = type(value)
         match self.kind:
             case "numeric" if kind is not int and kind is not float and value is not None:
-                yield _at(path, f"expected numeric (int or float), got {_go_kind(value)}")
+                yield _at(path, f"expected numeric (int or float), got {go_type(value)}")
             case "string" if kind is not str and value is not None:
                 yield _at(path, f"expected string, got &value.valueUnstructured{{Value:{_go_syntax(value)}}}")
             case "boolean" if kind is not bool and value is not None:
@@ -640,25 +640,6 @@ def _reconciled_below(fields: FieldSet, type_at: Callable[[str], Type | None]) -
 
 def _at(path: str, words: str) -> str:
     return f"{path}: {words}" if path else words
-
-
-def _go_kind(value: object) -> str:
-    """A decoded value's type as %T prints it."""
-    match value:
-        case bool():
-            return "bool"
-        case str():
-            return "string"
-        case list():
-            return "[]interface {}"
-        case dict():
-            return "map[string]interface {}"
-        case int():
-            return "int64"
-        case float():
-            return "float64"
-        case _:
-            return "<nil>"
 
 
 def _go_syntax(value: object) -> str:
