@@ -34,6 +34,11 @@ class _Kind(Versions):
         self._served = served
         self._part = part
 
+    @property
+    @override
+    def settled(self) -> bool:
+        return not self._served.resource.schema_revision
+
     @override
     def type(self, api_version: str) -> MapType | None:
         served = self._at(api_version)
@@ -136,12 +141,13 @@ def _empty(served: Served) -> Object:
 
 def same_but_for_times(a: Object, b: Object) -> bool:
     """Whether only times of managedFields differ (upstream: IgnoreManagedFieldsTimestampsTransformer)."""
-    one, other = a["metadata"].get("managedFields"), b["metadata"].get("managedFields")
-    if not one or not other or len(one) != len(other):
+    if a.keys() != b.keys() or any(a[field] != b[field] for field in a if field != "metadata"):
         return False
-    return _timeless(a, one) == _timeless(b, other)
+    one, other = _timeless(a["metadata"]), _timeless(b["metadata"])
+    return one == other
 
 
-def _timeless(obj: Object, entries: list[Object]) -> Object:
+def _timeless(metadata: Object) -> Object:
+    entries = metadata.get("managedFields") or ()
     bare = [{key: value for key, value in entry.items() if key != "time"} for entry in entries]
-    return {**obj, "metadata": {**obj["metadata"], "managedFields": bare}}
+    return {**metadata, "managedFields": bare}

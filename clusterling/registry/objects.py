@@ -563,8 +563,20 @@ class ObjectStore:
 
         `before`: the metadata of what there is, None for nothing.
         """
+        given_metadata = obj.get("metadata")
+        entries = None if before is None else before.get("managedFields")
+        untouched = (
+            entries is not None
+            and isinstance(given_metadata, dict)
+            and given_metadata.get("managedFields") is entries
+        )
+        if untouched:
+            # What the patch left alone was read when it was written.
+            obj["metadata"] = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
         self._read(ctx, served, obj, options)
         metadata = meta(obj)
+        if untouched:
+            metadata["managedFields"] = entries
         tied = False
         if before is not None:
             given, seen = metadata.get("resourceVersion"), before["resourceVersion"]

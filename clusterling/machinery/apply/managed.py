@@ -163,8 +163,13 @@ def _position(managed: _Managed, owner: Owner, owned: Owned) -> tuple[str, str, 
 def _written(managed: _Managed, owner: Owner, owned: Owned) -> Object:
     time = managed.times.get(owner)
     before = managed.written.get(owner)
-    if before is not None and before[0] is owned and before[1].get("time") == time:
-        return before[1]
+    if before is not None and before[0].fields is owned.fields and before[0].api_version == owned.api_version:
+        # Most updates change what their writer owns already: all that is new is the time.
+        return before[1] if before[1].get("time") == time else {**before[1], "time": time}
+    return _entry(owner, owned, time)
+
+
+def _entry(owner: Owner, owned: Owned, time: str | None) -> Object:
     entry: Object = {"manager": owner.manager} if owner.manager else {}
     entry |= {"operation": owner.operation, "apiVersion": owned.api_version}
     if time is not None:
@@ -194,11 +199,13 @@ def track(versions: Versions, live: Object, new: Object, writer: Writer, now: st
     managed = _live_or_new(live, new, from_live=bool(writer.subresource))
     own = meta(new)
     own.pop("managedFields", None)
-    if not managed.owners and live.get("metadata", {}).get("uid"):
+    if not managed.owners:
+        if not live.get("metadata", {}).get("uid"):
+            _claim(versions, live, new, writer, now)
         return
     try:
         if writer.is_tracked(managed.owners):
-            _update(versions, live, new, managed, writer, now)
+            _update(versions, _without_entries(live), new, managed, writer, now)
     except TypedError:
         before = live.get("metadata", {}).get("managedFields")
         if before:
@@ -206,6 +213,20 @@ def track(versions: Versions, live: Object, new: Object, writer: Writer, now: st
         return
     _cap(managed)
     _set(new, managed)
+
+
+def _claim(versions: Versions, empty: Object, new: Object, writer: Writer, now: str) -> None:
+    """What track comes to for a new object, which nobody owns anything of: it is its writer's."""
+    kind = versions.type(writer.api_version)
+    assert kind is not None, "what is written is of a version that is served"
+    try:
+        made = compare(kind, empty, new)
+    except TypedError:
+        return
+    fields = difference(versions.kept(union(made.modified, made.added), writer.api_version), _STRIPPED)
+    if fields:
+        owned = Owned(fields, writer.api_version, applied=False)
+        meta(new)["managedFields"] = [_entry(writer.owner(UPDATE), owned, now)]
 
 
 def _live_or_new(live: Object, new: Object, *, from_live: bool) -> _Managed:
@@ -242,7 +263,7 @@ def _update(
     owner = writer.owner(UPDATE)
     before = managed.owners.get(owner)
     if before is not None:
-        fields = union(fields, before.fields)
+        fields = union(fields, before.fields) if difference(fields, before.fields) else before.fields
     managed.owners[owner] = Owned(fields, writer.api_version, applied=False)
     _stamp(managed, owner, now)
 

@@ -52,6 +52,10 @@ Owners = dict[Owner, Owned]
 class Versions(Protocol):
     """The versions of one kind."""
 
+    @property
+    def settled(self) -> bool:
+        """Their schemas are what they were when anything was owned."""
+
     def type(self, api_version: str) -> MapType | None:
         """None for a version that is not there any more: what was owned in it is forgotten."""
 
@@ -93,7 +97,7 @@ def update(
 
     Raises TypedError for an object whose fields cannot be told from each other.
     """
-    owners = _reconciled(versions, live, owners)
+    owners = _reconciled(versions, owners)
     owners, changed = _taken(versions, live, new, api_version, owners, owner, force=True)
     before = owners[owner].fields if owner in owners else {}
     fields = union(union(difference(before, changed.removed), changed.modified), changed.added)
@@ -119,7 +123,7 @@ def apply(
     Raises Conflicts, unless `force`; TypedError.
     """
     kind = _known(versions, api_version)
-    owners = _reconciled(versions, live, owners)
+    owners = _reconciled(versions, owners)
     merged = kind.merge(live, applied)
     assert isinstance(merged, dict), "an object merges to an object"
     last = owners.get(owner)
@@ -136,12 +140,16 @@ def _known(versions: Versions, api_version: str) -> MapType:
     return kind
 
 
-def _reconciled(versions: Versions, live: Object, owners: Owners) -> Owners:
+def _reconciled(versions: Versions, owners: Owners) -> Owners:
     """The owners of versions that there still are, where a schema has become atomic owning the whole."""
     made: Owners = {}
     for owner, owned in owners.items():
         kind = versions.type(owned.api_version)
-        if kind is not None:
+        if kind is None:
+            continue
+        if versions.settled:
+            made[owner] = owned
+        else:
             fields = kind.reconciled(owned.fields, whole=False)
             made[owner] = owned if fields is owned.fields else replace(owned, fields=fields or {})
     return made
@@ -172,20 +180,24 @@ def _taken(
             *(fields and versions.kept(fields, version) for fields in compare(kind, one, other))
         )
 
-    by_version = {api_version: compared(api_version, _known(versions, api_version))}
+    mine = compared(api_version, _known(versions, api_version))
+    # With what was touched at all, as each owner is asked.
+    by_version = {api_version: (mine, union(mine.modified, mine.added))}
     conflicts: list[Conflict] = []
     left: Owners = {}
     for other, owned in owners.items():
         if other == owner:
             left[other] = owned
             continue
-        change = by_version.get(owned.api_version)
-        if change is None:
+        found = by_version.get(owned.api_version)
+        if found is None:
             kind = versions.type(owned.api_version)
             if kind is None:
                 continue
-            change = by_version[owned.api_version] = compared(owned.api_version, kind)
-        clash = intersection(owned.fields, union(change.modified, change.added))
+            change = compared(owned.api_version, kind)
+            found = by_version[owned.api_version] = change, union(change.modified, change.added)
+        change, touched = found
+        clash = intersection(owned.fields, touched)
         if clash and not force:
             conflicts += [Conflict(other, path) for path in paths(clash)]
         fields = difference(difference(owned.fields, clash), change.removed)
@@ -195,7 +207,7 @@ def _taken(
         raise Conflicts(conflicts)
     if owner in left and not left[owner].fields:
         del left[owner]
-    return left, by_version[api_version]
+    return left, mine
 
 
 def _pruned(versions: Versions, merged: Object, owners: Owners, owner: Owner, last: Owned | None) -> Object:

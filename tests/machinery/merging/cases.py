@@ -210,6 +210,8 @@ def _keys(random: Random, schema: Json, item: Json) -> str:
 
 
 class _OneVersion:
+    settled = False
+
     def __init__(self, kind: MapType) -> None:
         self._kind = kind
 
