@@ -4,8 +4,7 @@ Go's metadata client (informers of controllers that need no more of an object) t
 are in JSON and do not in protobuf, so what it lists and what it watches are equal only where both are protobuf. Messages of objects
 themselves are only read (machinery/protobuf.py).
 
-Upstream: k8s.io/apimachinery pkg/apis/meta/v1/generated.proto, pkg/runtime/generated.proto;
-https://protobuf.dev/programming-guides/encoding/
+Upstream: k8s.io/apimachinery pkg/apis/meta/v1/generated.proto, pkg/runtime/generated.proto.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ import orjson
 
 from clusterling.machinery.meta import Object
 from clusterling.machinery.protobuf import PREFIX
-
-_VARINT, _BYTES = 0, 2
-_MASK: Final = (1 << 64) - 1
+from clusterling.machinery.protowire import content, integer
 
 _Write = Callable[[Any], bytes]
 
@@ -32,7 +29,7 @@ def partial_object(version: str, metadata: Object) -> bytes:
 
 def partial_list(version: str, metadata: Object, items: Iterable[Object]) -> bytes:
     """A PartialObjectMetadataList; `items` are the objects' metadata."""
-    raw = _field(1, _LIST_META(metadata)) + b"".join(_field(2, _partial(one)) for one in items)
+    raw = content(1, _LIST_META(metadata)) + b"".join(content(2, _partial(one)) for one in items)
     return unknown(f"meta.k8s.io/{version}", "PartialObjectMetadataList", raw)
 
 
@@ -43,39 +40,18 @@ def status(told: Object) -> bytes:
 
 def watch_event(event_type: str, obj: bytes) -> bytes:
     """A WatchEvent around an object in its envelope. It has none itself: a stream's type says what comes."""
-    return _field(1, event_type.encode()) + _field(2, _field(1, obj))
+    return content(1, event_type.encode()) + content(2, content(1, obj))
 
 
 def unknown(api_version: str, kind: str, raw: bytes) -> bytes:
     """A message in the envelope that says what it is (runtime.Unknown)."""
-    type_meta = _field(1, api_version.encode()) + _field(2, kind.encode())
+    type_meta = content(1, api_version.encode()) + content(2, kind.encode())
     # Upstream's two empty fields, encoding and type of the content, are told too.
-    return PREFIX + _field(1, type_meta) + _field(2, raw) + _field(3, b"") + _field(4, b"")
+    return PREFIX + content(1, type_meta) + content(2, raw) + content(3, b"") + content(4, b"")
 
 
 def _partial(metadata: Object) -> bytes:
-    return _field(1, _OBJECT_META(metadata))
-
-
-# ---------------------------------------------------------------------- the wire
-
-
-def _varint(number: int) -> bytes:
-    number &= _MASK
-    written = bytearray()
-    while number > 0x7F:
-        written.append(number & 0x7F | 0x80)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
-
-
-def _field(number: int, value: bytes) -> bytes:
-    return _varint(number << 3 | _BYTES) + _varint(len(value)) + value
-
-
-def _number(number: int, value: int) -> bytes:
-    return _varint(number << 3 | _VARINT) + _varint(value)
+    return content(1, _OBJECT_META(metadata))
 
 
 # ---------------------------------------------------------------------- fields, by how Go writes them
@@ -83,7 +59,7 @@ def _number(number: int, value: int) -> bytes:
 
 def _text(number: int) -> _Write:
     """Of a string that is there even if it is empty."""
-    return lambda value: _field(number, str(value or "").encode())
+    return lambda value: content(number, str(value or "").encode())
 
 
 def _texts(number: int) -> _Write:
@@ -92,7 +68,7 @@ def _texts(number: int) -> _Write:
 
 
 def _integer(number: int) -> _Write:
-    return lambda value: _number(number, int(value or 0))
+    return lambda value: integer(number, int(value or 0))
 
 
 def _if_set(write: _Write) -> _Write:
@@ -101,28 +77,28 @@ def _if_set(write: _Write) -> _Write:
 
 
 def _message(number: int, message: _Write) -> _Write:
-    return lambda value: _field(number, message(value))
+    return lambda value: content(number, message(value))
 
 
 def _messages(number: int, message: _Write) -> _Write:
-    return lambda value: b"".join(_field(number, message(one)) for one in value or ())
+    return lambda value: b"".join(content(number, message(one)) for one in value or ())
 
 
 def _map(number: int) -> _Write:
     key, text = _text(1), _text(2)
     return lambda value: b"".join(
-        _field(number, key(name) + text(value[name])) for name in sorted(value or {})
+        content(number, key(name) + text(value[name])) for name in sorted(value or {})
     )
 
 
 def _time(value: str | None) -> bytes:
     if not value:
         return b""
-    return _number(1, int(datetime.fromisoformat(value).timestamp())) + _number(2, 0)
+    return integer(1, int(datetime.fromisoformat(value).timestamp())) + integer(2, 0)
 
 
 def _fields_v1(value: Any) -> bytes:
-    return _field(1, orjson.dumps(value))
+    return content(1, orjson.dumps(value))
 
 
 def _struct(fields: Mapping[str, _Write]) -> _Write:
@@ -189,7 +165,7 @@ _OBJECT_META: Final = _struct(
 
 _STATUS: Final = _struct(
     {
-        "metadata": lambda value: _field(1, _LIST_META(value or {})),
+        "metadata": lambda value: content(1, _LIST_META(value or {})),
         "status": _text(2),
         "message": _text(3),
         "reason": _text(4),

@@ -8,41 +8,19 @@ Field numbers: github.com/google/gnostic-models/openapiv2/OpenAPIv2.proto (of th
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
 from clusterling.machinery.meta import Object
-
-_VARINT: Final = 0
-_DOUBLE: Final = 1
-_BYTES: Final = 2
+from clusterling.machinery.protowire import content, double, integer
 
 _Writer = Callable[[int, Any], bytes]
 
 
-def _varint(number: int) -> bytes:
-    number &= (1 << 64) - 1
-    told = bytearray()
-    while number > 0x7F:
-        told.append(number & 0x7F | 0x80)
-        number >>= 7
-    told.append(number)
-    return bytes(told)
-
-
-def _tag(field: int, wire_type: int) -> bytes:
-    return _varint(field << 3 | wire_type)
-
-
-def _message(field: int, content: bytes) -> bytes:
-    return _tag(field, _BYTES) + _varint(len(content)) + content
-
-
 def _text(field: int, value: Any) -> bytes:
-    return _message(field, str(value).encode())
+    return content(field, str(value).encode())
 
 
 def _texts(field: int, values: Any) -> bytes:
@@ -50,20 +28,20 @@ def _texts(field: int, values: Any) -> bytes:
 
 
 def _bool(field: int, value: Any) -> bytes:
-    return _tag(field, _VARINT) + b"\x01" if value else b""
+    return integer(field, 1) if value else b""
 
 
 def _integer(field: int, value: Any) -> bytes:
-    return _tag(field, _VARINT) + _varint(int(value)) if value else b""
+    return integer(field, int(value)) if value else b""
 
 
 def _double(field: int, value: Any) -> bytes:
-    return _tag(field, _DOUBLE) + struct.pack("<d", value) if value else b""
+    return double(field, value) if value else b""
 
 
 def _any(field: int, value: Any) -> bytes:
     """An `Any`, whose text is YAML, which JSON is."""
-    return _message(field, _message(2, orjson.dumps(value)))
+    return content(field, content(2, orjson.dumps(value)))
 
 
 def _anys(field: int, values: Any) -> bytes:
@@ -72,7 +50,7 @@ def _anys(field: int, values: Any) -> bytes:
 
 def _named(field: int, name: str, value: bytes) -> bytes:
     """A `Named…` message: how gnostic writes one member of a map."""
-    return _message(field, _text(1, name) + _message(2, value))
+    return content(field, _text(1, name) + content(2, value))
 
 
 def _write(value: Object, fields: Mapping[str, tuple[int, _Writer]], extensions: int) -> bytes:
@@ -83,7 +61,7 @@ def _write(value: Object, fields: Mapping[str, tuple[int, _Writer]], extensions:
         if known is not None:
             told.append(known[1](known[0], one))
         elif key.startswith("x-"):
-            told.append(_named(extensions, key, _message(2, orjson.dumps(one))))
+            told.append(_named(extensions, key, content(2, orjson.dumps(one))))
     return b"".join(told)
 
 
@@ -93,7 +71,7 @@ def schema(value: Object) -> bytes:
 
 
 def _schema_field(field: int, value: Any) -> bytes:
-    return _message(field, schema(value))
+    return content(field, schema(value))
 
 
 def _schemas(field: int, values: Any) -> bytes:
@@ -101,25 +79,25 @@ def _schemas(field: int, values: Any) -> bytes:
 
 
 def _type(field: int, value: Any) -> bytes:
-    return _message(field, _texts(1, [value] if isinstance(value, str) else value))
+    return content(field, _texts(1, [value] if isinstance(value, str) else value))
 
 
 def _items(field: int, value: Any) -> bytes:
-    return _message(field, _schema_field(1, value))
+    return content(field, _schema_field(1, value))
 
 
 def _additional(field: int, value: Any) -> bytes:
     # In a oneof the field tells which it is, so false must be written too.
-    inner = _schema_field(1, value) if isinstance(value, dict) else _tag(2, _VARINT) + _varint(int(value))
-    return _message(field, inner)
+    inner = _schema_field(1, value) if isinstance(value, dict) else integer(2, int(value))
+    return content(field, inner)
 
 
 def _properties(field: int, value: Any) -> bytes:
-    return _message(field, b"".join(_named(1, name, schema(one)) for name, one in value.items()))
+    return content(field, b"".join(_named(1, name, schema(one)) for name, one in value.items()))
 
 
 def _external_docs(field: int, value: Any) -> bytes:
-    return _message(field, _write(value, {"description": (1, _text), "url": (2, _text)}, 3))
+    return content(field, _write(value, {"description": (1, _text), "url": (2, _text)}, 3))
 
 
 _SCHEMA: Final[dict[str, tuple[int, _Writer]]] = {
@@ -154,15 +132,15 @@ _SCHEMA: Final[dict[str, tuple[int, _Writer]]] = {
 
 
 def _parameters(field: int, values: Any) -> bytes:
-    return b"".join(_message(field, _message(1, _parameter(value))) for value in values)
+    return b"".join(content(field, content(1, _parameter(value))) for value in values)
 
 
 def _parameter(value: Object) -> bytes:
     where = value["in"]
     if where == "body":
-        return _message(1, _write(value, _BODY_PARAMETER, 6))
+        return content(1, _write(value, _BODY_PARAMETER, 6))
     fields, number = (_PATH_PARAMETER, 4) if where == "path" else (_QUERY_PARAMETER, 3)
-    return _message(2, _message(number, _write(value, fields, 22 if where == "path" else 23)))
+    return content(2, content(number, _write(value, fields, 22 if where == "path" else 23)))
 
 
 _BODY_PARAMETER: Final[dict[str, tuple[int, _Writer]]] = {
@@ -191,7 +169,7 @@ _QUERY_PARAMETER: Final[dict[str, tuple[int, _Writer]]] = {
 
 
 def _response_schema(field: int, value: Any) -> bytes:
-    return _message(field, _schema_field(1, value))
+    return content(field, _schema_field(1, value))
 
 
 _RESPONSE: Final[dict[str, tuple[int, _Writer]]] = {
@@ -201,8 +179,8 @@ _RESPONSE: Final[dict[str, tuple[int, _Writer]]] = {
 
 
 def _responses(field: int, value: Any) -> bytes:
-    told = (_named(1, code, _message(1, _write(one, _RESPONSE, 5))) for code, one in value.items())
-    return _message(field, b"".join(told))
+    told = (_named(1, code, content(1, _write(one, _RESPONSE, 5))) for code, one in value.items())
+    return content(field, b"".join(told))
 
 
 _OPERATION: Final[dict[str, tuple[int, _Writer]]] = {
@@ -218,7 +196,7 @@ _OPERATION: Final[dict[str, tuple[int, _Writer]]] = {
 
 
 def _operation(field: int, value: Any) -> bytes:
-    return _message(field, _write(value, _OPERATION, 13))
+    return content(field, _write(value, _OPERATION, 13))
 
 
 _PATH_ITEM: Final[dict[str, tuple[int, _Writer]]] = {
@@ -246,15 +224,15 @@ def definition_members(definitions: Object) -> bytes:
 def document(info: Object, paths: bytes, definitions: bytes, security: Object) -> bytes:
     """A `Document`. `paths` and `definitions` are members, joined; `security` API keys by name."""
     keys = {"type": (1, _text), "name": (2, _text), "in": (3, _text), "description": (4, _text)}
-    schemes = b"".join(_named(1, name, _message(2, _write(one, keys, 5))) for name, one in security.items())
+    schemes = b"".join(_named(1, name, content(2, _write(one, keys, 5))) for name, one in security.items())
     required = b"".join(_named(1, name, b"") for name in security)
     return b"".join(
         (
             _text(1, "2.0"),
-            _message(2, _write(info, {"title": (1, _text), "version": (2, _text)}, 7)),
-            _message(8, paths),
-            _message(9, definitions),
-            _message(12, required),
-            _message(13, schemes),
+            content(2, _write(info, {"title": (1, _text), "version": (2, _text)}, 7)),
+            content(8, paths),
+            content(9, definitions),
+            content(12, required),
+            content(13, schemes),
         )
     )
