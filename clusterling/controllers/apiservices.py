@@ -23,7 +23,7 @@ from clusterling.controllers.reach import (
     edit,
     of_other_packs,
     place,
-    stored,
+    reach,
 )
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.meta import Object
@@ -70,10 +70,10 @@ class ApiServiceController(Controller[str]):
 
     @override
     async def reconcile(self, key: str) -> float | None:
-        cluster = await self._clusters.by_id(key)
-        served = stored(cluster, GROUP, PLURAL) if cluster else None
-        if cluster is None or served is None:
+        reached = await reach(self._clusters, key, GROUP, PLURAL)
+        if reached is None:
             return None
+        cluster, served = reached
         # Where the kind is served its pack is loaded, and this with it.
         from clusterling.packs.apiregistration import is_of_custom_kinds, of_custom_kinds
 

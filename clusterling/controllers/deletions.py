@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from clusterling.controllers.reach import Clusters, place, stored
+from clusterling.controllers.reach import Clusters, place, reach
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.meta import Object
 from clusterling.registry.cluster import Cluster
@@ -65,10 +65,10 @@ class DeletionController(Controller[Doomed]):
 
     @override
     async def reconcile(self, key: Doomed) -> float | None:
-        cluster = await self._clusters.by_id(key.cluster)
-        served = stored(cluster, self.group, self.plural) if cluster else None
-        if cluster is None or served is None:
+        reached = await reach(self._clusters, key.cluster, self.group, self.plural)
+        if reached is None:
             return None
+        cluster, served = reached
         obj = await cluster.objects.read(served, "", key.name)
         if obj is None or "deletionTimestamp" not in obj["metadata"]:
             return None

@@ -21,7 +21,7 @@ from typing import Final
 import orjson
 from typing_extensions import override
 
-from clusterling.controllers.reach import EVERYTHING, Clusters, edit, place, stored
+from clusterling.controllers.reach import EVERYTHING, Clusters, edit, place, reach, stored
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.errors import ApiError, go_quote
 from clusterling.machinery.meta import GroupVersion, Object, rfc3339
@@ -108,15 +108,11 @@ class DisruptionController(Controller[Budgets]):
 
     @override
     async def reconcile(self, key: Budgets) -> float | None:
-        cluster = await self._clusters.by_id(key.cluster)
-        served = stored(cluster, _GROUP, _PLURAL) if cluster else None
-        if (
-            cluster is None
-            or served is None
-            or not (await cluster.objects.list(served, "", EVERYTHING)).values
-        ):
+        reached = await reach(self._clusters, key.cluster, _GROUP, _PLURAL)
+        if reached is None or not (await reached[0].objects.list(reached[1], "", EVERYTHING)).values:
             self._without.add(key.cluster)
             return None
+        cluster, served = reached
         values = (await cluster.objects.list(served, key.namespace, EVERYTHING)).values
         if not values:
             return None

@@ -27,6 +27,7 @@ from clusterling.controllers.reach import (
     edit,
     of_other_packs,
     place,
+    reach,
     stored,
 )
 from clusterling.controllers.runtime import Controller
@@ -139,10 +140,10 @@ class ProvisionController(Controller[Scope]):
         return None if entry is None or _is_gone(entry) else entry.value
 
     async def _provide(self, scope: Scope) -> None:
-        cluster = await self._clusters.by_id(scope.cluster)
-        namespaces = stored(cluster, "", "namespaces") if cluster else None
-        if cluster is None or namespaces is None:
+        reached = await reach(self._clusters, scope.cluster, "", "namespaces")
+        if reached is None:
             return
+        cluster, namespaces = reached
         # Asked once the cluster is served: from then on it is there.
         authority = await self._authority()
         for obj, plural in (

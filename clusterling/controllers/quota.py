@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from typing_extensions import override
 
-from clusterling.controllers.reach import EVERYTHING, Clusters, edit, place, stored
+from clusterling.controllers.reach import EVERYTHING, Clusters, edit, place, reach
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.meta import Object
 from clusterling.registry.cluster import Cluster
@@ -74,12 +74,12 @@ class QuotaController(Controller[Account]):
         from clusterling.packs.core import amounts
         from clusterling.packs.core.quota import Quota
 
-        cluster = await self._clusters.by_id(key.cluster)
-        served = stored(cluster, "", "resourcequotas") if cluster else None
-        obj = await cluster.objects.read(served, key.namespace, key.name) if cluster and served else None
-        if cluster is None or served is None or obj is None:
+        reached = await reach(self._clusters, key.cluster, "", "resourcequotas")
+        obj = await reached[0].objects.read(reached[1], key.namespace, key.name) if reached else None
+        if reached is None or obj is None:
             self._again.pop(key, None)
             return None
+        cluster, served = reached
         limits = (obj.get("spec") or {}).get("hard") or {}
         is_second = self._again.pop(key, None) == limits
         used = await _counted(cluster, Quota.of(obj))

@@ -78,6 +78,15 @@ def stored(cluster: Cluster, group: str, plural: str) -> Served | None:
     return None if resource is None else Served(resource, resource.version(resource.storage_version))
 
 
+async def reach(
+    clusters: Clusters, cluster_id: str, group: str, plural: str
+) -> tuple[Cluster, Served] | None:
+    """A cluster and one of its resources at its storage version; None where either is not there (any more)."""
+    cluster = await clusters.by_id(cluster_id)
+    served = stored(cluster, group, plural) if cluster else None
+    return None if cluster is None or served is None else (cluster, served)
+
+
 def context(cluster: Cluster, subresource: str = "") -> Context:
     return cluster.context(SYSTEM, subresource=subresource)
 

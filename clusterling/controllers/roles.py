@@ -16,7 +16,7 @@ from typing import Final
 import orjson
 from typing_extensions import override
 
-from clusterling.controllers.reach import EVERYTHING, Clusters, edit, place, stored
+from clusterling.controllers.reach import EVERYTHING, Clusters, edit, place, reach
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.errors import ApiError
 from clusterling.packs.rbac_aggregation import Aggregation, Unsettled
@@ -58,15 +58,14 @@ class RoleController(Controller[str]):
 
     @override
     async def reconcile(self, key: str) -> float | None:
-        cluster = await self._clusters.by_id(key)
-        served = stored(cluster, _GROUP, _PLURAL) if cluster else None
-        if cluster is None or served is None:
+        reached = await reach(self._clusters, key, _GROUP, _PLURAL)
+        if reached is None:
             return None
         try:
-            await _fill(cluster, served)
+            await _fill(*reached)
         except (Unsettled, ValueError) as error:
             # It stays as it is until one of them changes.
-            logger.info("roles-unsettled cluster=%s error=%s", cluster.name, error)
+            logger.info("roles-unsettled cluster=%s error=%s", reached[0].name, error)
         return None
 
 
