@@ -211,13 +211,6 @@ def only(*names: Steps) -> FieldSet:
     return fields
 
 
-def from_paths(found: Iterator[Steps] | list[Steps]) -> FieldSet:
-    fields: FieldSet = {}
-    for path in found:
-        fields = union(fields, of_path(path))
-    return fields
-
-
 def of_path(steps: Sequence[str]) -> FieldSet:
     """The set of one field."""
     made = LEAF

@@ -19,6 +19,7 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.meta import Object, meta
 from clusterling.packs.core.pods_admission import MIRROR
 from clusterling.packs.core.pods_defaults import APP_ARMOR, SPEC_CONTAINERS
+from clusterling.packs.core.podspec.defaults import entries
 from clusterling.packs.core.podspec.internal import as_internal, difference, same
 
 INT32_MAX: Final = 2**31 - 1
@@ -33,11 +34,6 @@ _REQUIRED_AFFINITY: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 Problems = Iterator[FieldError]
 
 
-def _list(part: Object, field: str) -> list[Object]:
-    found: list[Object] = part.get(field) or []
-    return found
-
-
 # ---------------------------------------------------------------------- updates
 
 
@@ -45,7 +41,7 @@ def update_problems(new: Object, old: Object) -> Problems:
     """A change of the pod itself: images, a shorter deadline, more tolerations, fewer gates, and what gated pods may."""
     after, before = new["spec"], old["spec"]
     for field in ("containers", "initContainers"):
-        if len(_list(after, field)) != len(_list(before, field)):
+        if len(entries(after, field)) != len(entries(before, field)):
             yield forbidden_field(f"spec.{field}", "pod updates may not add or remove containers")
             return
         yield from _image_problems(after, field)
@@ -59,10 +55,10 @@ def update_problems(new: Object, old: Object) -> Problems:
         return
     masked: Object = orjson.loads(orjson.dumps(after))
     for field in SPEC_CONTAINERS:
-        for container, was in zip(_list(masked, field), _list(before, field), strict=True):
+        for container, was in zip(entries(masked, field), entries(before, field), strict=True):
             _restore(container, was, "image")
     _restore(masked, before, "activeDeadlineSeconds", "schedulingGates", "tolerations")
-    if _list(before, "schedulingGates"):
+    if entries(before, "schedulingGates"):
         yield from _gated_problems(masked, before)
     if not same(masked, before):
         changed = difference("PodSpec", before, masked)
@@ -78,7 +74,7 @@ def _restore(part: Object, before: Object, *fields: str) -> None:
 
 
 def _image_problems(spec: Object, field: str) -> Problems:
-    for index, container in enumerate(_list(spec, field)):
+    for index, container in enumerate(entries(spec, field)):
         image = container.get("image") or ""
         if not image:
             yield required(f"spec.{field}[{index}].image")
@@ -105,15 +101,15 @@ def lasting_part(toleration: Object) -> tuple[str, ...]:
 
 
 def _toleration_problems(after: Object, before: Object) -> Problems:
-    kept = set(map(lasting_part, _list(after, "tolerations")))
-    if any(lasting_part(one) not in kept for one in _list(before, "tolerations")):
+    kept = set(map(lasting_part, entries(after, "tolerations")))
+    if any(lasting_part(one) not in kept for one in entries(before, "tolerations")):
         why = "existing toleration can not be modified except its tolerationSeconds"
         yield forbidden_field("spec.tolerations", why)
 
 
 def _gate_problems(after: Object, before: Object) -> Problems:
-    known = {one.get("name") for one in _list(before, "schedulingGates")}
-    for index, gate in enumerate(_list(after, "schedulingGates")):
+    known = {one.get("name") for one in entries(before, "schedulingGates")}
+    for index, gate in enumerate(entries(after, "schedulingGates")):
         name = gate.get("name", "")
         if name not in known:
             why = f"only deletion is allowed, but found new scheduling gate '{name}'"
@@ -148,14 +144,16 @@ def _gated_problems(masked: Object, before: Object) -> Problems:
 
 def _terms(affinity: Object) -> list[Object]:
     needed = (affinity.get("nodeAffinity") or {}).get(_REQUIRED_AFFINITY) or {}
-    return _list(needed, "nodeSelectorTerms")
+    return entries(needed, "nodeSelectorTerms")
 
 
 def _only_adds(term: Object, was: Object) -> bool:
     fields = ("matchExpressions", "matchFields")
     if not any(was.get(field) for field in fields):
         return not any(term.get(field) for field in fields)
-    return all(same(_list(term, field)[: len(_list(was, field))], _list(was, field)) for field in fields)
+    return all(
+        same(entries(term, field)[: len(entries(was, field))], entries(was, field)) for field in fields
+    )
 
 
 def annotation_problems(new: Object, old: Object | None) -> Problems:
@@ -188,8 +186,8 @@ def _notes(pod: Object) -> Object:
 def ephemeral_problems(new: Object, old: Object) -> Problems:
     """Ephemeral containers come, and neither change nor go."""
     path = "spec.ephemeralContainers"
-    given = {one.get("name"): one for one in _list(new["spec"], "ephemeralContainers")}
-    for was in _list(old["spec"], "ephemeralContainers"):
+    given = {one.get("name"): one for one in entries(new["spec"], "ephemeralContainers")}
+    for was in entries(old["spec"], "ephemeralContainers"):
         name = was.get("name", "")
         if name not in given:
             yield forbidden_field(path, f'existing ephemeral containers "{name}" may not be removed\n')

@@ -14,31 +14,26 @@ from clusterling.machinery.errors import FieldError, forbidden_field, invalid_va
 from clusterling.machinery.meta import Object, meta
 from clusterling.packs.core.pods_admission import MIRROR
 from clusterling.packs.core.pods_defaults import SPEC_CONTAINERS, qos_class
+from clusterling.packs.core.podspec.defaults import entries
 from clusterling.packs.core.podspec.internal import same
 
 _RESIZABLE: Final = ("cpu", "memory")
 _KINDS: Final = ("requests", "limits")
 # The field path of a pod itself.
-_WHOLE: Final = "[]"
 
 Problems = Iterator[FieldError]
-
-
-def _list(part: Object, field: str) -> list[Object]:
-    found: list[Object] = part.get(field) or []
-    return found
 
 
 def keep_but_resources(new: Object, old: Object) -> None:
     """Of a resize, only resources and how they are resized are read; where containers do not match, all is left for validation."""
     after, before = new["spec"], old["spec"]
     for field in SPEC_CONTAINERS:
-        names = [one.get("name") for one in _list(after, field)]
-        if names != [one.get("name") for one in _list(before, field)]:
+        names = [one.get("name") for one in entries(after, field)]
+        if names != [one.get("name") for one in entries(before, field)]:
             return
     kept: Object = orjson.loads(orjson.dumps(before))
     for field in SPEC_CONTAINERS:
-        for container, given in zip(_list(kept, field), _list(after, field), strict=True):
+        for container, given in zip(entries(kept, field), entries(after, field), strict=True):
             for part in ("resources", "resizePolicy"):
                 container.pop(part, None)
                 if part in given:
@@ -96,7 +91,7 @@ def _whole_problems(new: Object | None, old: Object | None) -> Problems:
 
 
 def _node_resizes(pod: Object) -> bool:
-    for status in _list(pod.get("status") or {}, "containerStatuses"):
+    for status in entries(pod.get("status") or {}, "containerStatuses"):
         if "running" in (status.get("state") or {}):
             return "resources" in status
     return True
@@ -104,7 +99,7 @@ def _node_resizes(pod: Object) -> bool:
 
 def _order_problems(after: Object, before: Object) -> Problems:
     for field in ("containers", "initContainers"):
-        new, old = _list(after, field), _list(before, field)
+        new, old = entries(after, field), entries(before, field)
         if len(new) != len(old):
             yield forbidden_field(f"spec.{field}", f"{field} may not be added or removed on resize")
             continue
@@ -115,7 +110,7 @@ def _order_problems(after: Object, before: Object) -> Problems:
 
 
 def _removed_problems(after: Object, before: Object, field: str) -> Problems:
-    for index, (one, was) in enumerate(zip(_list(after, field), _list(before, field), strict=True)):
+    for index, (one, was) in enumerate(zip(entries(after, field), entries(before, field), strict=True)):
         for kind in _KINDS:
             new, old = ((part.get("resources") or {}).get(kind) or {} for part in (one, was))
             if old.keys() - new.keys():
@@ -124,13 +119,13 @@ def _removed_problems(after: Object, before: Object, field: str) -> Problems:
 
 
 def _others_problems(after: Object, before: Object) -> Problems:
-    for one, was in zip(_list(after, "containers"), _list(before, "containers"), strict=True):
+    for one, was in zip(entries(after, "containers"), entries(before, "containers"), strict=True):
         if not same(_but_resized(one), _but_resized(was)):
             yield forbidden_field("spec", "only cpu and memory resources are mutable")
 
 
 def _others_of_init_problems(after: Object, before: Object) -> Problems:
-    pairs = zip(_list(after, "initContainers"), _list(before, "initContainers"), strict=True)
+    pairs = zip(entries(after, "initContainers"), entries(before, "initContainers"), strict=True)
     for index, (one, was) in enumerate(pairs):
         path = f"spec.initContainers[{index}]"
         if not same(_but_resized(one), _but_resized(was)):
@@ -138,7 +133,7 @@ def _others_of_init_problems(after: Object, before: Object) -> Problems:
             yield forbidden_field(path, why)
         if same(one, was) or one.get("restartPolicy") == "Always":
             continue
-        for policy in _list(one, "resizePolicy"):
+        for policy in entries(one, "resizePolicy"):
             if policy.get("restartPolicy") == "RestartContainer":
                 why = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized"
                 yield forbidden_field(path, why)

@@ -22,6 +22,7 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_label, is_dns1123_subdomain, is_qualified_name
 from clusterling.machinery.quantity import Quantity
+from clusterling.packs.core.podspec.defaults import entries
 
 _SYSTEM_CONDITIONS: Final = frozenset(("PodScheduled", "Ready", "Initialized"))
 _CONTAINERS: Final = {
@@ -63,7 +64,7 @@ def status_problems(new: Object, old: Object) -> Problems:
         yield from _user_problems(status, field, spec)
     for field in ("containerStatuses", "initContainerStatuses"):
         yield from _allocation_problems(status, field, spec)
-    for index, one in enumerate(_list(status, "ephemeralContainerStatuses")):
+    for index, one in enumerate(entries(status, "ephemeralContainerStatuses")):
         if one.get("allocatedResourcesStatus"):
             path = f"status.ephemeralContainerStatuses[{index}].allocatedResourcesStatus"
             yield forbidden_field(path, "must not be specified in container status")
@@ -74,18 +75,13 @@ def drop_disabled_status(status: Object) -> None:
     for field in ("nodeAllocatableResourceClaimStatuses", "volumeHealth"):
         status.pop(field, None)
     for field in _CONTAINERS:
-        for one in _list(status, field):
-            for mount in _list(one, "volumeMounts"):
+        for one in entries(status, field):
+            for mount in entries(one, "volumeMounts"):
                 mount.pop("volumeStatus", None)
 
 
-def _list(part: Object, field: str) -> list[Object]:
-    found: list[Object] = part.get(field) or []
-    return found
-
-
 def _condition_problems(status: Object) -> Problems:
-    for index, one in enumerate(_list(status, "conditions")):
+    for index, one in enumerate(entries(status, "conditions")):
         path, kind = f"status.conditions[{index}]", one.get("type", "")
         if (one.get("observedGeneration") or 0) < 0:
             yield invalid_value(f"{path}.observedGeneration", one["observedGeneration"], _NOT_NEGATIVE)
@@ -114,9 +110,9 @@ def _revival_problems(status: Object, before: Object, spec: Object) -> Problems:
         lasting = place == "ephemeralContainers"
         if all_may and not lasting:
             continue
-        now = {one.get("name"): one for one in _list(status, field)}
-        made = {} if lasting else {one.get("name"): one for one in _list(spec, place)}
-        for index, was in enumerate(_list(before, field)):
+        now = {one.get("name"): one for one in entries(status, field)}
+        made = {} if lasting else {one.get("name"): one for one in entries(spec, place)}
+        for index, was in enumerate(entries(before, field)):
             ended = (was.get("state") or {}).get("terminated")
             again = now.get(was.get("name"))
             if ended is None or again is None or "terminated" in (again.get("state") or {}):
@@ -132,15 +128,15 @@ def _all_may_restart(spec: Object) -> bool:
     return any(
         rule.get("action") == "RestartAllContainers"
         for field in ("initContainers", "containers")
-        for one in _list(spec, field)
-        for rule in _list(one, "restartPolicyRules")
+        for one in entries(spec, field)
+        for rule in entries(one, "restartPolicyRules")
     )
 
 
 def _starts_again(container: Object, spec: Object, exit_code: int) -> bool:
     """Upstream: ContainerShouldRestart, and the rules of a container that say otherwise for some exit codes."""
     if container.get("restartPolicy"):
-        for rule in _list(container, "restartPolicyRules"):
+        for rule in entries(container, "restartPolicyRules"):
             codes = rule.get("exitCodes") or {}
             within = exit_code in (codes.get("values") or ())
             if rule.get("action") == "Restart" and within is (codes.get("operator") == "In"):
@@ -153,9 +149,9 @@ def _starts_again(container: Object, spec: Object, exit_code: int) -> bool:
 
 
 def _claim_problems(status: Object, spec: Object) -> Problems:
-    known = {one.get("name") for one in _list(spec, "resourceClaims")}
+    known = {one.get("name") for one in entries(spec, "resourceClaims")}
     seen: set[str] = set()
-    for index, one in enumerate(_list(status, "resourceClaimStatuses")):
+    for index, one in enumerate(entries(status, "resourceClaimStatuses")):
         path, name = f"status.resourceClaimStatuses[{index}]", one.get("name") or ""
         if name not in known:
             yield invalid_value(
@@ -174,12 +170,12 @@ def _extended_claim_problems(status: Object, spec: Object) -> Problems:
     if extended is None:
         return
     containers = {
-        one.get("name"): one for field in ("initContainers", "containers") for one in _list(spec, field)
+        one.get("name"): one for field in ("initContainers", "containers") for one in entries(spec, field)
     }
     if not extended.get("requestMappings"):
         yield required(f"{path}.requestMappings", "at least one request mapping is required")
     seen: set[tuple[str, ...]] = set()
-    for index, one in enumerate(_list(extended, "requestMappings")):
+    for index, one in enumerate(entries(extended, "requestMappings")):
         here = f"{path}.requestMappings[{index}]"
         mapped = {field: one.get(field) or "" for field in ("containerName", "resourceName", "requestName")}
         container = containers.get(mapped["containerName"])
@@ -211,8 +207,8 @@ def _requests(container: Object) -> Object:
 
 def _address_problems(status: Object, before: Object, what: str) -> Problems:
     field, path = f"{what}IPs", f"status.{what}IPs"
-    texts = [one.get("ip") or "" for one in _list(status, field)]
-    known = {one.get("ip") for one in _list(before, field)}
+    texts = [one.get("ip") or "" for one in entries(status, field)]
+    known = {one.get("ip") for one in entries(before, field)}
     single = status.get(f"{what}IP") or ""
     if what == "host" and texts and single != texts[0]:
         yield invalid_value(f"{path}[0].ip", texts[0], "must be equal to `hostIP`")
@@ -229,7 +225,7 @@ def _address_problems(status: Object, before: Object, what: str) -> Problems:
 
 def _user_problems(status: Object, field: str, spec: Object) -> Problems:
     system = (spec.get("os") or {}).get("name") or "linux"
-    for index, one in enumerate(_list(status, field)):
+    for index, one in enumerate(entries(status, field)):
         user, path = (one.get("user") or {}).get("linux"), f"status.{field}[{index}].user.linux"
         if user is None:
             continue
@@ -247,11 +243,11 @@ def _user_problems(status: Object, field: str, spec: Object) -> Problems:
 
 
 def _allocation_problems(status: Object, field: str, spec: Object) -> Problems:
-    containers = {one.get("name"): one for one in _list(spec, _CONTAINERS[field])}
+    containers = {one.get("name"): one for one in entries(spec, _CONTAINERS[field])}
     extended = status.get("extendedResourceClaimStatus") or {}
-    for index, one in enumerate(_list(status, field)):
+    for index, one in enumerate(entries(status, field)):
         container = containers.get(one.get("name"))
-        for at, allocated in enumerate(_list(one, "allocatedResourcesStatus")):
+        for at, allocated in enumerate(entries(one, "allocatedResourcesStatus")):
             path, name = (
                 f"status.{field}[{index}].allocatedResourcesStatus[{at}]",
                 allocated.get("name") or "",
@@ -266,13 +262,13 @@ def _not_asked_for(name: str, container: Object, extended: Object) -> str:
     """Why a container cannot have been given this; empty where it can."""
     if not name.startswith("claim:"):
         return "" if name in _requests(container) else "must match one of the container's resource requests"
-    for claim in _list(container.get("resources") or {}, "claims"):
+    for claim in entries(container.get("resources") or {}, "claims"):
         request = claim.get("request")
         if name == f"claim:{claim.get('name', '')}" + (f"/{request}" if request else ""):
             return ""
     claimed, _, request = name.removeprefix("claim:").partition("/")
     if request and claimed == extended.get("resourceClaimName"):
-        for one in _list(extended, "requestMappings"):
+        for one in entries(extended, "requestMappings"):
             amount = _requests(container).get(one.get("resourceName") or "")
             ours = one.get("containerName") == container.get("name") and one.get("requestName") == request
             if ours and amount is not None and Quantity.parse(amount) != Quantity(0):
@@ -282,7 +278,7 @@ def _not_asked_for(name: str, container: Object, extended: Object) -> str:
 
 def _health_problems(allocated: Object, path: str) -> Problems:
     seen: set[str] = set()
-    for index, one in enumerate(_list(allocated, "resources")):
+    for index, one in enumerate(entries(allocated, "resources")):
         here, told, name = f"{path}.resources[{index}]", one.get("message"), one.get("resourceID") or ""
         if one.get("health", "") not in _HEALTHS:
             yield not_supported(f"{here}.health", one.get("health", ""), _HEALTHS)
