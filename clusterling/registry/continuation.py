@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -11,6 +12,11 @@ from clusterling.machinery import strictjson
 from clusterling.machinery.errors import ApiError, bad_request, expired
 
 INCONSISTENT: Final = -1  # The revision of a token that goes on at whatever is current.
+
+# How long the pages of a list are there after the first. As long as history is kept at least (controllers/history.py), and
+# no longer where nothing has changed: clients are to meet the answer where they are tried, as with kube-apiserver, which
+# compacts whether or not anything has changed.
+PAGES_S: Final = 300
 
 LIST_TOO_OLD: Final = "The resourceVersion for the provided list is too old."
 CONTINUE_TOO_OLD: Final = (
@@ -21,21 +27,45 @@ CONTINUE_TOO_OLD: Final = (
 )
 
 
-def encode(last: str, revision: int) -> str:
-    """The token that goes on after the key `last`, which is relative to the listed collection."""
-    token = {"v": "meta.k8s.io/v1", "rv": revision, "start": f"{last}\0"}
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Goes on after the key `last`, which is relative to the listed collection, as of `revision`, or `INCONSISTENT`.
+
+    `begun_s`: when the first page was given, in whole seconds since the epoch; 0 is not known, and long ago.
+    """
+
+    last: str
+    revision: int
+    begun_s: int = 0
+
+    def is_over(self, now_s: float) -> bool:
+        """Its pages are there no longer. (What has changed since may be gone from the store as well.)"""
+        return self.revision != INCONSISTENT and now_s - self.begun_s > PAGES_S
+
+    def too_old(self) -> ApiError:
+        """410, with a token that goes on inconsistently."""
+        error = expired(CONTINUE_TOO_OLD)
+        error.metadata = {"continue": encode(Continuation(self.last, INCONSISTENT))}
+        return error
+
+
+def encode(to: Continuation) -> str:
+    """The token. The time in it is ours, and the rest as upstream has it."""
+    token = {"v": "meta.k8s.io/v1", "rv": to.revision, "start": f"{to.last}\0"}
+    if to.begun_s:
+        token["begun"] = to.begun_s
     return base64.urlsafe_b64encode(orjson.dumps(token)).rstrip(b"=").decode()
 
 
-def decode(token: str) -> tuple[str, int]:
-    """(last key, revision). Raises ApiError 400 for anything that `encode` did not make."""
+def decode(token: str) -> Continuation:
+    """What `encode` was given. Raises ApiError 400 for anything that it did not make."""
     try:
         return _decoded(token)
     except ValueError as error:
         raise bad_request(f"invalid continue token: continue key is not valid: {error}") from error
 
 
-def _decoded(token: str) -> tuple[str, int]:
+def _decoded(token: str) -> Continuation:
     padded = token.encode("ascii") + b"=" * (-len(token) % 4)
     fields, _ = strictjson.parse(base64.b64decode(padded, altchars=b"-_", validate=True))
     if not isinstance(fields, dict):
@@ -43,18 +73,14 @@ def _decoded(token: str) -> tuple[str, int]:
     version, revision, start = fields.get("v"), fields.get("rv"), fields.get("start")
     if version != "meta.k8s.io/v1":
         raise ValueError(f"server does not recognize this encoded version {version}")
-    if not isinstance(revision, int) or isinstance(revision, bool) or revision == 0:
+    if not isinstance(revision, int) or isinstance(revision, bool) or not abs(revision) < 1 << 63:
+        raise ValueError("the revision is no number")
+    if revision == 0:
         raise ValueError("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
     if not isinstance(start, str) or not start:
         raise ValueError("encoded start key empty (version meta.k8s.io/v1)")
     last = start.removesuffix("\0")
     if any(segment in ("", ".", "..") for segment in last.split("/")):
         raise ValueError(start)
-    return last, revision
-
-
-def too_old(last: str) -> ApiError:
-    """410 for a token whose revision is compacted, with one that goes on inconsistently."""
-    error = expired(CONTINUE_TOO_OLD)
-    error.metadata = {"continue": encode(last, INCONSISTENT)}
-    return error
+    begun_s = fields.get("begun")
+    return Continuation(last, revision, begun_s if isinstance(begun_s, int) else 0)

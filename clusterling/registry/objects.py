@@ -37,6 +37,7 @@ from clusterling.machinery.objectmeta import (
 )
 from clusterling.registry import continuation, deleting, managing, owners, views
 from clusterling.registry.admission import Admission
+from clusterling.registry.continuation import Continuation
 from clusterling.registry.options import DeleteOptions, ListOptions, WatchOptions, WriteOptions
 from clusterling.registry.ports import Clock
 from clusterling.registry.receiving import Undecodable, receive
@@ -188,30 +189,37 @@ class ObjectStore:
         """One page, or all of it, as of one revision. Raises 410 for history that is gone, 504 for what is not there yet."""
         selection = Selection(served, options.label_selector, options.field_selector)
         prefix = _prefix(served.resource, namespace)
-        if options.continue_token:
-            last, revision = continuation.decode(options.continue_token)
-            after, at = prefix + last, max(revision, 0)
+        now_s = int(self._clock.now().timestamp())
+        begun_s, after = now_s, ""
+        goes_on = continuation.decode(options.continue_token) if options.continue_token else None
+        if goes_on is None:
+            at = await self._list_revision(options)
         else:
-            after, at, last = "", await self._list_revision(options), ""
+            if goes_on.is_over(now_s):
+                raise goes_on.too_old()
+            after, at = prefix + goes_on.last, max(goes_on.revision, 0)
+            begun_s = goes_on.begun_s if at else now_s
         try:
             # Upstream answers "0" from its cache, which does not page.
             limit = 0 if options.resource_version == "0" else options.limit
             values, page, more = await self._select(served, prefix, selection, after, at, limit)
         except Compacted as error:
-            if options.continue_token:
-                raise continuation.too_old(last) from error
+            if goes_on is not None:
+                raise goes_on.too_old() from error
             raise errors.expired(continuation.LIST_TOO_OLD) from error
         except FutureRevision as error:
             raise errors.resource_version_too_large(at, self._store.head()) from error
         except StorageError as error:
             _refuse(error)
         # What a client is told is the collection's own last change, so that nobody reads others' write rate off it.
-        revision = page.revision if options.continue_token or more else page.last_change
-        if at and not more and not options.continue_token:
+        revision = page.revision if goes_on is not None or more else page.last_change
+        if at and not more and goes_on is None:
             revision = at
-        if not options.continue_token and options.resource_version.isdigit():
+        if goes_on is None and options.resource_version.isdigit():
             revision = max(revision, int(options.resource_version))
-        token = continuation.encode(more.removeprefix(prefix), page.revision) if more else ""
+        token = ""
+        if more:
+            token = continuation.encode(Continuation(more.removeprefix(prefix), page.revision, begun_s))
         remaining = page.remaining if more and selection.everything else None
         return Listing(values, str(revision), token, remaining)
 

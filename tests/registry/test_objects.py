@@ -11,6 +11,7 @@ import pytest
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.machinery.selectors import FieldSelector, LabelSelector
+from clusterling.registry.continuation import CONTINUE_TOO_OLD, PAGES_S
 from clusterling.registry.options import DeleteOptions, ListOptions, WriteOptions
 from tests.registry.conftest import World
 
@@ -213,6 +214,46 @@ async def test_pages_show_one_snapshot(world: World) -> None:
     names = [loads(value)["metadata"]["name"] for value in (*first.values, *rest.values)]
     assert names == ["a", "b", "c", "d"]
     assert rest.resource_version == first.resource_version
+
+
+async def test_pages_are_there_for_five_minutes_though_nothing_changes(world: World) -> None:
+    for name in ("a", "b", "c", "d", "e"):
+        await world.create(name)
+    first = await world.objects.list(world.served, "default", ListOptions(limit=2))
+    world.clock.turn(PAGES_S)
+    token = first.continue_token
+    second = await world.objects.list(world.served, "default", ListOptions(limit=2, continue_token=token))
+    assert second.resource_version == first.resource_version
+    world.clock.turn(1)
+    for late in (token, second.continue_token):
+        with pytest.raises(ApiError) as refused:
+            await world.objects.list(world.served, "default", ListOptions(limit=2, continue_token=late))
+        assert (refused.value.code, refused.value.reason) == (410, "Expired")
+        assert refused.value.message == CONTINUE_TOO_OLD
+
+
+async def test_a_list_that_is_too_old_goes_on_with_what_there_is_now(world: World) -> None:
+    for name in ("a", "b", "c", "d", "e"):
+        await world.create(name)
+    first = await world.objects.list(world.served, "default", ListOptions(limit=2))
+    await world.objects.delete(world.context(), world.served, "default", "c", DeleteOptions())
+    await world.create("f")
+    world.clock.turn(PAGES_S + 1)
+    with pytest.raises(ApiError) as refused:
+        await world.objects.list(
+            world.served, "default", ListOptions(limit=2, continue_token=first.continue_token)
+        )
+    token = refused.value.status()["metadata"]["continue"]
+    world.clock.turn(PAGES_S + 1)
+    second = await world.objects.list(world.served, "default", ListOptions(limit=2, continue_token=token))
+    await world.create("g")
+    last = await world.objects.list(
+        world.served, "default", ListOptions(limit=9, continue_token=second.continue_token)
+    )
+    names = [loads(value)["metadata"]["name"] for value in (*second.values, *last.values)]
+    assert names == ["d", "e", "f"]
+    assert int(second.resource_version) > int(first.resource_version)
+    assert last.resource_version == second.resource_version
 
 
 async def test_selectors_pick(world: World) -> None:
