@@ -26,6 +26,7 @@ from clusterling.cli.output import emit, quiet_option, say
 from clusterling.cli.target import DATA_DIR
 
 if TYPE_CHECKING:
+    from clusterling.cli.following import Followed
     from clusterling.registry.pack import Pack
     from clusterling.server import ApiServer
     from clusterling.storage.store import Store
@@ -35,6 +36,9 @@ _CHECK_S: Final = 1.0
 # Delay and spread: a replica gives load balancers time to look elsewhere, and its watches do not all come back at once.
 LEAVE_REPLICA_S: Final = (5.0, 10.0)
 LEAVE_ALONE_S: Final = (0.0, 1.0)
+
+# 128 bits where they are written in hex.
+ADMIN_TOKEN_CHARACTERS_MIN: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Config:
     external_url: str
     store: str = ""
     store_password: str | None = None
+    admin_token: str = ""
+    clusters: Path | None = None
     shutdown_delay_s: float | None = None
     shutdown_spread_s: float | None = None
 
@@ -232,6 +238,18 @@ a flag goes before the variable, the variable before the file.
     help="The logical cluster that is also served at /; empty for none.",
 )
 @_flag(
+    "--clusters",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Have the LogicalClusters in this YAML file be there, and as it says; changes are taken over.",
+)
+@_flag(
+    "--admin-token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The administrator's token, on the file's first line, instead of one of the server's own.",
+)
+@_flag(
     "--packs",
     default="default",
     show_default=True,
@@ -272,6 +290,8 @@ def serve_command(
     tls_sans: tuple[str, ...],
     insecure_http: bool,
     default_cluster: str,
+    clusters: Path | None,
+    admin_token_file: Path | None,
     packs: str,
     shutdown_delay: float | None,
     shutdown_spread: float | None,
@@ -297,6 +317,8 @@ def serve_command(
         external_url=external_url,
         store=store,
         store_password=_store_password(store_password_file),
+        admin_token=_admin_token(admin_token_file),
+        clusters=clusters,
         shutdown_delay_s=shutdown_delay,
         shutdown_spread_s=shutdown_spread,
     )
@@ -313,10 +335,32 @@ def _store_password(file: Path | None) -> str | None:
     """From the file, else from the environment. Raises click.UsageError."""
     if file is None:
         return os.environ.get("CLUSTERLING_STORE_PASSWORD")
+    return _first_line("--store-password-file", file)
+
+
+def _admin_token(file: Path | None) -> str:
+    """The file's, "" where none is named. Raises click.UsageError where it is none to be let in by, or easily guessed."""
+    if file is None:
+        return ""
+    token = _first_line("--admin-token-file", file)
+    if (
+        len(token) < ADMIN_TOKEN_CHARACTERS_MIN
+        or not token.isascii()
+        or not token.isprintable()
+        or " " in token
+    ):
+        raise click.UsageError(
+            f"--admin-token-file {file}: a token has {ADMIN_TOKEN_CHARACTERS_MIN} characters or more, of ASCII"
+            " without blanks; as `openssl rand -hex 32` makes one"
+        )
+    return token
+
+
+def _first_line(flag: str, file: Path) -> str:
     try:
         return (file.read_text().splitlines() or [""])[0]
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"--store-password-file {file}: {error}") from error
+        raise click.UsageError(f"{flag} {file}: {error}") from error
 
 
 def _check(config: Config) -> None:
@@ -418,6 +462,7 @@ async def _tls(config: Config, directory: DataDirectory, store: Store) -> tuple[
 async def _serve(config: Config, directory: DataDirectory) -> None:
     import asyncio
 
+    from clusterling.cli.following import following
     from clusterling.storage.store import StorageError, is_shared
     from clusterling.tenancy.authentication.tokens import new_token
     from clusterling.tenancy.authorization import ADMIN
@@ -432,7 +477,7 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
             directory.write_format()
             shared = is_shared(store)
             context, ca_pem = await _tls(config, directory, store)
-            token = directory.admin_token() or new_token()
+            token = config.admin_token or directory.admin_token() or new_token()
             server = ApiServer(
                 store,
                 packs=packs,
@@ -442,14 +487,17 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
                 default_cluster=config.default_cluster,
             )
             async with server.running():
-                if shared:
+                if shared and not config.admin_token:
+                    # One that was given is every replica's already, and ends when it is given no more.
                     await server.keep_token(token)
                 url = await _listen(server, config, context)
+                followed = _followed(server, config, context)
                 await _settle(server, config)
                 directory.write_admin_kubeconfig(_admin_kubeconfig(server.url, token, ca_pem))
                 gc.freeze()
                 emit(f"clusterling ready: {url} data={directory.path}\n")
-                await _until(stop, server)
+                async with following(followed):
+                    await _until(stop, server)
                 say("stopping")
                 if server.failed is None:
                     await server.drain(*config.leave_s(shared=shared))
@@ -508,7 +556,7 @@ async def _listen(server: ApiServer, config: Config, context: ssl.SSLContext | N
 
 
 async def _settle(server: ApiServer, config: Config) -> None:
-    """Makes the cluster that is also served at `/`, at the first start."""
+    """Makes the cluster that is also served at `/`, at the first start, and those of the file."""
     from clusterling.machinery.errors import ApiError
 
     if config.default_cluster:
@@ -519,6 +567,22 @@ async def _settle(server: ApiServer, config: Config) -> None:
                 raise CliError(
                     f"cannot make the cluster {config.default_cluster}: {error.message}"
                 ) from error
+    if config.clusters is not None:
+        from clusterling.cli.following import apply_clusters
+
+        await apply_clusters(server, config.clusters)
+
+
+def _followed(server: ApiServer, config: Config, context: ssl.SSLContext | None) -> list[Followed]:
+    """What is to be taken over when it changes from what it is now."""
+    from clusterling.cli import following
+
+    found = []
+    if context is not None and config.tls_cert is not None and config.tls_key is not None:
+        found.append(following.certificate(context, config.tls_cert, config.tls_key))
+    if config.clusters is not None:
+        found.append(following.clusters(server, config.clusters))
+    return found
 
 
 def _admin_kubeconfig(url: str, token: str, ca_pem: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 PROGRAM = [sys.executable, "-m", "clusterling"]
@@ -34,10 +34,12 @@ class Serving:
 
 
 @contextmanager
-def serving(data_dir: Path, *arguments: str) -> Iterator[Serving]:
-    """A server on a free port, killed at the end unless it has ended."""
+def serving(data_dir: Path, *arguments: str, stderr: Path | None = None) -> Iterator[Serving]:
+    """A server on a free port, killed at the end unless it has ended. `stderr`: a file for what it logs."""
     command = [*PROGRAM, "serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with ExitStack() as files:
+        log = files.enter_context(stderr.open("w")) if stderr else None
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert process.stdout is not None
         ready = _READY.fullmatch(process.stdout.readline())

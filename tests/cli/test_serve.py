@@ -238,3 +238,115 @@ def test_a_store_that_cannot_be_opened_is_told_in_a_line(url: str, complaint: st
         "serve", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--store", url
     )
     assert ended.returncode == 1 and complaint in ended.stderr, ended.stderr
+
+
+def _shown_until(server_url: str, ca: Path) -> bool:
+    """Whether the certificate that is shown now is one that this CA signed."""
+    try:
+        return _get(f"{server_url}/readyz", ca) == 200
+    except urllib.error.URLError:
+        return False
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart_and_one_that_does_not_fit_is_not(
+    tmp_path: Path,
+) -> None:
+    from datetime import UTC, datetime
+
+    old, new = (pki.ephemeral(datetime.now(UTC)) for _ in range(2))
+    for name, made in (("old", old), ("new", new)):
+        (tmp_path / f"{name}.ca").write_bytes(made.ca_pem)
+    (tmp_path / "crt").write_bytes(old.certificate_pem)
+    (tmp_path / "key").write_bytes(old.key_pem)
+    flags = ["--tls-cert", str(tmp_path / "crt"), "--tls-key", str(tmp_path / "key")]
+    log = tmp_path / "log"
+    with serving(tmp_path / "data", *flags, stderr=log) as server:
+        assert _get(f"{server.url}/readyz", tmp_path / "old.ca") == 200
+        (tmp_path / "crt").write_bytes(new.certificate_pem)
+        assert eventually(lambda: "change-not-taken-over" in log.read_text())
+        assert _get(f"{server.url}/readyz", tmp_path / "old.ca") == 200
+        (tmp_path / "key").write_bytes(new.key_pem)
+        assert eventually(lambda: _shown_until(server.url, tmp_path / "new.ca"))
+        assert server.stop() == 0
+
+
+CLUSTERS = """
+apiVersion: tenancy.clusterling.io/v1alpha1
+kind: LogicalCluster
+metadata: {name: team-a, labels: {tier: one}}
+spec: {displayName: Team A}
+---
+apiVersion: tenancy.clusterling.io/v1alpha1
+kind: LogicalCluster
+metadata: {name: team-b}
+"""
+
+
+def test_clusters_of_a_file_are_there_and_follow_it(tmp_path: Path) -> None:
+    file, data = tmp_path / "clusters.yaml", tmp_path / "data"
+    file.write_text(CLUSTERS)
+
+    def shown(name: str) -> dict[str, object]:
+        done = clusterling("get", name, "-o", "json", "--data-dir", str(data))
+        assert done.returncode == 0, done.stderr
+        found: dict[str, object] = json.loads(done.stdout)
+        return found
+
+    with serving(data, "--clusters", str(file)) as server:
+        made = shown("team-a")
+        assert made["spec"] == {"displayName": "Team A"}
+        assert shown("team-b")["metadata"]
+        file.write_text(CLUSTERS.replace("Team A", "The A-Team").replace("team-b", "team-c"))
+        assert eventually(lambda: shown("team-a")["spec"] == {"displayName": "The A-Team"})
+        assert shown("team-b")["metadata"], "what the file names no more is somebody's data"
+        assert shown("team-c")["metadata"]
+        assert server.stop() == 0
+    with serving(data, "--clusters", str(file)) as server:
+        assert shown("team-a")["metadata"]["uid"] == made["metadata"]["uid"]  # type: ignore[index]
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[", "is not YAML"),
+        (CLUSTERS.replace("team-b", "Team B"), "document 2 is no LogicalCluster"),
+        ("kind: ConfigMap\n", "document 1 is no LogicalCluster"),
+        (CLUSTERS.replace("displayName", "displayNam"), "cannot apply the cluster team-a: "),
+    ],
+)
+def test_a_file_of_something_else_than_clusters_stops_the_start(
+    text: str, complaint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "clusters.yaml").write_text(text)
+    refused = clusterling(
+        *("serve", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0"),
+        *("--clusters", str(tmp_path / "clusters.yaml")),
+    )
+    assert refused.returncode == 1
+    assert complaint in refused.stderr
+    assert len(refused.stderr.splitlines()) <= 2
+
+
+def test_an_administrators_token_that_was_given_is_good_while_it_is_given(tmp_path: Path) -> None:
+    data, file = tmp_path / "data", tmp_path / "token"
+    ca = data / "pki" / "ca.crt"
+    tokens = ["a" * 32, "b" * 32]
+    for token in tokens:
+        file.write_text(f"{token}\n")
+        with serving(data, "--admin-token-file", str(file)) as server:
+            answers = [_get(f"{server.url}/clusters/root/api/v1/namespaces", ca, one) for one in tokens]
+            assert answers == [200 if one == token else 401 for one in tokens]
+            assert clusterling("list", "--data-dir", str(data)).returncode == 0
+            assert server.stop() == 0
+
+
+@pytest.mark.parametrize("token", ["", "short", "has a blank in it, which is no token", "ü" * 40])
+def test_what_is_no_token_is_wrong_usage(token: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(token)
+    refused = clusterling(
+        *("serve", "--data-dir", str(tmp_path / "data"), "--admin-token-file", str(tmp_path / "token"))
+    )
+    assert refused.returncode == 2
+    assert "--admin-token-file" in refused.stderr
+    assert token == "" or token not in refused.stderr
