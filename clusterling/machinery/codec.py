@@ -141,10 +141,10 @@ def _structural(text: bytes) -> int:
     return text.count(b"{") + text.count(b"[") + text.count(b",") + text.count(b":")
 
 
-def check_depth(value: Any) -> None:
-    """Raises ApiError 400 for a value nested deeper than `DEPTH_MAX`; level by level, so never by recursion."""
+def check_depth(value: Any, levels: int = DEPTH_MAX) -> None:
+    """Raises ApiError 400 for a value nested deeper than so many levels; level by level, so never by recursion."""
     level = [value]
-    for _ in range(DEPTH_MAX):
+    for _ in range(levels):
         below: list[Any] = []
         for one in level:
             if type(one) is dict:

@@ -10,6 +10,7 @@ evaluation by the number of values it touches (a path such as `..*..*..*` would 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -354,9 +355,12 @@ class _Parser:
             self._steps.append(_Literal(int(word)))
             return
         try:
-            self._steps.append(_Literal(float(word)))
+            number = float(word)
         except ValueError:
-            raise ValueError(f"cannot parse number {word}") from None
+            number = math.inf
+        if math.isinf(number):
+            raise ValueError(f"cannot parse number {word}")
+        self._steps.append(_Literal(number))
 
     def _array(self) -> None:
         start = self._at + 1
@@ -438,7 +442,7 @@ def _unquote(text: str, quote: str) -> str:
         if kind == quote or kind in _ESCAPES:
             found.append(_ESCAPES.get(kind, kind))
         elif kind in _HEX_ESCAPES:
-            found.append(chr(int(text[at : at + _HEX_ESCAPES[kind]], 16)))
+            found.append(_rune(int(text[at : at + _HEX_ESCAPES[kind]], 16)))
             at += _HEX_ESCAPES[kind]
         elif kind and kind in "01234567":
             found.append(chr(int(text[at - 1 : at + 2], 8)))
@@ -446,6 +450,13 @@ def _unquote(text: str, quote: str) -> str:
         else:
             raise ValueError("invalid syntax")
     return "".join(found)
+
+
+def _rune(code: int) -> str:
+    """Raises ValueError for what is no character: beyond Unicode, and halves of surrogate pairs."""
+    if code > 0x10FFFF or 0xD800 <= code < 0xE000:
+        raise ValueError("invalid syntax")
+    return chr(code)
 
 
 def _parse_slice(text: str) -> _Slice:

@@ -23,14 +23,21 @@ from clusterling.machinery.codec import (
     Expected,
     as_object,
     cannot_be_handled,
+    check_depth,
     parse_json,
     unrecognized,
+)
+from clusterling.machinery.codec import (
+    DEPTH_MAX as JSON_DEPTH_MAX,
 )
 from clusterling.machinery.errors import bad_request, too_large
 from clusterling.machinery.meta import GroupVersion, Object
 
 PREFIX: Final = b"k8s\x00"
 DEPTH_MAX: Final = 100
+NESTED_LEVELS: Final = (
+    20  # That an object within an object counts for: each one holds what is in it once more.
+)
 FIELDS_MAX: Final = 500_000
 PLAIN_FIELDS_MAX: Final = 64  # Of an envelope, a time, a quantity: messages of two or three.
 
@@ -210,9 +217,7 @@ class _Reader:
         data = self.data
         while at < end:
             tag, at = _varint(data, at, end)
-            self.fields_left -= 1
-            if self.fields_left < 0:
-                raise too_large(f"more than {FIELDS_MAX} protobuf fields")
+            self.count()
             number, start, at = _value(data, at, end, tag & 7)
             field = fields.get(tag >> 3)
             if tag < 8:
@@ -226,6 +231,12 @@ class _Reader:
         if "" in found or (fields and next(iter(fields.values())).held == "l"):
             return found.get("", [])
         return found
+
+    def count(self) -> None:
+        """Another field. Raises ApiError 413 where there are too many."""
+        self.fields_left -= 1
+        if self.fields_left < 0:
+            raise too_large(f"more than {FIELDS_MAX} protobuf fields")
 
     def put(self, found: Object, field: _Field, number: int, start: int, end: int, depth: int) -> None:
         held, name = field.held, field.name
@@ -261,6 +272,7 @@ class _Reader:
         at = start
         while at < end:
             tag, at = _varint(self.data, at, end)
+            self.count()
             number, begin, at = _value(self.data, at, end, tag & 7)
             if tag >> 3 == 1 and number < 0:
                 key = self.text(begin, at)
@@ -289,9 +301,7 @@ class _Reader:
     def packed(self, items: list[Any], field: _Field, start: int, end: int) -> None:
         while start < end:
             number, start = _varint(self.data, start, end)
-            self.fields_left -= 1
-            if self.fields_left < 0:
-                raise too_large(f"more than {FIELDS_MAX} protobuf fields")
+            self.count()
             items.append(_number(field.kind, number))
 
     def text(self, start: int, end: int) -> str:
@@ -382,11 +392,14 @@ def _raw_json(reader: _Reader, at: int, end: int, depth: int) -> Any:
     if not isinstance(raw, bytes) or not raw:
         return None
     if raw.startswith(PREFIX):
-        return _nested(reader, raw, depth)
+        return _nested(reader, raw, depth + NESTED_LEVELS)
     try:
-        return parse_json(raw)[0]
+        value = parse_json(raw)[0]
     except strictjson.JsonError as error:
         raise WireError(str(error)) from error
+    # A message in a map is two levels of JSON: below many, JSON as deep as it may be alone could not be written.
+    check_depth(value, max(JSON_DEPTH_MAX - 2 * depth, 1))
+    return value
 
 
 def _nested(reader: _Reader, raw: bytes, depth: int) -> Object:
@@ -417,6 +430,7 @@ def _schema_or(choose: str, number: int) -> Callable[[_Reader, int, int, int], A
         allows = False
         while at < end:
             tag, at = _varint(reader.data, at, end)
+            reader.count()
             value, start, at = _value(reader.data, at, end, tag & 7)
             field = tag >> 3
             if field == number:

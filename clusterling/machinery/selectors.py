@@ -6,6 +6,7 @@ A selector is a frozen value; two with an equal `canonical` select the same obje
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -58,15 +59,20 @@ class LabelRequirement:
         value = labels.get(self.key)
         match self.op:
             case "=" | "in":
-                return value in self.values
+                return value is not None and self._has(value)
             case "!=" | "notin":
-                return value is None or value not in self.values
+                return value is None or not self._has(value)
             case "exists":
                 return value is not None
             case "!":
                 return value is None
             case _:
                 return value is not None and self._compares(value)
+
+    def _has(self, value: str) -> bool:
+        """Whether it is among the values, of which there may be ten thousand for each of as many objects."""
+        at = bisect_left(self.values, value)
+        return at < len(self.values) and self.values[at] == value
 
     def _compares(self, text: str) -> bool:
         value, bound = _int64(text), _int64(self.values[0])
@@ -91,9 +97,10 @@ class LabelRequirement:
 def _int64(text: str) -> int | None:
     """What Go's ParseInt(text, 10, 64) takes, or None."""
     digits = text[1:] if text[:1] in {"+", "-"} else text
-    if not (digits.isascii() and digits.isdigit()) or len(digits.lstrip("0")) > 19:
+    significant = digits.lstrip("0")
+    if not (digits.isascii() and digits.isdigit()) or len(significant) > 19:
         return None
-    value = int(text)
+    value = int(significant or "0") * (-1 if text[0] == "-" else 1)
     return value if -(1 << 63) <= value < 1 << 63 else None
 
 

@@ -23,6 +23,9 @@ from clusterling.machinery.errors import go_quote
 
 DEPTH_MAX: Final = 200
 VALUES_MAX: Final = 100_000  # at 3 µs each: the C parser hands out one Python event a value
+# Of scalars, counted as often as they are used, beyond what the body has itself: written as JSON they stand there so often.
+ALIASED_CHARACTERS_MAX: Final = 3 * 1024 * 1024
+TAG_DIRECTIVES_MAX: Final = 1_000  # libyaml compares each with all before it.
 
 _MERGE: Final = object()
 _BOOLS: Final = {
@@ -47,7 +50,9 @@ class YamlError(ValueError):
 @dataclass(slots=True)
 class _Anchored:
     value: Any
-    size: int
+    size: int = 1
+    characters: int = 0
+    levels: int = 0
     complete: bool = False
 
 
@@ -117,10 +122,15 @@ class _Builder:
         self.duplicates: list[str] = []
         self.aliased = False
         self.values = 0
+        self.characters = 0
+        self.deepest = 0
         self.events: Iterator[Any] = iter(())
 
     def first_document(self) -> Any:
         yaml = self.yaml
+        # In UTF-16 of either order the same three letters are three zeros apart.
+        if max(self.body.count(b"%TAG"), self.body.count(b"%\0T\0A\0G")) > TAG_DIRECTIVES_MAX:
+            raise YamlError(f"yaml: more than {TAG_DIRECTIVES_MAX} tag directives")
         self.events = yaml.parse(self.body, Loader=self.loader)
         try:
             for event in self.events:
@@ -132,6 +142,9 @@ class _Builder:
             raise YamlError(_message(error)) from error
         except yaml.reader.ReaderError as error:
             raise YamlError(f"yaml: {error.reason}") from error
+        except UnicodeDecodeError as error:
+            # libyaml unescapes a tag's bytes without asking whether they are UTF-8.
+            raise YamlError("yaml: found an invalid escaped UTF-8 octet in a tag") from error
         return None
 
     def value(self, event: Any, depth: int) -> Any:
@@ -139,25 +152,35 @@ class _Builder:
         self.count(1)
         if isinstance(event, yaml.ScalarEvent):
             value = self.scalar(event)
+            characters = len(event.value)
+            self.characters += characters
             if event.anchor:
-                self.anchors[event.anchor] = _Anchored(value, 1, complete=True)
+                self.anchors[event.anchor] = _Anchored(value, 1, characters, complete=True)
             return value
         if isinstance(event, yaml.AliasEvent):
-            return self.alias(event.anchor)
-        if depth > DEPTH_MAX:
-            raise YamlError(f"yaml: nested deeper than {DEPTH_MAX} levels")
-        before = self.values
+            return self.alias(event.anchor, depth)
+        values, characters, above = self.values, self.characters, self.deepest
+        self.deepest = 0
+        self.reach(depth)
         found: Any = [] if isinstance(event, yaml.SequenceStartEvent) else {}
-        anchored = _Anchored(found, 0)
+        anchored = _Anchored(found)
         if event.anchor:
             self.anchors[event.anchor] = anchored
         if isinstance(found, list):
             self.sequence(found, depth)
         else:
             self.mapping(found, depth)
-        anchored.size = self.values - before + 1
+        anchored.size = self.values - values + 1
+        anchored.characters = self.characters - characters
+        anchored.levels = self.deepest - depth + 1
         anchored.complete = True
+        self.deepest = max(self.deepest, above)
         return found
+
+    def reach(self, depth: int) -> None:
+        if depth > DEPTH_MAX:
+            raise YamlError(f"yaml: nested deeper than {DEPTH_MAX} levels")
+        self.deepest = max(self.deepest, depth)
 
     def count(self, values: int) -> None:
         self.values += values
@@ -166,7 +189,7 @@ class _Builder:
                 "yaml: document contains excessive aliasing" if self.aliased else "yaml: too many values"
             )
 
-    def alias(self, name: str) -> Any:
+    def alias(self, name: str, depth: int) -> Any:
         anchored = self.anchors.get(name)
         if anchored is None:
             raise YamlError(f"yaml: unknown anchor '{name}' referenced")
@@ -174,7 +197,11 @@ class _Builder:
             raise YamlError(f"yaml: anchor '{name}' value contains itself")
         if isinstance(anchored.value, dict | list):
             self.aliased = True
+            self.reach(depth + anchored.levels - 1)
         self.count(anchored.size)
+        self.characters += anchored.characters
+        if self.characters > len(self.body) + ALIASED_CHARACTERS_MAX:
+            raise YamlError("yaml: document contains excessive aliasing")
         return anchored.value
 
     def sequence(self, found: list[Any], depth: int) -> None:

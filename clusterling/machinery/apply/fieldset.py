@@ -136,7 +136,7 @@ def _parsed_step(step: str) -> str | None:
                 return f"i:{int(step[2:])}"
             case _:
                 return None
-    except ValueError as error:
+    except (ValueError, orjson.JSONEncodeError) as error:  # What can be read may be too deep to be written.
         raise FieldSetError(f"{step}: {error}") from error
 
 

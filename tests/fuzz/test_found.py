@@ -1,0 +1,147 @@
+"""What fuzzing and thinking like an attacker have found: each input once ended in a 500, a hang, or memory without bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+
+from clusterling.machinery import codec, jsonpath, table
+from clusterling.machinery.apply import fieldset
+from clusterling.machinery.codec import Expected
+from clusterling.machinery.errors import ApiError
+from clusterling.machinery.protobuf import NESTED_LEVELS
+from clusterling.machinery.selectors import LabelSelector
+from clusterling.machinery.yaml import TAG_DIRECTIVES_MAX
+from clusterling.packs import builtin
+from tests.machinery.test_protobuf import body, field
+
+CODEC = builtin.protobuf_codec()
+HEAD = b"apiVersion: v1\nkind: ConfigMap\n"
+
+
+def refused(read: Callable[[], object]) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        read()
+    assert 400 <= caught.value.code < 500
+    return caught.value
+
+
+# --------------------------------------------------------------------------- YAML
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_yaml_of_many_tag_directives_is_refused_before_libyaml_compares_each_with_all_others(
+    encoding: str,
+) -> None:
+    """A megabyte of them held the process for twenty seconds."""
+    text = "".join(f"%TAG !{at}! a\n" for at in range(TAG_DIRECTIVES_MAX + 1)) + "---\nkind: A\n"
+    marked = text if encoding == "utf-8" else f"\ufeff{text}"
+    assert "tag directives" in refused(lambda: codec.decode_yaml(marked.encode(encoding))).message
+
+
+def test_a_yaml_tag_whose_escapes_are_no_utf_8_is_refused() -> None:
+    assert "tag" in refused(lambda: codec.decode_yaml(b"a: !%ed%a0%80 b\n")).message
+
+
+def test_yaml_that_nests_by_aliases_is_as_deep_as_what_they_stand_for() -> None:
+    """Twice 150 levels could be read, and not be written."""
+    deep = b"a: &a %b%b\nb: %b*a%b\n" % (b"[" * 150, b"]" * 150, b"[" * 150, b"]" * 150)
+    assert "nested deeper" in refused(lambda: codec.decode_yaml(HEAD + deep)).message
+    shallow = b"a: &a %b%b\nb: %b*a%b\n" % (b"[" * 100, b"]" * 100, b"[" * 90, b"]" * 90)
+    obj, _ = codec.decode_yaml(HEAD + shallow)
+    assert orjson.loads(orjson.dumps(obj)) == obj
+
+
+def test_a_long_text_that_aliases_repeat_counts_as_often_as_it_is_used() -> None:
+    """Twenty kilobytes of text and thirty of aliases became 100 MB when they were written as JSON."""
+    text = HEAD + b"a: &a " + b"x" * 20_000 + b"\nb: [" + b",".join([b"*a"] * 5_000) + b"]\n"
+    assert "aliasing" in refused(lambda: codec.decode_yaml(text)).message
+    few, _ = codec.decode_yaml(HEAD + b"a: &a " + b"x" * 20_000 + b"\nb: [*a, *a]\n")
+    assert few["b"] == [few["a"], few["a"]]
+
+
+def test_a_long_key_that_aliases_give_again_and_again_is_not_told_of_each_time() -> None:
+    text = HEAD + b"? &a " + b"x" * 20_000 + b"\n: 1\n" + b"*a : 1\n" * 5_000
+    assert "aliasing" in refused(lambda: codec.decode_yaml(text)).message
+
+
+# --------------------------------------------------------------------------- protobuf
+
+
+def test_protobuf_objects_within_objects_end_before_their_copies_fill_the_memory() -> None:
+    """Each level holds the rest of the body once more: a hundred levels of three megabytes were 600 MB."""
+    inner = body("v1", "ConfigMap", field(2, field(1, "a") + field(2, "b")))
+    fine = body("v1", "List", field(2, field(1, inner)))
+    assert CODEC.decode(fine)["items"][0]["data"] == {"a": "b"}
+    for _ in range(100 // NESTED_LEVELS + 1):
+        inner = body("v1", "List", field(2, field(1, inner)))
+    assert "nested deeper" in refused(lambda: CODEC.decode(inner, Expected("v1", "List"))).message
+
+
+def _crd_with(schema: bytes) -> bytes:
+    version = field(1, "v1") + field(4, field(1, schema))
+    return body("apiextensions.k8s.io/v1", "CustomResourceDefinition", field(2, field(7, version)))
+
+
+def test_json_within_protobuf_is_no_deeper_than_both_together_may_be() -> None:
+    """Eighty schemas with a default of 190 levels in the last could be read, and not be written."""
+    schema = field(8, field(1, b"[" * 190 + b"]" * 190))
+    for _ in range(80):
+        schema = field(29, field(1, "a") + field(2, schema))
+    assert "nested deeper" in refused(lambda: CODEC.decode(_crd_with(schema))).message
+
+
+@pytest.mark.parametrize("number", [30, 32], ids=["a schema or a boolean", "dependencies"])
+def test_every_protobuf_field_counts_in_whatever_message_it_is(number: int) -> None:
+    many = field(2, b"") * 600_000
+    schema = field(number, many if number == 30 else field(1, "a") + field(2, many))
+    assert refused(lambda: CODEC.decode(_crd_with(schema))).code == 413
+
+
+# --------------------------------------------------------------------------- paths of columns
+
+
+@pytest.mark.parametrize("path", [r'"\ud800"', r'"\UFFFFFFFF"', "1" * 400])
+def test_a_columns_path_holds_no_text_or_number_that_could_not_be_written(path: str) -> None:
+    """Half a surrogate pair, and a number beyond all floats, made every list of the kind a 500."""
+    with pytest.raises(ValueError, match=r"invalid syntax|cannot parse number"):
+        jsonpath.compile_path(path)
+
+
+def test_a_columns_path_may_spell_any_character() -> None:
+    column = table.column_from_jsonpath("a", "string", r'"\u00e9\U0001f600"')
+    assert table.cells([column], {}, datetime.now(UTC)) == ["é😀"]
+
+
+# --------------------------------------------------------------------------- field sets, selectors
+
+
+@pytest.mark.parametrize("step", ["v:%s", 'k:{"a":%s}'])
+def test_a_step_of_a_field_set_that_is_too_deep_to_be_written_is_no_field_set(step: str) -> None:
+    with pytest.raises(fieldset.FieldSetError):
+        fieldset.parse({step % ("[" * 300 + "]" * 300): {}})
+
+
+def test_the_bound_of_a_selector_may_have_any_number_of_zeros_in_front_as_far_as_it_is_a_value() -> None:
+    with pytest.raises(ValueError, match="must be no more than 63 bytes"):
+        LabelSelector.parse("a>" + "0" * 5_000)
+    assert LabelSelector.parse("a>" + "0" * 60 + "12").matches({"a": "13"})
+
+
+def test_a_selector_with_many_values_finds_one_among_them() -> None:
+    values = [f"v{at}" for at in range(5_000)]
+    chosen = LabelSelector.parse(f"a in ({','.join(values)})")
+    assert [one for one in (*values, "v5000", "u", "w", "") if not chosen.matches({"a": one})] == [
+        "v5000",
+        "u",
+        "w",
+        "",
+    ]
+    assert not chosen.matches({})
+    spared = LabelSelector.parse(f"a notin ({','.join(values)})")
+    assert spared.matches({"a": "w"})
+    assert spared.matches({})
+    assert not spared.matches({"a": "v4999"})
