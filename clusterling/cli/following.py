@@ -38,11 +38,16 @@ _Stamp = tuple[tuple[int, int, int] | None, ...]
 class Followed:
     """Some files, and what to do when they change."""
 
-    def __init__(self, files: Sequence[Path], act: Callable[[], Awaitable[None]]) -> None:
-        """`act` may raise CliError, OSError or ValueError: it is then tried again at each look."""
+    def __init__(
+        self, files: Sequence[Path], act: Callable[[], Awaitable[None]], *, taken: bool = False
+    ) -> None:
+        """`act` may raise CliError, OSError or ValueError: it is then tried again at each look.
+
+        `taken`: whether the files as they are now have been acted on.
+        """
         self._files = tuple(files)
         self._act = act
-        self._taken = self._stamp()
+        self._taken = self._stamp() if taken else None
         self._problem = ""
 
     async def look(self) -> None:
@@ -102,7 +107,7 @@ def certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> Follow
         pki.server_context_from_files(certificate, key)
         context.load_cert_chain(certificate, key)
 
-    return Followed((certificate, key), renew)
+    return Followed((certificate, key), renew, taken=True)
 
 
 def clusters(server: ApiServer, file: Path) -> Followed:
@@ -117,13 +122,14 @@ def clusters(server: ApiServer, file: Path) -> Followed:
 async def apply_clusters(server: ApiServer, file: Path) -> None:
     """Makes the file's clusters, or changes what it says of them. Others, and their other fields, are left alone.
 
-    Raises CliError, having applied those before the one that cannot be.
+    Raises CliError that says which could not be; the rest is applied: one tenant's mistake is not another's.
     """
     from clusterling.machinery.errors import ApiError
     from clusterling.server import LOGICAL_CLUSTERS
     from clusterling.tenancy.names import ROOT
 
     root = server.client(str(ROOT))
+    problems = []
     for cluster in read_clusters(file):
         name = cluster["metadata"]["name"]
         try:
@@ -136,7 +142,9 @@ async def apply_clusters(server: ApiServer, file: Path) -> None:
                 fieldValidation="Strict",
             )
         except ApiError as error:
-            raise CliError(f"{file}: cannot apply the cluster {name}: {error.message}") from error
+            problems.append(f"{name}: {error.message}")
+    if problems:
+        raise CliError(f"{file}: not applied: {'; '.join(problems)}")
 
 
 def read_clusters(file: Path) -> list[Object]:

@@ -493,6 +493,8 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
                 url = await _listen(server, config, context)
                 followed = _followed(server, config, context)
                 await _settle(server, config)
+                for files in followed:
+                    await files.look()
                 directory.write_admin_kubeconfig(_admin_kubeconfig(server.url, token, ca_pem))
                 gc.freeze()
                 emit(f"clusterling ready: {url} data={directory.path}\n")
@@ -556,7 +558,7 @@ async def _listen(server: ApiServer, config: Config, context: ssl.SSLContext | N
 
 
 async def _settle(server: ApiServer, config: Config) -> None:
-    """Makes the cluster that is also served at `/`, at the first start, and those of the file."""
+    """Makes the cluster that is also served at `/`, at the first start."""
     from clusterling.machinery.errors import ApiError
 
     if config.default_cluster:
@@ -567,20 +569,17 @@ async def _settle(server: ApiServer, config: Config) -> None:
                 raise CliError(
                     f"cannot make the cluster {config.default_cluster}: {error.message}"
                 ) from error
-    if config.clusters is not None:
-        from clusterling.cli.following import apply_clusters
-
-        await apply_clusters(server, config.clusters)
 
 
 def _followed(server: ApiServer, config: Config, context: ssl.SSLContext | None) -> list[Followed]:
-    """What is to be taken over when it changes from what it is now."""
+    """What is to be taken over when it changes. Raises CliError where the file of clusters holds anything else."""
     from clusterling.cli import following
 
     found = []
     if context is not None and config.tls_cert is not None and config.tls_key is not None:
         found.append(following.certificate(context, config.tls_cert, config.tls_key))
     if config.clusters is not None:
+        following.read_clusters(config.clusters)
         found.append(following.clusters(server, config.clusters))
     return found
 

@@ -306,13 +306,26 @@ def test_clusters_of_a_file_are_there_and_follow_it(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+def test_a_cluster_that_cannot_be_keeps_no_other_waiting(tmp_path: Path) -> None:
+    file, data, log = tmp_path / "clusters.yaml", tmp_path / "data", tmp_path / "log"
+    file.write_text(CLUSTERS.replace("displayName", "displayNam"))
+    with serving(data, "--clusters", str(file), stderr=log) as server:
+        assert "not applied: team-a: " in log.read_text()
+        listed = clusterling("list", "-o", "name", "--data-dir", str(data)).stdout
+        assert ("/team-a" in listed, "/team-b" in listed) == (False, True)
+        file.write_text(CLUSTERS)
+        assert eventually(
+            lambda: "/team-a" in clusterling("list", "-o", "name", "--data-dir", str(data)).stdout
+        )
+        assert server.stop() == 0
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("[", "is not YAML"),
         (CLUSTERS.replace("team-b", "Team B"), "document 2 is no LogicalCluster"),
         ("kind: ConfigMap\n", "document 1 is no LogicalCluster"),
-        (CLUSTERS.replace("displayName", "displayNam"), "cannot apply the cluster team-a: "),
     ],
 )
 def test_a_file_of_something_else_than_clusters_stops_the_start(
