@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,10 @@ import orjson
 
 from clusterling.machinery import strictjson
 from clusterling.machinery.errors import ApiError, bad_request, expired
+from clusterling.machinery.gotext import json_type
+from clusterling.machinery.meta import Object
+
+_NO_BASE64: Final = re.compile(rb"[^A-Za-z0-9_-]")
 
 INCONSISTENT: Final = -1  # The revision of a token that goes on at whatever is current.
 
@@ -66,21 +71,51 @@ def decode(token: str) -> Continuation:
 
 
 def _decoded(token: str) -> Continuation:
-    padded = token.encode("ascii") + b"=" * (-len(token) % 4)
-    fields, _ = strictjson.parse(base64.b64decode(padded, altchars=b"-_", validate=True))
+    fields, _ = strictjson.parse(_unwrapped(token.encode("utf-8", "surrogatepass")))
+    if fields is None:
+        fields = {}
     if not isinstance(fields, dict):
-        raise ValueError("the token is no object")  # noqa: TRY004 - one answer for all that is no token
-    version, revision, start = fields.get("v"), fields.get("rv"), fields.get("start")
+        kind = json_type(fields)
+        raise ValueError(f"json: cannot unmarshal {kind} into Go value of type storage.continueToken")  # noqa: TRY004
+    version, start = _text(fields, "v"), _text(fields, "start")
+    revision = _number(fields, "rv")
     if version != "meta.k8s.io/v1":
         raise ValueError(f"server does not recognize this encoded version {version}")
-    if not isinstance(revision, int) or isinstance(revision, bool) or not abs(revision) < 1 << 63:
-        raise ValueError("the revision is no number")
     if revision == 0:
         raise ValueError("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
-    if not isinstance(start, str) or not start:
+    if not start:
         raise ValueError("encoded start key empty (version meta.k8s.io/v1)")
     last = start.removesuffix("\0")
     if any(segment in ("", ".", "..") for segment in last.split("/")):
         raise ValueError(start)
-    begun_s = fields.get("begun")
-    return Continuation(last, revision, begun_s if isinstance(begun_s, int) else 0)
+    return Continuation(last, max(revision, INCONSISTENT), _number(fields, "begun"))
+
+
+def _unwrapped(token: bytes) -> bytes:
+    """The bytes that are in unpadded base64, or what Go says of what is none."""
+    wrong = _NO_BASE64.search(token)
+    if wrong is not None or len(token) % 4 == 1:
+        at = len(token) - 1 if wrong is None else wrong.start()
+        raise ValueError(f"illegal base64 data at input byte {at}")
+    return base64.urlsafe_b64decode(token + b"=" * (-len(token) % 4))
+
+
+def _text(fields: Object, name: str) -> str:
+    value: object = fields.get(name)
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise _mistyped(name, value, "string")
+
+
+def _number(fields: Object, name: str) -> int:
+    value: object = fields.get(name)
+    if value is None:
+        return 0
+    if isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63:
+        return value
+    raise _mistyped(name, value, "int64")
+
+
+def _mistyped(name: str, value: object, go_type: str) -> ValueError:
+    into = f"Go struct field continueToken.{name} of type {go_type}"
+    return ValueError(f"json: cannot unmarshal {json_type(value)} into {into}")

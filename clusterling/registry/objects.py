@@ -193,7 +193,7 @@ class ObjectStore:
         begun_s, after = now_s, ""
         goes_on = continuation.decode(options.continue_token) if options.continue_token else None
         if goes_on is None:
-            at = await self._list_revision(options)
+            at = await self._list_revision(served, namespace, options)
         else:
             if goes_on.is_over(now_s):
                 raise goes_on.too_old()
@@ -201,7 +201,7 @@ class ObjectStore:
             begun_s = goes_on.begun_s if at else now_s
         try:
             # Upstream answers "0" from its cache, which does not page.
-            limit = 0 if options.resource_version == "0" else options.limit
+            limit = 0 if options.resource_version == "0" else max(options.limit, 0)
             values, page, more = await self._select(served, prefix, selection, after, at, limit)
         except Compacted as error:
             if goes_on is not None:
@@ -233,7 +233,7 @@ class ObjectStore:
             options.label_selector is not None
             or options.field_selector is not None
             or options.continue_token
-            or (options.limit and not anything)
+            or (options.limit > 0 and not anything)
             or options.resource_version not in ("", "0")
         ):
             return None
@@ -241,12 +241,10 @@ class ObjectStore:
         change = self._store.last_change(prefix)
         return None if change is None else (served.resource, served.version.name, prefix, change)
 
-    async def _list_revision(self, options: ListOptions) -> int:
+    async def _list_revision(self, served: Served, namespace: str, options: ListOptions) -> int:
         """The exact revision to list at; 0 for "current", after waiting for it to be current enough."""
         asked = options.resource_version
-        exact = options.resource_version_match == "Exact" or (
-            options.limit > 0 and not options.resource_version_match
-        )
+        exact = _is_exact(served, namespace, options, paged=options.limit > 0)
         if asked in ("", "0") or not exact:
             await self._not_older_than(asked)
             return 0
@@ -811,6 +809,9 @@ class ObjectStore:
         listing = await self.list(served, namespace, which)
         values = iter(listing.values)
 
+        if _is_exact(served, namespace, which, paged=which.limit >= 0):
+            # Upstream pages through what has no limit (registry/generic/registry/store.go, DeleteCollection).
+            which = replace(which, resource_version_match="Exact")
         async def worker() -> None:
             for value in values:
                 metadata = orjson.loads(value)["metadata"]
@@ -1069,6 +1070,20 @@ def _revision(text: str) -> int:
 def _goes_on(page: Page, limit: int) -> bool:
     """There may be entries after this page of at most `limit`: for certain where the store has counted them."""
     return bool(page.entries) and (
+def _is_exact(served: Served, namespace: str, options: ListOptions, *, paged: bool) -> bool:
+    """The list is as of the very revision asked for, if it asks for one: that is said, or it is paged and nothing is said.
+
+    Where one object is selected by its name upstream gets that object, and a limit means nothing.
+    """
+    if options.resource_version_match or not paged:
+        return options.resource_version_match == "Exact"
+    if options.resource_version in ("", "0") or options.continue_token:
+        return False
+    in_one_place = bool(namespace) or not served.resource.namespaced
+    fields = options.field_selector
+    return not (in_one_place and fields is not None and fields.exact("metadata.name") is not None)
+
+
         len(page.entries) >= limit if page.remaining is None else page.remaining > 0
     )
 

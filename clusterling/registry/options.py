@@ -17,7 +17,7 @@ Propagation = Literal["", "Orphan", "Background", "Foreground"]
 
 @dataclass(frozen=True, slots=True)
 class ListOptions:
-    """`resource_version` is the client's text: "" is the most recent, "0" anything; `limit` 0 is all."""
+    """`resource_version` is the client's text: "" is the most recent, "0" anything; `limit` 0 or below is all."""
 
     label_selector: LabelSelector | None = None
     field_selector: FieldSelector | None = None

@@ -265,6 +265,8 @@ class Encoding:
             return metaproto.partial_list(self.version, orjson.loads(metadata), items)
         head = _list_head("PartialObjectMetadataList", f"meta.k8s.io/{self.version}")
         partials = [_partial(self.version, value) for value in listing.values]
+        if not partials:
+            return self.document(b'%b%b,"items":null}' % (head, metadata))
         return self.document(_joined(b'%b%b,"items":[' % (head, metadata), partials))
 
     @property

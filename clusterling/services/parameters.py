@@ -25,6 +25,7 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.gotext import json_type
 from clusterling.machinery.meta import Object
 from clusterling.machinery.selectors import FieldSelector, LabelSelector
+from clusterling.registry import continuation
 from clusterling.registry.options import (
     DeleteOptions,
     FieldValidation,
@@ -81,10 +82,11 @@ def list_options(query: Query, served: Served, name: str = "") -> ListOptions:
     _check("ListOptions", wrong)
     if token and version not in {"", "0"}:
         raise bad_request("specifying resource version is not allowed when using continue")
+        continuation.decode(token)  # What is wrong with the token itself is told first.
     problem = version_problem(version)
     if problem:
         raise bad_request(f"invalid resource version: {problem}")
-    return ListOptions(labels, fields, version, cast(Match, match), max(limit, 0), token)
+    return ListOptions(labels, fields, version, cast(Match, match), limit, token)
 
 
 def watch_options(query: Query, served: Served, name: str = "") -> WatchOptions:
