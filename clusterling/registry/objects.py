@@ -630,6 +630,7 @@ class ObjectStore:
         before, metadata = meta(old), meta(obj)
         self._check_identity(served, entry, before, metadata)
         _keep_system_fields(before, metadata)
+        metadata["resourceVersion"] = before["resourceVersion"]
         if options is not None:
             managing.track_update(served, ctx.subresource, obj, old, options, self._now())
         managed = metadata.get("managedFields")

@@ -27,6 +27,7 @@ from clusterling.machinery.apply.fieldset import (
     Steps,
     difference,
     has,
+    intersection,
     of_path,
     only,
     ordered,
@@ -34,7 +35,16 @@ from clusterling.machinery.apply.fieldset import (
     path_text,
     union,
 )
-from clusterling.machinery.apply.owners import Conflict, Conflicts, Owned, Owner, Owners, Versions, compare
+from clusterling.machinery.apply.owners import (
+    Comparison,
+    Conflict,
+    Conflicts,
+    Owned,
+    Owner,
+    Owners,
+    Versions,
+    compare,
+)
 from clusterling.machinery.apply.types import TypedError
 from clusterling.machinery.errors import ApiError, bad_request, go_quote
 from clusterling.machinery.meta import Object, meta
@@ -196,66 +206,121 @@ def track(versions: Versions, live: Object, new: Object, writer: Writer, now: st
 
     `now`: RFC 3339, whole seconds. Where the fields of an object cannot be told from each other, the entries stay as they were.
     """
-    managed = _live_or_new(live, new, from_live=bool(writer.subresource))
     own = meta(new)
-    own.pop("managedFields", None)
-    if not managed.owners:
-        if not live.get("metadata", {}).get("uid"):
-            _claim(versions, live, new, writer, now)
+    before, sent = live.get("metadata", {}).get("managedFields"), own.pop("managedFields", None)
+    if writer.subresource or sent == before:
+        sent = None
+    # A list that is empty, or has one empty entry, starts anew.
+    nobodys = sent in ([], [{}]) or not (sent or before)
+    is_new = not live.get("metadata", {}).get("uid")
+    if nobodys and not is_new:
         return
+    bare = _without_entries(live)
     try:
-        if writer.is_tracked(managed.owners):
-            _update(versions, _without_entries(live), new, managed, writer, now)
-    except TypedError:
-        before = live.get("metadata", {}).get("managedFields")
-        if before:
-            own["managedFields"] = before
-        return
-    _cap(managed)
-    _set(new, managed)
-
-
-def _claim(versions: Versions, empty: Object, new: Object, writer: Writer, now: str) -> None:
-    """What track comes to for a new object, which nobody owns anything of: it is its writer's."""
-    kind = versions.type(writer.api_version)
-    assert kind is not None, "what is written is of a version that is served"
-    try:
-        made = compare(kind, empty, new)
-    except TypedError:
-        return
-    fields = difference(versions.kept(union(made.modified, made.added), writer.api_version), _STRIPPED)
-    if fields:
-        owned = Owned(fields, writer.api_version, applied=False)
-        meta(new)["managedFields"] = [_entry(writer.owner(UPDATE), owned, now)]
-
-
-def _live_or_new(live: Object, new: Object, *, from_live: bool) -> _Managed:
-    """The entries to go on from: those a client sends, for it may change them; the live ones if it sends none.
-
-    A list that is empty, or has one empty entry, starts anew.
-    """
-    before = live.get("metadata", {}).get("managedFields")
-    sent = new.get("metadata", {}).get("managedFields")
-    if not from_live and sent is not before:
-        if sent in ([], [{}]):
-            return _Managed()
-        if sent is not None and sent != before:
-            try:
-                managed = _decoded(sent, trusted=False)
-            except ManagedError:
-                managed = _Managed()
+        changed = ownership.changes(versions, bare, new, writer.api_version)
+        entries = None if nobodys or sent else _stamped(versions, before, changed, writer, now)
+        if entries is None:
+            managed = _Managed() if nobodys else _live_or_sent(before, sent)
             if managed.owners:
-                return managed
+                entries = _tracked(versions, bare, new, changed, managed, writer, now)
+            elif is_new:
+                entries = _claimed(changed, writer, now)
+    except TypedError:
+        entries = before
+    if entries:
+        own["managedFields"] = entries
+
+
+def _claimed(made: Comparison, writer: Writer, now: str) -> list[Object]:
+    """What track comes to for a new object, which nobody owns anything of: it is its writer's."""
+    fields = difference(union(made.modified, made.added), _STRIPPED)
+    owned = Owned(fields, writer.api_version, applied=False)
+    return [_entry(writer.owner(UPDATE), owned, now)] if fields else []
+
+
+def _stamped(
+    versions: Versions, entries: Sequence[Object], changed: Comparison, writer: Writer, now: str
+) -> list[Object] | None:
+    """What track comes to for an update of fields that its writer alone owns, as of most: all that is new is the time.
+
+    None where more is, or may be.
+    """
+    touched, version = changed.modified, writer.api_version
+    if changed.added or changed.removed or writer.only or len(entries) > UPDATES_MAX:
+        return None
+    kind = None if versions.settled else versions.type(version)
+    ours = writer.owner(UPDATE)
+    made: list[Object] = []
+    found = not touched
+    for entry in entries:
+        fields = entry.get("fieldsV1")
+        if not fields or entry.get("apiVersion") != version:
+            return None
+        if kind is not None and kind.reconciled(fields) is not fields:
+            return None
+        whose = entry.get("manager"), entry.get("operation"), version, entry.get("subresource", "")
+        if whose != ours:
+            if intersection(fields, touched):
+                return None
+        elif touched:
+            if difference(touched, fields):
+                return None
+            entry = {**entry, "time": now}  # noqa: PLW2901
+            found = True
+        made.append(entry)
+    if not found:
+        return None
+    if len(made) > 1:
+        made.sort(key=_place)
+    return made
+
+
+def _place(entry: Object) -> tuple[str, ...]:
+    return tuple(
+        entry.get(field, "") for field in ("operation", "time", "manager", "apiVersion", "subresource")
+    )
+
+
+def _live_or_sent(before: object, sent: object) -> _Managed:
+    """The entries to go on from: those a client sends, for it may change them; the live ones if it sends none."""
+    if sent is not None:
+        try:
+            managed = _decoded(sent, trusted=False)
+        except ManagedError:
+            managed = _Managed()
+        if managed.owners:
+            return managed
     try:
         return _decoded(before, trusted=True)
     except ManagedError:
         return _Managed()
 
 
+def _tracked(
+    versions: Versions,
+    live: Object,
+    new: Object,
+    changed: Comparison,
+    managed: _Managed,
+    writer: Writer,
+    now: str,
+) -> list[Object]:
+    if writer.is_tracked(managed.owners):
+        _update(versions, live, new, managed, writer, now, changed)
+    _cap(managed)
+    return _encoded(managed)
+
+
 def _update(
-    versions: Versions, live: Object, new: Object, managed: _Managed, writer: Writer, now: str
+    versions: Versions,
+    live: Object,
+    new: Object,
+    managed: _Managed,
+    writer: Writer,
+    now: str,
+    changed: Comparison | None = None,
 ) -> None:
-    managed.owners = ownership.update(versions, live, new, writer.api_version, managed.owners, _SELF)
+    managed.owners = ownership.update(versions, live, new, writer.api_version, managed.owners, _SELF, changed)
     taken = managed.owners.pop(_SELF, None)
     fields = {} if taken is None else difference(taken.fields, _STRIPPED)
     if not fields:

@@ -86,19 +86,35 @@ class Conflicts(Exception):
 
 
 def compare(kind: MapType, old: Object, new: Object) -> Comparison:
-    found = kind.compare(old, new)
-    return Comparison(*({} if one is None else one for one in found))
+    added, modified, removed = kind.compare(old, new)
+    return Comparison(added or {}, modified or {}, removed or {})
 
 
-def update(
-    versions: Versions, live: Object, new: Object, api_version: str, owners: Owners, owner: Owner
-) -> Owners:
-    """What `owner` changed from `live` to `new` is its own from now on, and what went is nobody's.
+def changes(versions: Versions, old: Object, new: Object, api_version: str) -> Comparison:
+    """What a write changed of the fields that it can change.
 
     Raises TypedError for an object whose fields cannot be told from each other.
     """
+    return _kept(versions, compare(_known(versions, api_version), old, new), api_version)
+
+
+def update(
+    versions: Versions,
+    live: Object,
+    new: Object,
+    api_version: str,
+    owners: Owners,
+    owner: Owner,
+    changed: Comparison | None = None,
+) -> Owners:
+    """What `owner` changed from `live` to `new` is its own from now on, and what went is nobody's.
+
+    `changed` is what `changes` says of the two, where it has been asked. Raises TypedError as that does.
+    """
+    if changed is None:
+        changed = changes(versions, live, new, api_version)
     owners = _reconciled(versions, owners)
-    owners, changed = _taken(versions, live, new, api_version, owners, owner, force=True)
+    owners = _taken(versions, live, new, changed, api_version, owners, owner, force=True)
     before = owners[owner].fields if owner in owners else {}
     fields = union(union(difference(before, changed.removed), changed.modified), changed.added)
     fields = versions.kept(fields, api_version)
@@ -130,7 +146,8 @@ def apply(
     fields = versions.kept(kind.field_set(applied) or {}, api_version)
     owners[owner] = Owned(fields, api_version, applied=True)
     merged = _pruned(versions, merged, owners, owner, last)
-    owners, _ = _taken(versions, live, merged, api_version, owners, owner, force=force)
+    changed = changes(versions, live, merged, api_version)
+    owners = _taken(versions, live, merged, changed, api_version, owners, owner, force=force)
     return (None if same(merged, live) else merged), owners
 
 
@@ -138,6 +155,15 @@ def _known(versions: Versions, api_version: str) -> MapType:
     kind = versions.type(api_version)
     assert kind is not None, "what is written is of a version that is served"
     return kind
+
+
+def _kept(versions: Versions, found: Comparison, api_version: str) -> Comparison:
+    added, modified, removed = found
+    return Comparison(
+        added and versions.kept(added, api_version),
+        modified and versions.kept(modified, api_version),
+        removed and versions.kept(removed, api_version),
+    )
 
 
 def _reconciled(versions: Versions, owners: Owners) -> Owners:
@@ -150,8 +176,8 @@ def _reconciled(versions: Versions, owners: Owners) -> Owners:
         if versions.settled:
             made[owner] = owned
         else:
-            fields = kind.reconciled(owned.fields, whole=False)
-            made[owner] = owned if fields is owned.fields else replace(owned, fields=fields or {})
+            fields = kind.reconciled(owned.fields)
+            made[owner] = owned if fields is owned.fields else replace(owned, fields=fields)
     return made
 
 
@@ -159,30 +185,16 @@ def _taken(
     versions: Versions,
     old: Object,
     new: Object,
+    changed: Comparison,
     api_version: str,
     owners: Owners,
     owner: Owner,
     *,
     force: bool,
-) -> tuple[Owners, Comparison]:
+) -> Owners:
     """Takes what changed from all others. Raises Conflicts if others own something of it and `force` is not set."""
-
-    def compared(version: str, kind: MapType) -> Comparison:
-        one, other = (
-            (old, new)
-            if version == api_version
-            else (
-                versions.convert(old, version),
-                versions.convert(new, version),
-            )
-        )
-        return Comparison(
-            *(fields and versions.kept(fields, version) for fields in compare(kind, one, other))
-        )
-
-    mine = compared(api_version, _known(versions, api_version))
     # With what was touched at all, as each owner is asked.
-    by_version = {api_version: (mine, union(mine.modified, mine.added))}
+    by_version = {api_version: (changed, union(changed.modified, changed.added))}
     conflicts: list[Conflict] = []
     left: Owners = {}
     for other, owned in owners.items():
@@ -194,7 +206,8 @@ def _taken(
             kind = versions.type(owned.api_version)
             if kind is None:
                 continue
-            change = compared(owned.api_version, kind)
+            one, two = versions.convert(old, owned.api_version), versions.convert(new, owned.api_version)
+            change = _kept(versions, compare(kind, one, two), owned.api_version)
             found = by_version[owned.api_version] = change, union(change.modified, change.added)
         change, touched = found
         clash = intersection(owned.fields, touched)
@@ -207,7 +220,7 @@ def _taken(
         raise Conflicts(conflicts)
     if owner in left and not left[owner].fields:
         del left[owner]
-    return left, mine
+    return left
 
 
 def _pruned(versions: Versions, merged: Object, owners: Owners, owner: Owner, last: Owned | None) -> Object:

@@ -11,7 +11,7 @@ A type is what the schema's place may hold: a scalar, a list or a map, or any of
     remove(value, fields)     the value without these fields
     validate(value, …)        what is wrong with it, in upstream's words
     named(fields)             the set, with every declared field that it goes through a member
-    reconciled(fields, …)     the set, where the schema has become atomic since it was made
+    reconciled(fields)        the set, where the schema has become atomic since it was made
 
 Values are decoded JSON, never changed; results share parts with arguments. Lists are atomic, sets, or maps by keys;
 maps are granular or atomic; a map of which nothing is declared is deduced from the value, its lists atomic.
@@ -96,8 +96,8 @@ class Type(ABC):
     def named(self, fields: FieldSet) -> FieldSet: ...
 
     @abstractmethod
-    def reconciled(self, fields: FieldSet, *, whole: bool) -> FieldSet | None:
-        """The entry of a field as this type has it now; `whole`: it is a member with nothing below."""
+    def reconciled(self, fields: FieldSet) -> FieldSet:
+        """The entry of a field, which has something below, as this type has it now."""
 
 
 class Scalar(Type):
@@ -146,7 +146,7 @@ class Scalar(Type):
         return fields
 
     @override
-    def reconciled(self, fields: FieldSet, *, whole: bool) -> FieldSet | None:
+    def reconciled(self, fields: FieldSet) -> FieldSet:
         return fields
 
 
@@ -228,14 +228,21 @@ class MapType(Type):
         after: Mapping[str, Any] = new if type(new) is dict else {}
         if self.atomic or not (before or after):
             return _NOTHING if same(old, new) else _MODIFIED
-        sets: tuple[FieldSet, FieldSet, FieldSet] = {}, {}, {}
+        added: FieldSet = {}
+        sets: tuple[FieldSet, FieldSet, FieldSet] = added, {}, {}
         known = self._known
         for name, item in after.items():
+            if name not in before:
+                step, below = known.get(name) or self._below(name)
+                added[step] = below.whole(item)
+                continue
+            mine = before[name]
+            if type(item) is str and item == mine:
+                continue
             step, below = known.get(name) or self._below(name)
-            if name in before:
-                _note(sets, step, below.compare(before[name], item))
-            else:
-                sets[0][step] = below.whole(item)
+            change = below.compare(mine, item)
+            if change is not _NOTHING:
+                _note(sets, step, change)
         for name, item in before.items():
             if name not in after:
                 step, below = self._below(name)
@@ -297,10 +304,10 @@ class MapType(Type):
         return made
 
     @override
-    def reconciled(self, fields: FieldSet, *, whole: bool) -> FieldSet | None:
+    def reconciled(self, fields: FieldSet) -> FieldSet:
         if self.deduced:
             return fields
-        if self.atomic and not whole:
+        if self.atomic:
             return LEAF
         return _reconciled_below(fields, self._type_at)
 
@@ -506,8 +513,8 @@ class ListType(Type):
         }
 
     @override
-    def reconciled(self, fields: FieldSet, *, whole: bool) -> FieldSet | None:
-        if self.atomic and not whole:
+    def reconciled(self, fields: FieldSet) -> FieldSet:
+        if self.atomic:
             return LEAF
         return _reconciled_below(fields, lambda step: self.element)
 
@@ -573,8 +580,8 @@ class Deduced(Type):
         return self.list.named(fields) if self.list is not None else fields
 
     @override
-    def reconciled(self, fields: FieldSet, *, whole: bool) -> FieldSet | None:
-        return self._first().reconciled(fields, whole=whole)
+    def reconciled(self, fields: FieldSet) -> FieldSet:
+        return self._first().reconciled(fields)
 
 
 _TWICE: Final = object()
@@ -600,14 +607,14 @@ def _both(a: FieldSet | None, b: FieldSet | None) -> FieldSet | None:
 
 
 def _note(sets: tuple[FieldSet, FieldSet, FieldSet], step: str, change: Change) -> None:
-    if change is not _NOTHING:
-        for into, entry in zip(sets, change, strict=True):
-            if entry is not None:
-                into[step] = entry
+    for into, entry in zip(sets, change, strict=True):
+        if entry is not None:
+            into[step] = entry
 
 
 def _change(sets: tuple[FieldSet, FieldSet, FieldSet]) -> Change:
-    return Change(*(found or None for found in sets)) if any(sets) else _NOTHING
+    added, modified, removed = sets
+    return Change(added or None, modified or None, removed or None) if any(sets) else _NOTHING
 
 
 def _member_step(item: object) -> str:
@@ -625,16 +632,14 @@ def _member_step(item: object) -> str:
 def _reconciled_below(fields: FieldSet, type_at: Callable[[str], Type | None]) -> FieldSet:
     made: FieldSet | None = None
     for step, entry in fields.items():
-        below = None if step == SELF else type_at(step)
+        # What is owned as a whole stays so.
+        below = type_at(step) if entry else None
         if below is None:
             continue
-        now = below.reconciled(entry, whole=not entry)
+        now = below.reconciled(entry)
         if now is not entry:
             made = made if made is not None else dict(fields)
-            if now is None:
-                del made[step]
-            else:
-                made[step] = now
+            made[step] = now
     return fields if made is None else made
 
 
