@@ -807,12 +807,12 @@ class ObjectStore:
         self, ctx: Context, served: Served, namespace: str, which: ListOptions, options: DeleteOptions
     ) -> Listing:
         """Deletes what the list options pick, object by object, and returns what it found."""
-        listing = await self.list(served, namespace, which)
-        values = iter(listing.values)
-
         if _is_exact(served, namespace, which, paged=which.limit >= 0):
             # Upstream pages through what has no limit (registry/generic/registry/store.go, DeleteCollection).
             which = replace(which, resource_version_match="Exact")
+        listing = await self.list(served, namespace, which)
+        values = iter(listing.values)
+
         async def worker() -> None:
             for value in values:
                 metadata = orjson.loads(value)["metadata"]
@@ -1068,9 +1068,6 @@ def _revision(text: str) -> int:
     return int(text)
 
 
-def _goes_on(page: Page, limit: int) -> bool:
-    """There may be entries after this page of at most `limit`: for certain where the store has counted them."""
-    return bool(page.entries) and (
 def _is_exact(served: Served, namespace: str, options: ListOptions, *, paged: bool) -> bool:
     """The list is as of the very revision asked for, if it asks for one: that is said, or it is paged and nothing is said.
 
@@ -1085,6 +1082,9 @@ def _is_exact(served: Served, namespace: str, options: ListOptions, *, paged: bo
     return not (in_one_place and fields is not None and fields.exact("metadata.name") is not None)
 
 
+def _goes_on(page: Page, limit: int) -> bool:
+    """There may be entries after this page of at most `limit`: for certain where the store has counted them."""
+    return bool(page.entries) and (
         len(page.entries) >= limit if page.remaining is None else page.remaining > 0
     )
 
