@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from clusterling.machinery.errors import go_quote
@@ -26,6 +27,8 @@ VALUES_MAX: Final = 100_000  # at 3 µs each: the C parser hands out one Python 
 # Of scalars, counted as often as they are used, beyond what the body has itself: written as JSON they stand there so often.
 ALIASED_CHARACTERS_MAX: Final = 3 * 1024 * 1024
 TAG_DIRECTIVES_MAX: Final = 1_000  # libyaml compares each with all before it.
+JSON_BYTES_MAX: Final = 64 * 1024  # Cannot hold `VALUES_MAX` values.
+KEY_CHARACTERS_MAX: Final = 1000  # A longer key is none to libyaml, which looks so far for its colon.
 
 _MERGE: Final = object()
 _BOOLS: Final = {
@@ -61,6 +64,9 @@ def parse_yaml(body: bytes) -> tuple[Any, list[str]]:
 
     No document is None. Raises YamlError.
     """
+    found = _compact_json(body)
+    if found is not None:
+        return found, []
     builder = _Builder(body)
     value = builder.first_document()
     if builder.aliased:
@@ -68,6 +74,43 @@ def parse_yaml(body: bytes) -> tuple[Any, list[str]]:
     if not builder.duplicates:
         return value, []
     return value, ["yaml: unmarshal errors:\n  " + "\n  ".join(builder.duplicates)]
+
+
+def _refuse_float(text: str) -> float:
+    raise ValueError(f"{text}: not for this path")
+
+
+_decoder: Final = msgspec.json.Decoder(float_hook=_refuse_float)
+
+
+def _compact_json(body: bytes) -> Any:
+    """The value of a body that is JSON as clients write it, and means the same as YAML; None for any other.
+
+    Clients apply JSON, which takes a tenth of the time so. What encodes again to the bytes that came has no key twice, no
+    spaces, no odd escapes and no fractions; what else the two read differently is looked for.
+    """
+    if body[:1] != b"{" or len(body) > JSON_BYTES_MAX or body.count(b"{") + body.count(b"[") > DEPTH_MAX:
+        return None
+    body = body.removesuffix(b"\n")
+    try:
+        value = _decoder.decode(body)
+        same = orjson.dumps(value, option=orjson.OPT_STRICT_INTEGER) == body
+    except (ValueError, TypeError):
+        return None
+    return value if same and body.decode().isprintable() and not _has_long_key(value) else None
+
+
+def _has_long_key(value: Any) -> bool:
+    left = [value]
+    while left:
+        one = left.pop()
+        if type(one) is list:
+            left += one
+        elif type(one) is dict:
+            left += one.values()
+            if max(map(len, one), default=0) > KEY_CHARACTERS_MAX:
+                return True
+    return False
 
 
 def resolve(text: str) -> Any:

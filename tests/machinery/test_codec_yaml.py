@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from random import Random
+from typing import Any, Final
 
+import orjson
 import pytest
 
 from clusterling.machinery import codec
@@ -115,3 +117,54 @@ def test_a_yaml_body_that_is_none_gets_upstreams_message() -> None:
         "the object provided is unrecognized (must be of type Pod): "
         "yaml: mapping values are not allowed in this context (613a20623a2063)"
     )
+
+
+ODD_TEXTS: Final = (
+    *("", "a", " ", "\n", "\t", '"', "\\", "/", "é", ":", "#", "- ", "{", "]", ",", "&", "*", "!", "<<", "~"),
+    *(
+        "null",
+        "y",
+        "0",
+        "\x01",
+        "\r",
+        "\x7f",
+        "\x85",
+        "\u2028",
+        "\ufeff",
+        "\uffff",
+        "\u200d",
+        "😀",
+        "k" * 600,
+    ),
+)
+ODD_NUMBERS: Final = (0, -1, 2**53 - 1, 2**53, -(2**53), 2**63 - 1, 1.0, 1.5, -0.0, 1e300, 1e15)
+
+
+def _odd_value(random: Random, depth: int = 0) -> Any:
+    kind = random.random() if depth < 4 else 1.0
+    if kind < 0.3:
+        return {_odd_text(random): _odd_value(random, depth + 1) for _ in range(random.randrange(4))}
+    if kind < 0.4:
+        return [_odd_value(random, depth + 1) for _ in range(random.randrange(4))]
+    return random.choice([_odd_text(random), random.choice(ODD_NUMBERS), True, False, None])
+
+
+def _odd_text(random: Random) -> str:
+    return "".join(random.choices(ODD_TEXTS, k=random.randrange(4)))
+
+
+def _as_yaml(body: bytes) -> tuple[str, list[str]]:
+    try:
+        value, duplicates = parse_yaml(body)
+    except YamlError:
+        return "refused", []
+    return repr(value), duplicates
+
+
+def test_json_that_clients_write_means_what_it_means_in_yaml() -> None:
+    random = Random(11)
+    for _ in range(3000):
+        body = orjson.dumps({"k": _odd_value(random), "l": _odd_value(random)})
+        body = body.replace(b'"l"', random.choice((b'"l"', b'"l"', b'"k"')))
+        # What begins with a space is not taken for what clients write.
+        assert _as_yaml(body) == _as_yaml(b" " + body), body
