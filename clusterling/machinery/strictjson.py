@@ -10,10 +10,11 @@ Upstream: sigs.k8s.io/json (internal/golang/encoding/json: scanner.go, decode.go
 from __future__ import annotations
 
 import codecs
-import json
 import math
 import re
 from typing import Any, Final, NoReturn
+
+from clusterling.machinery.errors import go_quote
 
 DEPTH_MAX: Final = 200
 DUPLICATES_MAX: Final = 100  # kubernetes_patch.go: "prevent excessive numbers of accumulated errors"
@@ -212,7 +213,7 @@ class _Parser:
     def duplicate(self, key: str) -> None:
         path = "".join((*self.path, f".{key}" if self.path else key))
         if len(self.duplicates) < DUPLICATES_MAX:
-            self.duplicates[f"duplicate field {json.dumps(path, ensure_ascii=False)}"] = None
+            self.duplicates[f"duplicate field {go_quote(path)}"] = None
 
     def string(self) -> str:
         self.at += 1

@@ -40,7 +40,7 @@ from clusterling.registry.admission import Admission
 from clusterling.registry.continuation import Continuation
 from clusterling.registry.options import DeleteOptions, ListOptions, WatchOptions, WriteOptions
 from clusterling.registry.ports import Clock
-from clusterling.registry.receiving import Undecodable, receive
+from clusterling.registry.receiving import Undecodable, receive, yaml_lines
 from clusterling.registry.resource import Resource, Served
 from clusterling.registry.strategy import Companions, Context, Strategy
 from clusterling.registry.uids import new_uid
@@ -528,9 +528,12 @@ class ObjectStore:
             part = "" if current is None else ctx.subresource
             obj = managing.apply(served, part, current, applied, options, self._now())
             if twice and options.field_validation == "Strict":
-                raise errors.bad_request(f"error strict decoding YAML: {twice[0]}")
+                raise errors.bad_request(
+                    f"error strict decoding patch: error converting YAML to JSON: {twice[0]}"
+                )
             if twice and options.field_validation == "Warn":
-                ctx.warn(twice[0])
+                for line in yaml_lines(twice[0]):
+                    ctx.warn(line)
             nulls = [] if served.resource.builtin else _nulls(obj)
             self._takes_shape(ctx, served, namespace, name, current and meta(current), obj, options)
             for holder, field in nulls:

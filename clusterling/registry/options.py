@@ -11,6 +11,9 @@ from typing import Literal
 from clusterling.machinery.selectors import FieldSelector, LabelSelector
 
 Match = Literal["", "Exact", "NotOlderThan"]
+# Unknown fields are told by their place in the body, those given twice among them; or, behind these, by their keys, as of
+# a document whose maps have been sorted on the way (YAML, merge patches), or by the text (strategic patches).
+ToldBy = Literal["place", "keys", "text"]
 FieldValidation = Literal["Ignore", "Warn", "Strict"]
 Propagation = Literal["", "Orphan", "Background", "Foreground"]
 
@@ -43,6 +46,7 @@ class WatchOptions:
 class WriteOptions:
     """`duplicates`: fields given twice, found while decoding (`duplicate field "spec.x"`); field validation judges them.
 
+    `told_by`: the order in which unknown fields are told (`ToldBy`).
     `field_manager`: who owns what is written; "" is the server itself, which is not told of in managedFields.
     `written_as`: the subresource that managedFields tell of, where it is not the one that is written (a scale writes
     the object). `force`: an apply takes fields from their owners.
@@ -52,6 +56,7 @@ class WriteOptions:
     field_manager: str = ""
     field_validation: FieldValidation = "Warn"
     duplicates: tuple[str, ...] = ()
+    told_by: ToldBy = "place"
     written_as: str = ""
     force: bool = False
 

@@ -5,11 +5,13 @@ Unknown fields go, nulls go, defaults come; what does not fit the type is a 400.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Sequence
+from heapq import merge
+from operator import itemgetter
+from typing import Any, Final
 
-from clusterling.machinery.errors import ApiError
+from clusterling.machinery.errors import ApiError, go_quote
+from clusterling.machinery.fieldorder import Order, order_of, place_of, quoted_path
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.objectmeta import coerce_object_meta
 from clusterling.registry.options import WriteOptions
@@ -19,9 +21,9 @@ from clusterling.registry.strategy import Context
 # Fields unknown or given twice that are told of one body (upstream: sigs.k8s.io/json, saveStrictError).
 STRICT_PROBLEMS_MAX: Final = 100
 
-_STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
-# Field or index → its place among its siblings, and the order below it.
-_Order = dict[str | int, tuple[int, "_Order"]]
+_DUPLICATE: Final = "duplicate field "
+_LINES: Final = "yaml: unmarshal errors:\n"
+_LINES_CONVERTED: Final = f"error converting YAML to JSON: {_LINES}"
 
 
 class Undecodable(ApiError):
@@ -49,19 +51,51 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
     as_it_is = builtin and schema.fits(obj)
     # Where nothing goes but unknown metadata, that is all in one place.
     tells_order = builtin and (options.duplicates or not as_it_is)
-    order = _reading_order(obj) if tells_order else {}
+    order = order_of(obj, by_keys=options.told_by == "keys") if tells_order else {}
+    given = obj.get("metadata")
     try:
-        metadata, unknown = coerce_object_meta(obj.get("metadata"), kind=served.kind if builtin else "")
+        metadata, unknown = coerce_object_meta(given, kind=served.kind if builtin else "")
     except ValueError as error:
-        raise Undecodable(served.kind, served.version.name, str(error)) from error
+        why = _read_first(served, obj, options) or str(error)
+        raise Undecodable(served.kind, served.version.name, why) from error
     obj["metadata"] = metadata
-    pruned = [] if as_it_is else _reshaped(served, obj)
+    pruned = [] if as_it_is else _reshaped(served, obj, options)
     if unknown or pruned or options.duplicates:
-        _tell(ctx, served, options, _strict(unknown, pruned, options, order, builtin=builtin))
+        if builtin:
+            strict = _strict_typed([*pruned, *unknown], options, order)
+        else:
+            order = order_of({"metadata": given}, by_keys=True)
+            unknown.sort(key=lambda path: place_of(path, order))
+            strict = [*options.duplicates, *(f'unknown field "{path}"' for path in [*unknown, *pruned])]
+        _tell(ctx, served, options, strict)
     schema.default(obj)
 
 
-def _reshaped(served: Served, obj: Object) -> list[str]:
+def _read_first(served: Served, obj: Object, options: WriteOptions) -> str | None:
+    """What is told where metadata cannot be read: of a field that is read before it, or of the first in it."""
+    if not served.resource.builtin:
+        return None
+    if options.told_by == "keys":
+        obj = _sorted(obj)
+    keys = list(obj)
+    before = {key: obj[key] for key in keys[: keys.index("metadata")]}
+    wrong = served.version.schema.mismatch(before, served.kind)
+    if wrong is None:
+        try:
+            coerce_object_meta(obj["metadata"], kind=served.kind)
+        except ValueError as error:
+            return str(error)
+    return wrong
+
+
+def _sorted(value: Any) -> Any:
+    """The same with the keys of all maps sorted."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def _reshaped(served: Served, obj: Object, options: WriteOptions) -> list[str]:
     """Reads nulls and drops unknown fields, in place; the paths of these. Raises Undecodable for wrong types."""
     schema = served.version.schema
     # Before nulls go: a field that is unknown is told of whatever it has.
@@ -70,20 +104,41 @@ def _reshaped(served: Served, obj: Object) -> list[str]:
         schema.settle_nulls(obj)
         wrong = schema.mismatch(obj, served.kind)
         if wrong is not None:
+            # The first that is read is told of.
+            in_order = schema.mismatch(_sorted(obj), served.kind) if options.told_by == "keys" else None
+            raise Undecodable(served.kind, served.version.name, in_order or wrong)
+    else:
+        wrong = schema.embedded_mismatch(obj)
+        if wrong is not None:
             raise Undecodable(served.kind, served.version.name, wrong)
     return pruned
 
 
-def _strict(
-    unknown: Sequence[str], pruned: Sequence[str], options: WriteOptions, order: _Order, *, builtin: bool
-) -> Sequence[str]:
-    """What strict decoding says of the body, in upstream's order."""
-    # Go's typed decoder tells in the order it reads; for custom resources unknown fields are sorted at the end.
-    found = [*pruned, *unknown] if builtin else [*unknown, *sorted(pruned)]
-    strict = [*options.duplicates, *(f'unknown field "{path}"' for path in found)]
-    if builtin and found:
-        strict.sort(key=lambda text: _place_of(text, order))
-    return strict[:STRICT_PROBLEMS_MAX]
+def _strict_typed(unknown: Sequence[str], options: WriteOptions, order: Order) -> Sequence[str]:
+    """What strict decoding into a Go type says, in upstream's order."""
+    duplicates = options.duplicates
+    if options.told_by == "text":
+        # A strategic patch is no JSON any more when it becomes an object, and its converter does not quote.
+        return [*duplicates, *sorted(f'unknown field "{path}"' for path in unknown)]
+    placed = sorted(
+        ((place_of(path, order), f"unknown field {go_quote(path)}") for path in unknown), key=itemgetter(0)
+    )
+    first: Sequence[str] = duplicates
+    if options.told_by == "place":
+        # What a JSON patch says of its own operations comes first.
+        first = [text for text in duplicates if not text.startswith(_DUPLICATE)]
+        twice = [(quoted_path(text), text) for text in duplicates if text.startswith(_DUPLICATE)]
+        # Nobody looks into a field that is unknown, nor whether it is there again.
+        known = [(place_of(path, order), text) for path, text in twice if not _is_in(path, unknown)]
+        placed = list(merge(placed, known, key=itemgetter(0)))
+    return [*first, *(text for _, text in placed[:STRICT_PROBLEMS_MAX])]
+
+
+def _is_in(path: str, fields: Sequence[str]) -> bool:
+    """The path is that of one of the fields, or below it."""
+    return any(
+        path.startswith(field) and path[len(field) : len(field) + 1] in ("", ".", "[") for field in fields
+    )
 
 
 def _tell(ctx: Context, served: Served, options: WriteOptions, strict: Sequence[str]) -> None:
@@ -92,24 +147,11 @@ def _tell(ctx: Context, served: Served, options: WriteOptions, strict: Sequence[
         raise Undecodable(served.kind, served.version.name, why)
     if options.field_validation == "Warn":
         for text in strict:
-            ctx.warn(text)
+            for line in yaml_lines(text):
+                ctx.warn(line)
 
 
-def _reading_order(value: Object | list[object]) -> _Order:
-    """Where each field of the body stands."""
-    items: Iterable[tuple[str | int, object]] = value.items() if isinstance(value, dict) else enumerate(value)
-    return {
-        key: (at, _reading_order(item) if isinstance(item, dict | list) else {})
-        for at, (key, item) in enumerate(items)
-    }
-
-
-def _place_of(text: str, order: _Order) -> tuple[int, ...]:
-    """Where the field that `unknown field "a.b[0]"` tells of stands in the body, level by level."""
-    place = []
-    for step in _STEP.finditer(text.partition('"')[2].removesuffix('"')):
-        at, order = order.get(step[1] or int(step[2]), (len(order), {}))
-        place.append(at)
-        if not order:
-            break
-    return tuple(place)
+def yaml_lines(text: str) -> list[str]:
+    """What YAML's reader says of several lines, a Warning each (upstream: handlers/rest.go, parseYAMLWarnings)."""
+    bare = text.removeprefix(_LINES_CONVERTED).removeprefix(_LINES)
+    return [text] if bare == text else [line.strip() for line in bare.split("\n")]

@@ -114,16 +114,18 @@ def warning_headers(texts: list[str]) -> list[Header]:
 
     Upstream: apiserver/pkg/endpoints/filters/warning.go, apimachinery/pkg/util/net/http.go (NewWarningHeader).
     """
-    unique = [text for text in dict.fromkeys(texts) if text and not _has_control(text)]
-    if sum(map(len, unique)) > WARNING_RUNES_MAX:
-        room, cut = WARNING_RUNES_MAX, []
+    unique = list(filter(None, dict.fromkeys(texts)))
+    shown = [text for text in unique if not _has_control(text)]
+    if sum(map(len, shown)) > WARNING_RUNES_MAX:
+        shown, written, whole = [], 0, 0
         for text in unique:
-            if room <= 0:
-                break
-            cut.append(text[:WARNING_RUNES_EACH])
-            room -= len(cut[-1])
-        unique = cut
-    return [("Warning", f'299 - "{_escaped(text)}"') for text in unique]
+            # All up to the first that was too much are shown, cut short; of what follows, what there is room for.
+            fits = whole <= WARNING_RUNES_MAX
+            if not _has_control(text) and (fits or written < WARNING_RUNES_MAX):
+                shown.append(text[:WARNING_RUNES_EACH])
+                written += len(shown[-1])
+                whole += len(text)
+    return [("Warning", f'299 - "{_escaped(text)}"') for text in shown]
 
 
 def _has_control(text: str) -> bool:

@@ -29,7 +29,7 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.table import Include
 from clusterling.registry import views
-from clusterling.registry.options import DeleteOptions, WriteOptions
+from clusterling.registry.options import DeleteOptions, ToldBy, WriteOptions
 from clusterling.registry.receiving import Undecodable, receive
 from clusterling.registry.resource import Served, Subresource, SubresourceCall
 from clusterling.registry.strategy import Context
@@ -207,7 +207,7 @@ async def create(app: App, request: Request, served: Served) -> Response:
     content_type = request.headers.get("Content-Type")
     body_type(content_type)
     body = await request.read(BODY_BYTES_MAX)
-    options = _write_options(request, "CreateOptions")
+    options = _write_options(request, "CreateOptions", _told_by(content_type))
     obj, duplicates = await _decoded(app, body, partial(decode_body, content_type, body, served))
     _check_kind(request, served, obj)
     if duplicates:
@@ -230,7 +230,7 @@ async def update(app: App, request: Request, served: Served) -> Response:
     encoding = _encoding(request)
     content_type = request.headers.get("Content-Type")
     body = await request.read(BODY_BYTES_MAX)
-    options = _write_options(request, "UpdateOptions")
+    options = _write_options(request, "UpdateOptions", _told_by(content_type))
     obj, duplicates = await _decoded(app, body, partial(decode_body, content_type, body, served))
     _check_kind(request, served, obj)
     _check_place(served, info, obj)
@@ -470,9 +470,23 @@ _VERBS: Final[dict[str, Verb]] = {
 
 
 def _write_options(
-    request: Request, kind: Literal["CreateOptions", "UpdateOptions", "PatchOptions"]
+    request: Request,
+    kind: Literal["CreateOptions", "UpdateOptions", "PatchOptions"],
+    told_by: ToldBy = "place",
 ) -> WriteOptions:
-    return parameters.write_options(request.info.query, kind, request.headers.get("User-Agent"))
+    return parameters.write_options(request.info.query, kind, request.headers.get("User-Agent"), told_by)
+
+
+def _told_by(content_type: str | None) -> ToldBy:
+    """YAML becomes JSON with its keys sorted before it is looked at."""
+    return "keys" if content_type and "yaml" in content_type else "place"
+
+
+_PATCHES_TOLD_BY: Final[dict[patching.PatchType, ToldBy]] = {
+    patching.PatchType.JSON: "place",
+    patching.PatchType.MERGE: "keys",
+    patching.PatchType.STRATEGIC: "text",
+}
 
 
 def _cluster(request: Request) -> Cluster:

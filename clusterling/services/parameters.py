@@ -32,6 +32,7 @@ from clusterling.registry.options import (
     ListOptions,
     Match,
     Propagation,
+    ToldBy,
     WatchOptions,
     WriteOptions,
 )
@@ -81,8 +82,8 @@ def list_options(query: Query, served: Served, name: str = "") -> ListOptions:
         wrong.append(forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list"))
     _check("ListOptions", wrong)
     if token and version not in {"", "0"}:
-        raise bad_request("specifying resource version is not allowed when using continue")
         continuation.decode(token)  # What is wrong with the token itself is told first.
+        raise bad_request("specifying resource version is not allowed when using continue")
     problem = version_problem(version)
     if problem:
         raise bad_request(f"invalid resource version: {problem}")
@@ -149,11 +150,14 @@ def watch_timeout_s(query: Query) -> int | None:
 
 
 def write_options(
-    query: Query, kind: Literal["CreateOptions", "UpdateOptions", "PatchOptions"], user_agent: str | None
+    query: Query,
+    kind: Literal["CreateOptions", "UpdateOptions", "PatchOptions"],
+    user_agent: str | None,
+    told_by: ToldBy = "place",
 ) -> WriteOptions:
     """Options of a create, update or patch. Who names no field manager is known by its user agent. Raises ApiError 422."""
     if not query:
-        return _plain_write(_told(user_agent))
+        return _plain_write(_told(user_agent), told_by)
     manager = first(query, "fieldManager")
     dry_run = query.get("dryRun") or []
     validation = first(query, "fieldValidation")
@@ -165,8 +169,9 @@ def write_options(
     if validation not in {"", "Ignore", "Warn", "Strict"}:
         wrong.append(not_supported("fieldValidation", validation, ["", "Ignore", "Strict", "Warn"]))
     _check(kind, wrong)
-    manager = manager or _plain_write(_told(user_agent)).field_manager
-    return WriteOptions(bool(dry_run), manager, cast(FieldValidation, validation or "Warn"))
+    manager = manager or _plain_write(_told(user_agent), told_by).field_manager
+    told = cast(FieldValidation, validation or "Warn")
+    return WriteOptions(bool(dry_run), manager, told, told_by=told_by)
 
 
 def _told(user_agent: str | None) -> str:
@@ -175,12 +180,12 @@ def _told(user_agent: str | None) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _plain_write(user_agent: str) -> WriteOptions:
+def _plain_write(user_agent: str, told_by: ToldBy) -> WriteOptions:
     """Upstream: endpoints/handlers/create.go, prefixFromUserAgent."""
     name = "".join(filter(str.isprintable, user_agent.partition("/")[0]))
     while len(name.encode()) > FIELD_MANAGER_BYTES_MAX:
         name = name[:-1]
-    return WriteOptions(field_manager=name or "unknown")
+    return WriteOptions(field_manager=name or "unknown", told_by=told_by)
 
 
 def apply_options(query: Query) -> WriteOptions:

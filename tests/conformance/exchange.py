@@ -203,7 +203,7 @@ class Teller:
     def _answer(self, response: http.client.HTTPResponse, document: Json) -> Json:
         headers = {}
         for name in HEADERS:
-            values = sorted(response.headers.get_all(name) or ())
+            values = response.headers.get_all(name)
             if values:
                 headers[name] = (
                     [self._plain(value) for value in values] if name == "Warning" else self._plain(values[0])

@@ -30,6 +30,9 @@ AT_RANDOM: Final = "owners_at_random"
 OWNERS: Final = frozenset({"owners", AT_RANDOM})
 OWNED: Final = Path(__file__).parent / "owned.yaml"
 
+# Stories of bodies with something wrong in them, which have a custom kind for that.
+BODIES: Final = "bodies_at_random"
+LOOSE: Final = Path(__file__).parent / "loose.yaml"
 # Of most answers, and left out of their rows.
 _USUAL: Final = {"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
 # Said here where webhooks and policies of admission are written, until they are called.
@@ -78,7 +81,13 @@ def tell_owners(peer: Peer, steps: Story) -> list[Json]:
 
 def teller(name: str) -> Callable[[Peer, Story], list[Json]]:
     """How a story is told."""
-    return tell_owners if name in OWNERS else tell
+    return tell_owners if name in OWNERS else tell_bodies if name == BODIES else tell
+def tell_bodies(peer: Peer, steps: Story) -> list[Json]:
+    """What a server answers that has the kind of `LOOSE`."""
+    group = exchange.prepare(peer, [yaml.safe_load(LOOSE.read_text())])
+    return [_shortened(answer) for answer in Teller(peer, group).tell(steps)]
+
+
 
 
 def _shortened(answer: Json) -> Json:

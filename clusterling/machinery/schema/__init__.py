@@ -34,6 +34,7 @@ from clusterling.machinery.schema.invariants import (
     compile_embedded,
     compile_lists,
     compile_prune_metadata,
+    compile_metadata,
 )
 from clusterling.machinery.schema.node import Definitions, Node, SchemaError, has_rules, measure, node_of
 from clusterling.machinery.schema.shaping import Default, Prune, compile_default, compile_prune
@@ -85,6 +86,10 @@ class Schema:
         return compile_prune_metadata(self.node)
 
     @cached_property
+    @cached_property
+    def _embedded_meta(self) -> Walk[FieldError] | None:
+        return compile_metadata(self.node)
+
     def _check(self) -> Check | None:
         return compile_check(self.node)
 
@@ -126,6 +131,14 @@ class Schema:
         return unknown
 
     def validate(self, obj: Object, old: Object | None = None) -> list[FieldError]:
+    def embedded_mismatch(self, obj: Object) -> str | None:
+        """For custom kinds: what decoding says of the first embedded metadata of a wrong shape, None where all fit."""
+        if self._embedded_meta is None:
+            return None
+        found: list[FieldError] = []
+        self._embedded_meta(obj, "", found)
+        return str(found[0]) if found else None
+
         """Every error of the object against the schema, [] if it is valid.
 
         `old` is the object that an update replaces: errors of what did not change are then tolerated

@@ -84,6 +84,10 @@ def compile_embedded(node: Node) -> Walk[FieldError] | None:
     return compile_walk(node, "embedded", lambda one: one.embedded, _visit_embedded)
 
 
+def compile_metadata(node: Node) -> Walk[FieldError] | None:
+    return compile_walk(node, "metadata of embedded objects", lambda one: one.embedded, _visit_unreadable)
+
+
 def _visit_list(node: Node, value: object, path: str, errors: list[FieldError]) -> None:
     if type(value) is not list or _certainly_unique(node, value):
         return
@@ -141,6 +145,16 @@ def _visit_embedded(_: Node, value: object, path: str, errors: list[FieldError])
         errors.extend(_type_problems(f"{under}kind", value["kind"], _kind_problem))
     if "metadata" in value:
         errors.extend(validate_metadata(value["metadata"], f"{under}metadata"))
+
+
+def _visit_unreadable(_: Node, value: object, path: str, errors: list[FieldError]) -> None:
+    """Whether an embedded object's metadata can be read at all (objectmeta/coerce.go)."""
+    if type(value) is dict and "metadata" in value:
+        try:
+            coerce_object_meta(value["metadata"])
+        except ValueError as error:
+            under = f"{path}." if path else ""
+            errors.append(invalid_value(f"{under}metadata", value["metadata"], str(error)))
 
 
 def _type_problems(path: str, value: object, problem: Callable[[str], str]) -> list[FieldError]:
