@@ -178,6 +178,8 @@ class _Builder:
         try:
             for event in self.events:
                 if isinstance(event, yaml.DocumentStartEvent):
+                    if event.version not in (None, (1, 1)):
+                        raise YamlError("yaml: found incompatible YAML document")
                     value = self.value(next(self.events), 1)
                     next(self.events)
                     return None if value is _MERGE else value

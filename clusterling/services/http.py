@@ -343,8 +343,8 @@ class _Connection(asyncio.Protocol):
         else:
             self.pace()
 
-    def _refuse(self, status: int, why: str = "") -> None:
-        """Answers in Go's words, behind the requests that came before, and reads no more."""
+    def _refuse(self, status: int, why: str = "", *, told: str | None = None) -> None:
+        """Answers in Go's words, behind the requests that came before, and reads no more. `told`: all of the words."""
         self._deaf = True
         if self._receiving is not None:
             # The head was good: its request is answered, and told of its body when it reads that.
@@ -352,8 +352,8 @@ class _Connection(asyncio.Protocol):
             self._receiving.last = True
             self._receiving = None
             return
-        text = f"{status} {HTTPStatus(status).phrase}" + (f": {why}" if why else "")
-        refused = Response(status, text.encode(), "text/plain; charset=utf-8")
+        text = f"{status} {HTTPStatus(status).phrase}" + (f": {why}" if why else "") if told is None else told
+        refused = Response(status, text.encode(), "text/plain; charset=utf-8" if text else "")
         self._queue.append(_Incoming("", "", _NO_HEADERS, None, keep_alive=False, old=False, refused=refused))
 
     # What httptools calls, in the order of arrival.
@@ -394,9 +394,16 @@ class _Connection(asyncio.Protocol):
         if len(self._target) > HEAD_BYTES_MAX:
             self._refuse(431)
             return
+        if "expect" in fields and not _expects(fields):
+            self._refuse(417, told="")
+            return
         body = None
         length = fields.get("content-length", "0")
         if "transfer-encoding" in fields:
+            if fields["transfer-encoding"].lower() != "chunked":
+                # What is compressed on the way would be read as it is.
+                self._refuse(501, told="Unsupported transfer encoding")
+                return
             body = _Body(self, None, expected=_expects(fields))
         elif length != "0":
             body = _Body(self, int(length), expected=_expects(fields))
@@ -842,6 +849,7 @@ def _head(response: Response, audit_id: str, incoming: _Incoming, *, keep: bool,
     if response.headers:
         fields = _field_lines(response.headers)
         cacheable = any(name == "Cache-Control" for name, _ in response.headers)
+    cacheable = cacheable or incoming.refused is not None
     if audit_id:
         fields += b"Audit-Id: %b\r\n" % audit_id.encode("ascii")
     if length is None:
