@@ -215,6 +215,8 @@ PIP_COMPILE := env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/p
 lock: $(VENV)/.dev ## Renews requirements/*.txt from pyproject.toml and *.in, with Python 3.11 (ARGS=--upgrade)
 	@$(PIP_COMPILE) $(ARGS) -o requirements/run.txt pyproject.toml requirements/build.in
 	@$(PIP_COMPILE) $(ARGS) -o requirements/dev.txt requirements/dev.in
+	@$(PIP_COMPILE) $(ARGS) -o requirements/build.txt -c requirements/run.txt requirements/build.in
+	@$(PIP_COMPILE) $(ARGS) -o requirements/image.txt -c requirements/dev.txt --extra postgres --extra etcd pyproject.toml
 	@$(PIP_COMPILE) $(ARGS) -o requirements/client-suites.txt requirements/client-suites.in
 
 clean: ## Removes what was built; ./.clusterling, where `make run` keeps its data, stays
