@@ -462,6 +462,15 @@ async def test_a_dry_run_keeps_nothing(world: Serving) -> None:
     assert (await client.get(CONFIGMAPS))["items"] == []
 
 
+async def test_a_new_object_with_a_resource_version_is_first_told_what_else_is_wrong(world: Serving) -> None:
+    def seen(name: str) -> Object:
+        return {"metadata": {"name": name, "resourceVersion": "5"}}
+
+    dry = await world.client().post(CONFIGMAPS, seen("a"), dryRun="All")
+    wrong = await refused(world, "POST", CONFIGMAPS, orjson.dumps(seen("!")))
+    assert (dry["metadata"]["resourceVersion"], wrong[:2]) == ("5", (422, "Invalid"))
+
+
 async def test_status_and_the_rest_are_written_apart(world: Serving) -> None:
     client = world.client()
     made = await client.post(WIDGETS, widget("w", colour="red") | {"status": {"replicas": 9}})
