@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 PEERS = Path(os.environ.get("PEERS") or Path.home() / ".cache" / "clusterling-peers")
 ETCD = PEERS / "bin" / "etcd"
 KUBE_APISERVER = PEERS / "bin" / "kube-apiserver"
+KUBE_CONTROLLER_MANAGER = PEERS / "bin" / "kube-controller-manager"
 
 ADMIN_TOKEN = "admin-token"
 BENCH_TOKEN = "bench-token"
@@ -218,3 +219,27 @@ def kube_apiserver(directory: Path, over: Etcd | None = None, count: int = 1) ->
                 start_s = time.monotonic() - started
                 _bind_bench(urls[0])
         yield Peer(tuple(urls), directory / "apiserver.crt", start_s, pids)
+
+
+@contextmanager
+def controllers(directory: Path, peer: Peer, *names: str) -> Iterator[None]:
+    """These controllers of kube-controller-manager beside a real server, as its administrator; stopped at the end."""
+    kubeconfig = peer.kubeconfig(directory / "controllers.kubeconfig")
+    with (directory / "controllers.log").open("wb") as output:
+        process = subprocess.Popen(
+            [
+                str(KUBE_CONTROLLER_MANAGER),
+                f"--kubeconfig={kubeconfig}",
+                f"--controllers={','.join(names)}",
+                "--leader-elect=false",
+                "--secure-port=0",
+                "--kube-api-qps=1000",
+                "--kube-api-burst=2000",
+            ],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield
+    finally:
+        stop(process)

@@ -4,37 +4,69 @@ Three things bring an object here: it was deleted (its dependents are looked at)
 `foregroundDeletion` among its finalizers, or it was written with owner references (its owners are looked for).
 Dependents are found by the index in the store (registry/owners.py), so there is no graph to build or to hold.
 
-Upstream: pkg/controller/garbagecollector/garbagecollector.go. An owner is what its reference says: kind, name, the
-dependent's own namespace (or none, for a cluster-scoped kind) and uid; a namesake with another uid is not the owner.
+Rules of this file
+- An owner with many dependents is worked through in slices, so that other clusters' deletions get their turns between,
+  and in each slice several at once, which then share the store's commits.
+- An owner that waits is looked at again when something that blocked it changes, and no more often than looking costs.
+- What is not decided today, for an owner's kind is not served, is decided when a kind of that name is.
+
+Upstream: pkg/controller/garbagecollector/{garbagecollector,graph_builder}.go.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
 
 import orjson
 from typing_extensions import override
 
-from clusterling.controllers.reach import Clusters, context, edit, place, stored
+from clusterling.controllers.reach import (
+    QUIET,
+    Clusters,
+    context,
+    edit,
+    look_again_s,
+    of_other_packs,
+    place,
+    stored,
+)
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.errors import ApiError
-from clusterling.machinery.meta import GroupVersion, Object
+from clusterling.machinery.meta import Object, rfc3339
 from clusterling.registry import owners
-from clusterling.registry.cluster import Cluster
+from clusterling.registry.cluster import CRDS, Cluster
 from clusterling.registry.deleting import FOREGROUND, ORPHAN
-from clusterling.registry.options import DeleteOptions, Propagation
+from clusterling.registry.options import DeleteOptions, ListOptions, Propagation
 from clusterling.registry.owners import Dependent
+from clusterling.registry.ownership import (
+    UNDECIDED,
+    Fate,
+    Identity,
+    blocks,
+    fate,
+    is_ignored,
+    owner_kind,
+    references,
+    waits,
+)
 from clusterling.registry.resource import Served
-from clusterling.storage.store import Event
+from clusterling.storage.store import Event, StorageError
 
 logger = logging.getLogger(__name__)
 
-LOOK_AGAIN_S: Final = 0.5
+SLICE: Final = 500  # Dependents that are worked through before others get their turn.
+TOGETHER: Final = 32  # Dependents that are written at once.
+LOOK_AGAIN_S: Final = 30.0  # What was missed, for the process was started anew, is found by then.
+SEARCHED_MAX: Final = 500  # Objects looked through for an owner that is in another namespace.
+REST_S_A_DEPENDENT: Final = 100e-6  # Between two looks at an owner that waits: five times what a look costs.
 
-Fate = Literal["solid", "absent", "waiting", "unknown"]
+COMPONENT: Final = "garbage-collector-controller"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +74,7 @@ class Gone:
     """An object was removed: whoever named it as owner is to be looked at."""
 
     cluster: str
-    uid: str
+    identity: Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +85,47 @@ class Present:
     object: Dependent
 
 
-class GarbageCollector(Controller[Gone | Present]):
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The cluster serves a kind that it did not: who names an owner of it can be judged. "" for any kind."""
+
+    cluster: str
+    kind: str
+
+
+Key = Gone | Present | Learned
+
+
+@dataclass(slots=True)
+class _Pass:
+    """How far the dependents of one key have been worked through. `of`: what for, and of which owner."""
+
+    of: tuple[str, str]
+    after: str = ""
+    at_end: bool = False
+    failed: dict[Dependent, None] = field(default_factory=dict)
+    seen: int = 0
+    blocking: int = 0
+
+
+@dataclass(slots=True)
+class _Wait:
+    """An owner that waits for its dependents, and the time (monotonic) before which it is not worth another look.
+
+    `begins`: they have not all been told yet. `touched`: one of them changed since the look began.
+    """
+
+    owner: Dependent
+    not_before: float = 0.0
+    begins: bool = True
+    touched: bool = False
+
+
+# What is done with one dependent.
+_Act = Callable[[Dependent], Awaitable[None]]
+
+
+class GarbageCollector(Controller[Key]):
     name = "garbage"
     workers = 4
 
@@ -63,54 +135,170 @@ class GarbageCollector(Controller[Gone | Present]):
         # A cluster is in `_owning` from its first index record on, whatever was found before.
         self._owning: set[str] = set()
         self._ownerless: set[str] = set()
+        # Cluster → uid → the owner that waits. Lost in a restart; then it is looked at when its time comes.
+        self._waiting: dict[str, dict[str, _Wait]] = {}
+        self._passes: dict[Key, _Pass] = {}
+
+    # ------------------------------------------------------------------ what a change concerns
 
     @override
-    def keys(self, event: Event) -> Iterable[Gone | Present]:
+    def keys(self, event: Event) -> Iterable[Key]:
         where = place(event.key)
         if where is None or event.dropped:
             self._note(event)
             return ()
+        waiting = self._waiting.get(where.cluster)
         if event.entry is None:
             if where.cluster in self._ownerless and where.cluster not in self._owning:
                 return ()
-            previous = event.previous()
-            uid = orjson.loads(previous.value)["metadata"].get("uid") if previous is not None else None
-            return (Gone(where.cluster, uid),) if uid else ()
-        if not _concerns(event.entry.value):
-            return ()
-        return (Present(where.cluster, Dependent(where.group, where.plural, where.namespace, where.name)),)
+            return self._removed(where.cluster, event, waiting)
+        found: list[Key] = []
+        value = event.entry.value
+        dependent = Dependent(where.group, where.plural, where.namespace, where.name)
+        if _concerns(value) and not is_ignored(dependent):
+            found.append(Present(where.cluster, dependent))
+        if waiting:
+            found += _unblocked(where.cluster, event, waiting)
+        if CRDS in event.key and b'"deletionTimestamp"' not in value:
+            found.append(Learned(where.cluster, orjson.loads(value)["spec"]["names"]["kind"]))
+        elif (changed := of_other_packs(event)) is not None:
+            found.append(Learned(changed, ""))
+        return found
+
+    def _removed(self, cluster: str, event: Event, waiting: dict[str, _Wait] | None) -> list[Key]:
+        previous = event.previous()
+        if previous is None:
+            return []
+        obj = orjson.loads(previous.value)
+        metadata = obj["metadata"]
+        uid = metadata.get("uid")
+        if not uid:
+            return []
+        identity = Identity(
+            uid,
+            obj["apiVersion"].rpartition("/")[0],
+            obj["kind"],
+            metadata.get("namespace", ""),
+            metadata["name"],
+        )
+        found: list[Key] = [Gone(cluster, identity)]
+        if waiting:
+            waiting.pop(uid, None)
+            found += _owners_of(cluster, {one["uid"] for one in references(obj)}, waiting)
+        return found
 
     def _note(self, event: Event) -> None:
         cluster, _, rest = event.key.partition("/")
         if event.dropped and not rest:
             self._owning.discard(cluster)
             self._ownerless.discard(cluster)
+            self._waiting.pop(cluster, None)
         elif rest.startswith(owners.OWNERS):
             self._owning.add(cluster)
 
     @override
-    async def walk(self) -> AsyncIterator[Gone | Present]:
+    async def walk(self) -> AsyncIterator[Key]:
         async for cluster_id in self._clusters.ids():
             async for entry in self._clusters.rows(cluster_id):
                 where = place(f"{cluster_id}/{entry.key}")
-                if where is not None and _concerns(entry.value):
-                    yield Present(
-                        cluster_id, Dependent(where.group, where.plural, where.namespace, where.name)
-                    )
+                if where is None or not _concerns(entry.value):
+                    continue
+                dependent = Dependent(where.group, where.plural, where.namespace, where.name)
+                if not is_ignored(dependent):
+                    yield Present(cluster_id, dependent)
+
+    # ------------------------------------------------------------------ one key
 
     @override
-    async def reconcile(self, key: Gone | Present) -> float | None:
+    async def reconcile(self, key: Key) -> float | None:
         cluster = await self._clusters.by_id(key.cluster)
         if cluster is None:
+            self._passes.pop(key, None)
             return None
-        if isinstance(key, Gone):
-            if key.cluster not in self._owning and not await cluster.objects.has_dependents():
-                self._ownerless.add(key.cluster)
-                return None
-            async for dependent in cluster.objects.dependents(key.uid):
-                await _look_at(cluster, dependent)
+        if isinstance(key, Present):
+            return await self._look_at(cluster, key)
+        if key.cluster not in self._owning and not await cluster.objects.has_dependents():
+            self._ownerless.add(key.cluster)
             return None
-        return await _look_at(cluster, key.object)
+        if isinstance(key, Learned):
+            kind = key.kind
+            return await self._through(key, cluster, "learn", "", lambda one: _learn(cluster, one, kind))
+        gone = key.identity
+        return await self._through(key, cluster, "gone", gone.uid, lambda one: _bereave(cluster, one, gone))
+
+    def _pass(self, key: Key, what: str, uid: str) -> _Pass:
+        """The pass that is under way for this, or a new one."""
+        progress = self._passes.get(key)
+        if progress is None or progress.of != (what, uid):
+            progress = self._passes[key] = _Pass((what, uid))
+        return progress
+
+    async def _through(self, key: Key, cluster: Cluster, what: str, uid: str, act: _Act) -> float | None:
+        """Does so with each dependent of the uid, or of any owner: a slice, and the rest in further calls for the same key."""
+        if await _slice(cluster, uid, self._pass(key, what, uid), act):
+            return 0.0
+        del self._passes[key]
+        return None
+
+    async def _look_at(self, cluster: Cluster, key: Present) -> float | None:
+        """Brings one object into order; seconds until it should be looked at again, or None."""
+        read = await _read(cluster, key.object)
+        if read is not None:
+            served, obj = read
+            finalizers = obj["metadata"].get("finalizers") or ()
+            if "deletionTimestamp" not in obj["metadata"]:
+                await _check_owners(cluster, served, obj, prompted=False)
+            elif ORPHAN in finalizers:
+                return await self._orphan(cluster, served, obj, key)
+            elif FOREGROUND in finalizers:
+                return await self._foreground(cluster, served, obj, key)
+        self._passes.pop(key, None)
+        return None
+
+    async def _orphan(self, cluster: Cluster, served: Served, owner: Object, key: Present) -> float | None:
+        """Takes the owner out of its dependents' references, then lets it go."""
+        uid = owner["metadata"]["uid"]
+        again = await self._through(key, cluster, ORPHAN, uid, lambda one: _let_go(cluster, one, {uid}))
+        if again is None:
+            await _without(cluster, served, owner, ORPHAN)
+        return again
+
+    async def _foreground(
+        self, cluster: Cluster, served: Served, owner: Object, key: Present
+    ) -> float | None:
+        """Deletes the dependents; lets the owner go when none is left that blocks it."""
+        uid = owner["metadata"]["uid"]
+        clock = cluster.ports.clock
+        waiting = self._waiting.setdefault(cluster.id, {})
+        wait = waiting.setdefault(uid, _Wait(key.object))
+        if key not in self._passes:
+            rest_s = wait.not_before - clock.monotonic()
+            if rest_s > 0:
+                return rest_s
+            wait.touched = False
+        progress = self._pass(key, FOREGROUND, uid)
+
+        async def act(where: Dependent) -> None:
+            read = await _read(cluster, where)
+            if read is None:
+                return
+            blocking = blocks(references(read[1]), uid)
+            progress.blocking += blocking
+            # At first all are told; from then on those that came later only once they are in the way.
+            if (wait.begins or blocking) and "deletionTimestamp" not in read[1]["metadata"]:
+                await _check_owners(cluster, *read, prompted=True)
+
+        if await _slice(cluster, uid, progress, act):
+            return 0.0
+        del self._passes[key]
+        wait.begins = False
+        if progress.blocking:
+            rest_s = progress.seen * REST_S_A_DEPENDENT
+            wait.not_before = clock.monotonic() + rest_s
+            return rest_s if wait.touched else max(look_again_s(progress.seen), LOOK_AGAIN_S)
+        waiting.pop(uid, None)
+        await _without(cluster, served, owner, FOREGROUND)
+        return None
 
 
 def _concerns(value: bytes) -> bool:
@@ -119,56 +307,149 @@ def _concerns(value: bytes) -> bool:
     )
 
 
-async def _look_at(cluster: Cluster, where: Dependent) -> float | None:
-    """Brings one object into order; seconds until it should be looked at again, or None."""
+def _unblocked(cluster: str, event: Event, waiting: dict[str, _Wait]) -> list[Key]:
+    """The owners that wait, and that this write does not keep from going any more."""
+    previous = event.previous()
+    if previous is None or b'"blockOwnerDeletion":true' not in previous.value:
+        return []
+    assert event.entry is not None, "a removal is looked at elsewhere"
+    now, before = orjson.loads(event.entry.value), orjson.loads(previous.value)
+    return _owners_of(cluster, _blocked(before) - _blocked(now), waiting)
+
+
+def _blocked(obj: Object) -> set[str]:
+    return {one["uid"] for one in references(obj) if one.get("blockOwnerDeletion")}
+
+
+def _owners_of(cluster: str, uids: Iterable[str], waiting: dict[str, _Wait]) -> list[Key]:
+    found: list[Key] = []
+    for uid in uids:
+        wait = waiting.get(uid)
+        if wait is not None:
+            wait.touched = True
+            found.append(Present(cluster, wait.owner))
+    return found
+
+
+# ---------------------------------------------------------------------- many dependents
+
+
+async def _slice(cluster: Cluster, uid: str, progress: _Pass, act: _Act) -> bool:
+    """Does so with some dependents; True while there are more. Raises where some failed, once all others are done."""
+    if progress.at_end:
+        batch = list(progress.failed)[:SLICE]
+    else:
+        batch, progress.after = await cluster.objects.some_dependents(uid, progress.after, SLICE)
+        progress.at_end = not progress.after
+        progress.seen += len(batch)
+    left = iter([one for one in batch if not is_ignored(one)])
+    errors: list[ApiError | StorageError] = []
+
+    async def worker() -> None:
+        for one in left:
+            try:
+                await act(one)
+            except (ApiError, StorageError) as error:
+                progress.failed[one] = None
+                errors.append(error)
+            else:
+                progress.failed.pop(one, None)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(TOGETHER, len(batch))):
+            group.create_task(worker())
+    if not progress.at_end:
+        return True
+    if errors:
+        raise errors[0]
+    return bool(progress.failed)
+
+
+async def _read(cluster: Cluster, where: Dependent) -> tuple[Served, Object] | None:
     served = stored(cluster, where.group, where.plural)
     obj = await cluster.objects.read(served, where.namespace, where.name) if served else None
-    if served is None or obj is None:
-        return None
-    metadata = obj["metadata"]
-    finalizers = metadata.get("finalizers") or ()
-    if "deletionTimestamp" in metadata:
-        if ORPHAN in finalizers:
-            return await _orphan(cluster, served, obj)
-        if FOREGROUND in finalizers:
-            return await _foreground(cluster, served, obj)
-        return None
-    return await _check_owners(cluster, served, obj)
+    return None if served is None or obj is None else (served, obj)
 
 
-async def _check_owners(cluster: Cluster, served: Served, obj: Object) -> float | None:
-    """Deletes an object whose owners are all gone; drops dangling references where one is left."""
-    references = obj["metadata"].get("ownerReferences") or ()
-    if not references:
-        return None
-    namespace = obj["metadata"].get("namespace", "")
-    fates = [(reference, await _fate(cluster, reference, namespace)) for reference in references]
-    if any(fate == "unknown" for _, fate in fates):
-        return None
-    solid = [reference for reference, fate in fates if fate == "solid"]
-    waiting = [reference for reference, fate in fates if fate == "waiting"]
-    if solid:
-        if len(solid) < len(references):
-            obj["metadata"]["ownerReferences"] = solid
-            await _edited(cluster, served, obj)
-        return None
-    if waiting and await _has_dependents(cluster, obj):
-        if _blocks(references) and await _has_waiting_dependents(cluster, obj):
-            # It may be in a circle of owners, each waiting for the next: this one blocks nobody any more.
-            # The change brings it here again.
-            obj["metadata"]["ownerReferences"] = [
-                {**reference, "blockOwnerDeletion": False} for reference in references
-            ]
-            await _edited(cluster, served, obj)
-            return None
-        await _deleted(cluster, served, obj, "Foreground")
+async def _bereave(cluster: Cluster, where: Dependent, gone: Identity) -> None:
+    """Looks at an object whose owner is known to be gone."""
+    read = await _read(cluster, where)
+    if read is not None and "deletionTimestamp" not in read[1]["metadata"]:
+        await _check_owners(cluster, *read, prompted=True, gone=gone)
+
+
+async def _learn(cluster: Cluster, where: Dependent, kind: str) -> None:
+    """Looks at an object that may name an owner of a kind which is served now."""
+    read = await _read(cluster, where)
+    if read is None or "deletionTimestamp" in read[1]["metadata"]:
+        return
+    if not kind or any(one["kind"] == kind for one in references(read[1])):
+        await _check_owners(cluster, *read, prompted=False)
+
+
+async def _let_go(cluster: Cluster, where: Dependent, uids: set[str]) -> None:
+    """Takes owners out of the references of a dependent, whatever else the references to them say."""
+    read = await _read(cluster, where)
+    if read is not None:
+        await _drop(cluster, *read, uids)
+
+
+async def _drop(cluster: Cluster, served: Served, obj: Object, uids: set[str]) -> None:
+    kept = [one for one in references(obj) if one["uid"] not in uids]
+    if kept:
+        obj["metadata"]["ownerReferences"] = kept
     else:
+        obj["metadata"].pop("ownerReferences", None)
+    await _edited(cluster, served, obj)
+
+
+# ---------------------------------------------------------------------- one dependent
+
+
+async def _check_owners(
+    cluster: Cluster, served: Served, obj: Object, *, prompted: bool, gone: Identity | None = None
+) -> None:
+    """Deletes an object whose owners are all gone; drops dangling references where one is left.
+
+    `prompted`: an owner is gone or waits. Else the object was written, and only an owner that is not there is a reason to act.
+    """
+    found = references(obj)
+    if not found:
+        return
+    namespace = obj["metadata"].get("namespace", "")
+    fates = [(one, await fate(cluster, one, namespace, gone)) for one in found]
+    if not prompted:
+        lost = [reference for reference, one in fates if one in (Fate.ABSENT, Fate.OUT_OF_REACH)]
+        await _tell_where(cluster, obj, lost)
+    judged = {one for _, one in fates}
+    if judged & UNDECIDED or (not prompted and Fate.ABSENT not in judged):
+        return
+    if Fate.SOLID in judged:
+        uids = {reference["uid"] for reference, one in fates if one is not Fate.SOLID}
+        if uids:
+            await _drop(cluster, served, obj, uids)
+        return
+    if Fate.WAITING not in judged or not await _has_dependents(cluster, obj):
         await _deleted(cluster, served, obj, _propagation(obj))
-    return None
+    elif blocks(found) and await _has_waiting_dependents(cluster, obj):
+        # It may be in a circle of owners, each waiting for the next: this one blocks nobody any more, and then it goes.
+        obj["metadata"]["ownerReferences"] = [_unblocking(one, served) for one in found]
+        await _edited(cluster, served, obj)
+        read = await _read(
+            cluster, Dependent(served.group, served.plural, namespace, obj["metadata"]["name"])
+        )
+        if read is not None and read[1]["metadata"]["uid"] == obj["metadata"]["uid"]:
+            await _deleted(cluster, *read, "Foreground")
+    else:
+        await _deleted(cluster, served, obj, "Foreground")
 
 
-def _blocks(references: Iterable[Object]) -> bool:
-    return any(reference.get("blockOwnerDeletion") for reference in references)
+def _unblocking(reference: Object, served: Served) -> Object:
+    """Of custom resources upstream writes what blocks nothing, too."""
+    if served.resource.builtin and not reference.get("blockOwnerDeletion"):
+        return reference
+    return {**reference, "blockOwnerDeletion": False}
 
 
 def _propagation(obj: Object) -> Propagation:
@@ -179,90 +460,25 @@ def _propagation(obj: Object) -> Propagation:
     return "Foreground" if FOREGROUND in finalizers else "Background"
 
 
-async def _fate(cluster: Cluster, reference: Object, namespace: str) -> Fate:
-    """What became of an owner: there, gone, waiting for its dependents, or of a kind nobody here knows."""
-    try:
-        wanted = GroupVersion.parse(reference["apiVersion"])
-    except ValueError:
-        return "unknown"
-    served = cluster.catalog.by_kind(wanted.group, wanted.version, reference["kind"])
-    if served is None:
-        return "unknown"
-    if served.resource.namespaced and not namespace:
-        logger.info(
-            "owner-out-of-reach cluster=%s kind=%s name=%s: a cluster-scoped object names a namespaced owner",
-            cluster.name,
-            reference["kind"],
-            reference["name"],
-        )
-        return "unknown"
-    owner = await cluster.objects.read(
-        served, namespace if served.resource.namespaced else "", reference["name"]
-    )
-    if owner is None or owner["metadata"]["uid"] != reference["uid"]:
-        return "absent"
-    return "waiting" if _waits(owner) else "solid"
-
-
 async def _has_dependents(cluster: Cluster, obj: Object) -> bool:
-    async for _ in cluster.objects.dependents(obj["metadata"]["uid"]):
-        return True
+    async for where in cluster.objects.dependents(obj["metadata"]["uid"]):
+        if not is_ignored(where):
+            return True
     return False
 
 
 async def _has_waiting_dependents(cluster: Cluster, obj: Object) -> bool:
     """A dependent of the object is itself waiting for its dependents to go."""
-    async for _, dependent in _dependents(cluster, obj["metadata"]["uid"]):
-        if _waits(dependent):
+    async for where in cluster.objects.dependents(obj["metadata"]["uid"]):
+        read = await _read(cluster, where)
+        if read is not None and waits(read[1]):
             return True
     return False
 
 
-def _waits(obj: Object) -> bool:
-    metadata = obj["metadata"]
-    return "deletionTimestamp" in metadata and FOREGROUND in (metadata.get("finalizers") or ())
-
-
-async def _dependents(cluster: Cluster, uid: str) -> AsyncIterator[tuple[Served, Object]]:
-    """The objects that name this uid as an owner, as they are now."""
-    async for where in cluster.objects.dependents(uid):
-        served = stored(cluster, where.group, where.plural)
-        dependent = await cluster.objects.read(served, where.namespace, where.name) if served else None
-        if served is not None and dependent is not None:
-            yield served, dependent
-
-
-async def _foreground(cluster: Cluster, served: Served, owner: Object) -> float | None:
-    """Deletes the dependents; lets the owner go when none is left that blocks it."""
-    uid = owner["metadata"]["uid"]
-    blocked = False
-    async for dependent_served, dependent in _dependents(cluster, uid):
-        references = dependent["metadata"].get("ownerReferences") or ()
-        mine = [reference for reference in references if reference["uid"] == uid]
-        blocked = blocked or _blocks(mine)
-        if "deletionTimestamp" not in dependent["metadata"]:
-            await _check_owners(cluster, dependent_served, dependent)
-    if blocked:
-        return LOOK_AGAIN_S
-    owner["metadata"]["finalizers"].remove(FOREGROUND)
+async def _without(cluster: Cluster, served: Served, owner: Object, finalizer: str) -> None:
+    owner["metadata"]["finalizers"].remove(finalizer)
     await _edited(cluster, served, owner)
-    return None
-
-
-async def _orphan(cluster: Cluster, served: Served, owner: Object) -> float | None:
-    """Takes the owner out of its dependents' references, then lets it go."""
-    uid = owner["metadata"]["uid"]
-    async for dependent_served, dependent in _dependents(cluster, uid):
-        references = dependent["metadata"].get("ownerReferences") or ()
-        kept = [reference for reference in references if reference["uid"] != uid]
-        if kept:
-            dependent["metadata"]["ownerReferences"] = kept
-        else:
-            dependent["metadata"].pop("ownerReferences", None)
-        await edit(cluster, dependent_served, dependent)
-    owner["metadata"]["finalizers"].remove(ORPHAN)
-    await _edited(cluster, served, owner)
-    return None
 
 
 async def _edited(cluster: Cluster, served: Served, obj: Object) -> None:
@@ -274,15 +490,92 @@ async def _edited(cluster: Cluster, served: Served, obj: Object) -> None:
 
 
 async def _deleted(cluster: Cluster, served: Served, obj: Object, propagation: Propagation) -> None:
-    """Deletes exactly the object that was judged: this uid, this resourceVersion."""
+    """Deletes exactly the object that was judged: this uid, with these owners."""
     metadata = obj["metadata"]
-    options = DeleteOptions(
-        uid=metadata["uid"], resource_version=metadata["resourceVersion"], propagation=propagation
-    )
-    try:
-        await cluster.objects.delete(
-            context(cluster), served, metadata.get("namespace", ""), metadata["name"], options
-        )
-    except ApiError as error:
-        if error.reason != "NotFound":
-            raise
+    namespace, name, uid = metadata.get("namespace", ""), metadata["name"], metadata["uid"]
+    seen = metadata["resourceVersion"]
+    while True:
+        options = DeleteOptions(uid=uid, resource_version=seen, propagation=propagation)
+        try:
+            await cluster.objects.delete(context(cluster), served, namespace, name, options)
+        except ApiError as error:
+            if error.reason == "NotFound":
+                return
+            if error.reason != "Conflict" or not seen:
+                raise
+            now = await cluster.objects.read(served, namespace, name)
+            if now is None or now["metadata"]["uid"] != uid:
+                return
+            if references(now) != references(obj):
+                raise
+            # Whatever else changes it, and however often, is no reason to keep it.
+            seen = ""
+        else:
+            return
+
+
+# ---------------------------------------------------------------------- owners in other namespaces
+
+
+async def _tell_where(cluster: Cluster, obj: Object, lost: Iterable[Object]) -> None:
+    """Says in an Event that an owner is in another namespace, and so is none; of one owner, as upstream does.
+
+    Upstream: graph_builder.go, reportInvalidNamespaceOwnerRef.
+    """
+    events = cluster.catalog.find("", "v1", "events")
+    namespace = obj["metadata"].get("namespace", "")
+    for reference in lost:
+        served = owner_kind(cluster, reference)
+        if served is None or not served.resource.namespaced or events is None:
+            continue
+        if await _is_elsewhere(cluster, served, reference["uid"], namespace):
+            event = _event(obj, reference, rfc3339(cluster.ports.clock.now()))
+            # It was said before; or its namespace takes no more.
+            with suppress(ApiError):
+                await cluster.objects.create(
+                    context(cluster), events, event["metadata"]["namespace"], event, QUIET
+                )
+            return
+
+
+async def _is_elsewhere(cluster: Cluster, served: Served, uid: str, namespace: str) -> bool:
+    """The object of that uid is in another namespace; of many of its kind only the first are looked through."""
+    text = b'"uid":' + orjson.dumps(uid)
+    listing = await cluster.objects.list(served, "", ListOptions(limit=SEARCHED_MAX))
+    for value in listing.values:
+        if text in value:
+            metadata = orjson.loads(value)["metadata"]
+            if metadata["uid"] == uid:
+                return bool(metadata["namespace"] != namespace)
+    return False
+
+
+def _event(obj: Object, reference: Object, now: str) -> Object:
+    metadata = obj["metadata"]
+    namespace = metadata.get("namespace", "")
+    owner = f"{reference['apiVersion']}/{reference['kind']}, namespace: {namespace}, name: {reference['name']}, uid: {reference['uid']}"
+    about = {
+        "kind": obj["kind"],
+        "namespace": namespace,
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "apiVersion": obj["apiVersion"],
+    }
+    # One name for one thing said: it is not said again while it stands.
+    mark = hashlib.blake2b(f"{metadata['uid']}/{reference['uid']}".encode(), digest_size=8).hexdigest()
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{metadata['name']}.{mark}", "namespace": namespace or "default"},
+        "involvedObject": {key: value for key, value in about.items() if value},
+        "reason": "OwnerRefInvalidNamespace",
+        "message": f'ownerRef [{owner}] does not exist in namespace "{namespace}"',
+        "source": {"component": COMPONENT},
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+        "type": "Warning",
+        "eventTime": None,
+        "reportingComponent": COMPONENT,
+        "reportingInstance": "",
+    }

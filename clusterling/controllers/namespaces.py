@@ -1,24 +1,34 @@
-"""Empties namespaces that are being deleted, then lets them go. Upstream: pkg/controller/namespace/deletion."""
+"""Empties namespaces that are being deleted, then lets them go; their conditions say what is left, and why.
+
+Pods go first, and nothing else before the last of them has gone: what they need to end is there until then.
+Upstream: pkg/controller/namespace/deletion (KEP 5080 for the order).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 import orjson
 from typing_extensions import override
 
 from clusterling.controllers.deletions import DeletionController
-from clusterling.controllers.reach import EVERYTHING, PLAIN_DELETE, context, edit, look_again_s
+from clusterling.controllers.reach import EVERYTHING, context, edit, look_again_s
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object, rfc3339
+from clusterling.machinery.timestamps import parse_rfc3339
 from clusterling.registry.cluster import Cluster
+from clusterling.registry.options import DeleteOptions
 from clusterling.registry.resource import Served
 
 FINALIZER: Final = "kubernetes"
 DECODED_AT_ONCE: Final = 100
+
+_BACKGROUND: Final = DeleteOptions(propagation="Background")
+_ENDED: Final = frozenset({"Succeeded", "Failed"})
 
 
 class NamespaceController(DeletionController):
@@ -32,100 +42,159 @@ class NamespaceController(DeletionController):
         finalizers = obj.get("spec", {}).get("finalizers") or ()
         if FINALIZER not in finalizers:
             return None
-        remaining = await _empty(cluster, obj["metadata"]["name"])
-        if remaining.total:
-            await _tell(cluster, served, obj, remaining)
-            return look_again_s(remaining.total)
+        left = await _empty(cluster, obj)
+        obj = await _tell(cluster, served, obj, left)
+        if left.count:
+            return look_again_s(left.count)
         obj["spec"]["finalizers"] = [finalizer for finalizer in finalizers if finalizer != FINALIZER]
         await edit(cluster, served, obj, "finalize")
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Remaining:
-    """What is left after a round of deleting: counts by resource and by finalizer, and what failed."""
+@dataclass(slots=True)
+class Left:
+    """What is left after a round of deleting: counts by resource and by finalizer, what failed, and how much there is.
 
-    resources: dict[str, int]
-    finalizers: dict[str, int]
-    failures: Sequence[str]
+    While pods are left, they alone were looked at, and are not counted by name, as upstream.
+    """
 
-    @property
-    def total(self) -> int:
-        return sum(self.resources.values()) + len(self.failures)
-
-
-async def _empty(cluster: Cluster, namespace: str) -> Remaining:
-    resources: dict[str, int] = {}
-    finalizers: dict[str, int] = {}
-    failures: list[str] = []
-    for served in cluster.catalog.storage:
-        if not served.resource.namespaced or "deletecollection" not in served.resource.verbs:
-            continue
-        try:
-            await cluster.objects.delete_collection(
-                context(cluster), served, namespace, EVERYTHING, PLAIN_DELETE
-            )
-        except ApiError as error:
-            failures.append(f"{served.plural}.{served.group}: {error.message}")
-        left = (await cluster.objects.list(served, namespace, EVERYTHING)).values
-        if left:
-            resources[f"{served.plural}.{served.group}"] = len(left)
-            for at, value in enumerate(left):
-                if at % DECODED_AT_ONCE == 0:
-                    await asyncio.sleep(0)
-                for finalizer in orjson.loads(value)["metadata"].get("finalizers") or ():
-                    finalizers[finalizer] = finalizers.get(finalizer, 0) + 1
-    return Remaining(resources, finalizers, failures)
+    resources: dict[str, int] = field(default_factory=dict)
+    finalizers: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    count: int = 0
 
 
-async def _tell(cluster: Cluster, served: Served, namespace: Object, remaining: Remaining) -> None:
-    """Says in the namespace's conditions what it still waits for. Upstream: status_condition_utils.go."""
-    counts = ", ".join(
-        f"{name} has {count} resource instances" for name, count in sorted(remaining.resources.items())
-    )
-    waits = ", ".join(
-        f"{name} in {count} resource instances" for name, count in sorted(remaining.finalizers.items())
-    )
-    told = {
-        "NamespaceDeletionDiscoveryFailure": (
-            "",
-            "ResourcesDiscovered",
-            "All resources successfully discovered",
-        ),
-        "NamespaceDeletionGroupVersionParsingFailure": (
-            "",
-            "ParsedGroupVersions",
-            "All legacy kube types successfully parsed",
-        ),
-        "NamespaceDeletionContentFailure": (
-            "; ".join(remaining.failures),
-            "ContentDeletionFailed" if remaining.failures else "ContentDeleted",
-            "All content successfully deleted, may be waiting on finalization",
-        ),
-        "NamespaceContentRemaining": (
-            f"Some resources are remaining: {counts}" if counts else "",
-            "SomeResourcesRemain" if counts else "ContentRemoved",
-            "All content successfully removed",
-        ),
-        "NamespaceFinalizersRemaining": (
-            f"Some content in the namespace has finalizers remaining: {waits}" if waits else "",
-            "SomeFinalizersRemain" if waits else "ContentHasNoFinalizers",
-            "All content-preserving finalizers finished",
-        ),
-    }
+async def _empty(cluster: Cluster, namespace: Object) -> Left:
+    kinds = [
+        served
+        for served in cluster.catalog.storage
+        if served.resource.namespaced and "delete" in served.resource.verbs
+    ]
+    left = Left()
+    pods = [served for served in kinds if (served.group, served.plural) == ("", "pods")]
+    for served in pods:
+        await _clear(cluster, served, namespace, left)
+    if left.count:
+        return Left(failures=left.failures, count=left.count)
+    for served in kinds:
+        if served not in pods:
+            await _clear(cluster, served, namespace, left)
+    return left
+
+
+async def _clear(cluster: Cluster, served: Served, namespace: Object, left: Left) -> None:
+    """Deletes all of a kind, and adds what stays."""
+    name = namespace["metadata"]["name"]
+    try:
+        await cluster.objects.delete_collection(context(cluster), served, name, EVERYTHING, _BACKGROUND)
+    except ApiError as error:
+        left.failures.append(error.message)
+        left.count += 1
+        return
+    values = (await cluster.objects.list(served, name, EVERYTHING)).values
+    if not values:
+        return
+    left.count += len(values)
+    left.resources[f"{served.plural}.{served.group}"] = len(values)
+    held: dict[str, int] = {}
+    grace_s = 0
+    for at, value in enumerate(values):
+        if at % DECODED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        obj = orjson.loads(value)
+        grace_s = max(grace_s, _grace_s(served, obj))
+        for finalizer in obj["metadata"].get("finalizers") or ():
+            held[finalizer] = held.get(finalizer, 0) + 1
+    for finalizer, count in held.items():
+        left.finalizers[finalizer] = left.finalizers.get(finalizer, 0) + count
+    now = cluster.ports.clock.now().astimezone(UTC)
+    if not held and grace_s <= _age_s(namespace, now):
+        kind = f"{served.group}/{served.version.name}, Resource={served.plural}"
+        left.failures.append(f"unexpected items still remain in namespace: {name} for gvr: {kind}")
+
+
+def _grace_s(served: Served, obj: Object) -> int:
+    """How long a pod may take to end, if it has not ended."""
+    if served.plural != "pods" or obj.get("status", {}).get("phase") in _ENDED:
+        return 0
+    return int(obj["spec"].get("terminationGracePeriodSeconds") or 0)
+
+
+def _age_s(namespace: Object, now: datetime) -> float:
+    return (now - parse_rfc3339(namespace["metadata"]["deletionTimestamp"])).total_seconds()
+
+
+# type → (reason and message while all is well, reason while it is not)
+_CONDITIONS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "NamespaceDeletionDiscoveryFailure": ("ResourcesDiscovered", "All resources successfully discovered", ""),
+    "NamespaceDeletionGroupVersionParsingFailure": (
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed",
+        "",
+    ),
+    "NamespaceDeletionContentFailure": (
+        "ContentDeleted",
+        "All content successfully deleted, may be waiting on finalization",
+        "ContentDeletionFailed",
+    ),
+    "NamespaceContentRemaining": (
+        "ContentRemoved",
+        "All content successfully removed",
+        "SomeResourcesRemain",
+    ),
+    "NamespaceFinalizersRemaining": (
+        "ContentHasNoFinalizers",
+        "All content-preserving finalizers finished",
+        "SomeFinalizersRemain",
+    ),
+}
+
+
+def _problems(left: Left) -> dict[str, str]:
+    """What is not well, by the type of its condition. Upstream: status_condition_utils.go."""
+    found: dict[str, str] = {}
+    if left.failures:
+        texts = ", ".join(sorted(left.failures))
+        found["NamespaceDeletionContentFailure"] = (
+            f"Failed to delete all resource types, {len(left.failures)} remaining: {texts}"
+        )
+    if left.resources:
+        counts = sorted(f"{name} has {count} resource instances" for name, count in left.resources.items())
+        found["NamespaceContentRemaining"] = f"Some resources are remaining: {', '.join(counts)}"
+    if left.finalizers:
+        counts = sorted(f"{name} in {count} resource instances" for name, count in left.finalizers.items())
+        found["NamespaceFinalizersRemaining"] = (
+            f"Some content in the namespace has finalizers remaining: {', '.join(counts)}"
+        )
+    return found
+
+
+async def _tell(cluster: Cluster, served: Served, namespace: Object, left: Left) -> Object:
+    """Writes the conditions, where they are others than before; the namespace as it is then."""
+    problems = _problems(left)
     status = namespace.setdefault("status", {})
-    before = {condition["type"]: condition for condition in status.get("conditions") or ()}
+    conditions: list[Object] = list(status.get("conditions") or ())
+    known = {condition["type"]: condition for condition in conditions}
     now = rfc3339(cluster.ports.clock.now())
-    conditions = []
-    for kind, (problem, reason, fine) in told.items():
-        condition = {
-            "type": kind,
-            "status": "True" if problem else "False",
-            "reason": reason,
-            "message": problem or fine,
+    changed = False
+    for kind, (fine, message, wrong) in _CONDITIONS.items():
+        says = {
+            "status": "True" if kind in problems else "False",
+            "reason": wrong if kind in problems else fine,
+            "message": problems.get(kind, message),
         }
-        known = before.get(kind, {})
-        same = known.get("status") == condition["status"]
-        conditions.append({**condition, "lastTransitionTime": known["lastTransitionTime"] if same else now})
+        condition = known.get(kind)
+        if condition is None:
+            condition = {"type": kind}
+            conditions.append(condition)
+        elif says == {key: condition.get(key) for key in says}:
+            continue
+        if condition.get("status") != says["status"]:
+            condition["lastTransitionTime"] = now
+        condition.update(says)
+        changed = True
+    if not changed:
+        return namespace
     status["conditions"] = conditions
     await edit(cluster, served, namespace, "status")
+    return await cluster.objects.read(served, "", namespace["metadata"]["name"]) or namespace

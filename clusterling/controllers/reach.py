@@ -13,12 +13,10 @@ from clusterling.machinery.meta import Object
 from clusterling.registry.cluster import Cluster
 from clusterling.registry.options import DeleteOptions, ListOptions, WriteOptions
 from clusterling.registry.resource import Served
-from clusterling.registry.strategy import Context, User
+from clusterling.registry.strategy import SERVER, Context
 from clusterling.storage.store import Compacted, Entry, Event
 from clusterling.tenancy.cluster import GROUP, PLURAL
 from clusterling.tenancy.names import ROOT_ID
-
-SYSTEM: Final = User("system:clusterling:controllers", ("system:masters", "system:authenticated"))
 
 QUIET: Final = WriteOptions(field_validation="Ignore")
 EVERYTHING: Final = ListOptions()
@@ -88,7 +86,7 @@ async def reach(
 
 
 def context(cluster: Cluster, subresource: str = "") -> Context:
-    return cluster.context(SYSTEM, subresource=subresource)
+    return cluster.context(SERVER, subresource=subresource)
 
 
 async def edit(cluster: Cluster, served: Served, obj: Object, subresource: str = "") -> None:

@@ -45,7 +45,7 @@ from clusterling.registry.crd import (
 from clusterling.registry.options import ListOptions, WriteOptions
 from clusterling.registry.pack import Pack
 from clusterling.registry.resource import Resource, Served
-from clusterling.registry.strategy import NO_COMPANIONS, Companions, Context, Strategy
+from clusterling.registry.strategy import NO_COMPANIONS, SERVER, Companions, Context, Strategy
 from clusterling.storage.store import Op
 
 _DEFINITIONS: Final = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
@@ -254,7 +254,8 @@ class CustomResourceDefinitionStrategy(Strategy):
         if ctx.subresource == "status":
             new["spec"] = old["spec"]
             status = new["status"] = new.get("status") or {}
-            _keep_decisions(new, old)
+            if ctx.user != SERVER:
+                _keep_decisions(new, old)
             stored = storage_version(new)
             if stored and not status.get("storedVersions"):
                 # Upstream: apiextensions/v1/defaults.go.

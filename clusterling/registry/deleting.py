@@ -51,6 +51,8 @@ def check(served: Served, old: Object, options: DeleteOptions) -> None:
 
 def propagate(default: str, metadata: Object, options: DeleteOptions) -> None:
     """What shall happen to dependents, written down as a finalizer (upstream: deletionFinalizersForGarbageCollection)."""
+    if default == "unsupported":
+        return
     finalizers: list[str] = list(metadata.get("finalizers") or [])
     wanted = options.propagation
     if not wanted:

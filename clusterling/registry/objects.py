@@ -84,6 +84,9 @@ COLLECTION_DELETES: Final = 16  # In flight at once, of a deletecollection.
 NAMESPACE_FENCE: Final = "~fence/namespaces/-/"
 ACTIVE_FENCE: Final = b'{"phase":"Active"}'
 
+# Groups whose kinds are validated without what kubernetes' own packages add: finalizers need no domain.
+_GENERIC: Final = frozenset({"apiextensions.k8s.io", "apiregistration.k8s.io"})
+
 _T = TypeVar("_T")
 
 
@@ -180,6 +183,13 @@ class ObjectStore:
             if not _goes_on(page, DEPENDENTS_PAGE):
                 return
             after = page.entries[-1].key
+
+    async def some_dependents(self, uid: str, after: str, limit: int) -> tuple[list[owners.Dependent], str]:
+        """So many dependents of the uid, of any owner where it is "", behind a mark; and the mark to go on from, "" at the end."""
+        prefix = owners.prefix(uid) if uid else owners.OWNERS
+        page = await self._translated(self._records.list(prefix, after=after, limit=limit))
+        found = [owners.parse(entry.key) for entry in page.entries]
+        return found, page.entries[-1].key if _goes_on(page, limit) else ""
 
     async def has_dependents(self) -> bool:
         """Some object of the cluster names an owner."""
@@ -883,6 +893,7 @@ class ObjectStore:
     ) -> Sequence[FieldError]:
         """Everything wrong with the object, in upstream's order: metadata, schema, the kind's own rules."""
         resource, strategy = served.resource, served.resource.strategy
+        builtin = resource.builtin and resource.group not in _GENERIC
         found = owners.problems(obj)
         if found:
             # Telling what else is wrong with each of a hundred thousand references takes a second.
@@ -892,10 +903,10 @@ class ObjectStore:
                 obj["metadata"],
                 namespaced=resource.namespaced,
                 name_problems=strategy.name_problems or is_dns1123_subdomain,
-                builtin=resource.builtin,
+                builtin=builtin,
             )
         else:
-            wrong = validate_object_meta_update(obj["metadata"], old["metadata"], builtin=resource.builtin)
+            wrong = validate_object_meta_update(obj["metadata"], old["metadata"], builtin=builtin)
             # Of a custom resource upstream judges metadata twice, and tells so.
             found += wrong if resource.builtin else [*wrong, *wrong]
         if not resource.builtin:

@@ -45,6 +45,7 @@ RESETS_METADATA: Final[Mapping[str, FieldSet]] = {**RESETS, "status": only(("met
 WARNINGS_MAX: Final = 256  # Of one request; the headers of an answer hold fewer (services/filters.py).
 
 ANONYMOUS: Final = User("system:anonymous", ("system:unauthenticated",))
+SERVER: Final = User("system:clusterling:controllers", ("system:masters", "system:authenticated"))
 
 
 class Context(Struct, frozen=True):
@@ -94,7 +95,8 @@ class Strategy:
     allow_unconditional_update: bool = True
     # metadata.generation starts at 1 and rises with every change outside metadata (and status, if that is a subresource).
     has_generation: bool = True
-    # How dependents go when a DELETE does not say: "background", or "orphan" (a few legacy kinds).
+    # How dependents go when a DELETE does not say: "background", or "orphan" (a few legacy kinds); "unsupported" where
+    # that cannot be said (events).
     default_propagation: str = "background"
     # Warned of where that leaves dependents behind that whoever deletes may not have thought of.
     propagation_warning: str = ""

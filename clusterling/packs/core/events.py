@@ -63,6 +63,7 @@ class EventStrategy(Strategy):
     has_generation = False
     name_problems = staticmethod(is_path_segment_name)
     allow_create_on_update = True
+    default_propagation = "unsupported"
 
     @override
     def read(self, ctx: Context, new: Object) -> None:
