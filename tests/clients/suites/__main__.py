@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from benchmarks import peers
-from tests.clients.suites import cargo, maven, python
+from tests.clients.suites import cargo, golang, maven, python
 from tests.clients.suites.kubelet import playing
 from tests.clients.suites.outcomes import PASSED, Missing, Outcome
 from tests.conformance.differing import Difference, Reason, judge, load, report
@@ -34,11 +34,15 @@ class Suite(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def pods_run(self) -> bool:
+        """Whether it wants a cluster in which pods become ready."""
+
     def run(self, cluster: Cluster, cache: Path, out: Path) -> list[Outcome]:
         """Raises Missing where its sources or tools are not at hand."""
 
 
-SUITES: Final[tuple[Suite, ...]] = (*python.SUITES, *cargo.SUITES, *maven.SUITES)
+SUITES: Final[tuple[Suite, ...]] = (*python.SUITES, *cargo.SUITES, *maven.SUITES, *golang.SUITES)
 
 
 def main() -> int:
@@ -99,7 +103,7 @@ def _real(name: str, directory: Path) -> Iterator[Path]:
 def _run(suite: Suite, cluster: Cluster, cache: Path, out: Path, reasons: list[Reason]) -> bool:
     """One suite, its verdict printed."""
     try:
-        with playing(cluster):
+        with playing(cluster, pods_run=suite.pods_run):
             outcomes = suite.run(cluster, cache, out)
     except Missing as missing:
         print(f"== {suite.name}: skipped: {missing}")

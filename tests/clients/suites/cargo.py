@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from tests.clients.suites.outcomes import Missing, Outcome, of_cargo
 from tests.e2e.clusters import Cluster
@@ -20,6 +20,7 @@ RUN_S: Final = 900
 class Program:
     """Ours, pinned by its Cargo.lock."""
 
+    pods_run: ClassVar[bool] = True
     name: str = "kube-rs"
 
     def run(self, cluster: Cluster, cache: Path, out: Path) -> list[Outcome]:
@@ -30,6 +31,7 @@ class Program:
 class Crates:
     """Tests in the published sources of kube's crates, at the versions that ours is pinned to."""
 
+    pods_run: ClassVar[bool] = True
     name: str = "kube-rs-own"
 
     def run(self, cluster: Cluster, cache: Path, out: Path) -> list[Outcome]:

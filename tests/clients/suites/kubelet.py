@@ -38,14 +38,12 @@ Json = dict[str, Any]
 
 
 @contextmanager
-def playing(cluster: Cluster) -> Iterator[None]:
-    """A node and what runs on it, while the context lasts."""
-    node = NODE | {"status": NODE["status"] | {"nodeInfo": INFO}}
-    _tell(cluster, "POST", "/api/v1/nodes", node)
-    # Made with the taint of a node that has not said it is ready.
-    cluster.kubectl("patch", "node", NAME, "--type=merge", "-p", '{"spec":{"taints":null}}')
+def playing(cluster: Cluster, *, pods_run: bool) -> Iterator[None]:
+    """A node and what runs on it, while the context lasts; where no pods are to run, only namespaces get their accounts."""
+    if pods_run:
+        _join(cluster)
     over = Event()
-    thread = Thread(target=_play, args=(cluster, over), name="kubelet")
+    thread = Thread(target=_play, args=(cluster, over, pods_run), name="kubelet")
     thread.start()
     try:
         yield
@@ -54,17 +52,24 @@ def playing(cluster: Cluster) -> Iterator[None]:
         thread.join()
 
 
-def _play(cluster: Cluster, over: Event) -> None:
+def _join(cluster: Cluster) -> None:
+    node = NODE | {"status": NODE["status"] | {"nodeInfo": INFO}}
+    _tell(cluster, "POST", "/api/v1/nodes", node)
+    # Made with the taint of a node that has not said it is ready.
+    cluster.kubectl("patch", "node", NAME, "--type=merge", "-p", '{"spec":{"taints":null}}')
+
+
+def _play(cluster: Cluster, over: Event, pods_run: bool) -> None:
     known: set[str] = set()
     while not over.wait(LOOKS_S):
         # Ours have one from the start; a bare kube-apiserver leaves that to a controller.
         for name in {one["metadata"]["name"] for one in _listed(cluster, "namespaces")} - known:
             account = {"metadata": {"name": "default"}}
             _tell(cluster, "POST", f"/api/v1/namespaces/{name}/serviceaccounts", account)
-            if name == "kube-system":
+            if name == "kube-system" and pods_run:
                 _tell(cluster, "POST", f"/api/v1/namespaces/{name}/pods", SYSTEM_POD)
             known.add(name)
-        for pod in _listed(cluster, "pods"):
+        for pod in _listed(cluster, "pods") if pods_run else ():
             _move(cluster, pod)
 
 

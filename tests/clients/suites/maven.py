@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from tests.clients.suites.outcomes import Missing, Outcome, of_junit
 from tests.e2e.clusters import Cluster
@@ -19,6 +19,7 @@ RUN_S: Final = 900
 class Program:
     """Tests with JUnit."""
 
+    pods_run: ClassVar[bool] = True
     name: str = "fabric8"
 
     def run(self, cluster: Cluster, cache: Path, out: Path) -> list[Outcome]:

@@ -19,6 +19,10 @@ _CARGO_SAID: Final = re.compile(
 _RUST_NOISE: Final = re.compile(
     r"^(stack backtrace:|note: run with|\s+\d+: |\s+at |thread '.*).*$\n?", re.MULTILINE
 )
+_GO_ENDED: Final = re.compile(r"^ *--- (\w+): (\S+) ", re.MULTILINE)
+_GO_RUNS: Final = re.compile(r"^=== RUN +(\S+)$", re.MULTILINE)
+# What ginkgo prints first; its tests are told one by one in its report.
+_GINKGO: Final = "Running Suite: "
 
 
 class Missing(Exception):
@@ -67,3 +71,28 @@ def of_cargo(output: str) -> Iterator[Outcome]:
             yield Outcome(name, "skipped: ignored")
         else:
             yield Outcome(name, f"failure: {' '.join(said.get(name, state).split())}")
+
+
+def of_go(output: str) -> Iterator[Outcome]:
+    """From what a Go test program prints with -v. Of a test with parts, the parts are told, and itself where it alone failed. One
+    that runs ginkgo's is told only where it did not come to its end, for then there is no report of theirs."""
+    ended = {found[2]: found for found in _GO_ENDED.finditer(output)}
+    told: list[Outcome] = []
+    # The parts of a test begin after it.
+    for begun in reversed(list(_GO_RUNS.finditer(output))):
+        name, end = begun[1], ended.get(begun[1])
+        one = Outcome(name, _go_state(output[begun.end() : end.start() if end else None], end))
+        parts = [part for part in told if part.name.startswith(f"{name}/")]
+        if one.state and (not parts or (one.failed and not any(part.failed for part in parts))):
+            told.append(one)
+    yield from reversed(told)
+
+
+def _go_state(printed: str, end: re.Match[str] | None) -> str:
+    """What a test came to, by what it printed; "" where others tell."""
+    said = " ".join(printed[-2000:].split())
+    if end is None:
+        return f"error: it did not end: {said}"
+    if _GINKGO in printed:
+        return ""
+    return {"PASS": PASSED, "SKIP": f"skipped: {said}"}.get(end[1], f"failure: {said}")

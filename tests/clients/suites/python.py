@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from tests.clients.suites.outcomes import Missing, Outcome, of_junit
 from tests.e2e.clusters import Cluster
@@ -29,6 +29,7 @@ TEST_S: Final = 30  # What takes longer waits for something that does not come.
 class PythonSuite:
     """Tests of a library. `project` of the package index has them, or only the `repository` has: the directories `tests`."""
 
+    pods_run: ClassVar[bool] = True
     name: str
     tests: tuple[str, ...]
     project: str = ""
