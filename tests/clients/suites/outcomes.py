@@ -20,7 +20,10 @@ _RUST_NOISE: Final = re.compile(
     r"^(stack backtrace:|note: run with|\s+\d+: |\s+at |thread '.*).*$\n?", re.MULTILINE
 )
 _GO_ENDED: Final = re.compile(r"^ *--- (\w+): (\S+) ", re.MULTILINE)
-_GO_RUNS: Final = re.compile(r"^=== RUN +(\S+)$", re.MULTILINE)
+# A test's name, and what it printed until the next one had its turn.
+_GO_TURN: Final = re.compile(
+    r"^=== (?:RUN|CONT|NAME) +(\S+)\n(.*?)(?=^=== |^ *--- \w+: |\Z)", re.MULTILINE | re.DOTALL
+)
 # What ginkgo prints first; its tests are told one by one in its report.
 _GINKGO: Final = "Running Suite: "
 
@@ -76,23 +79,25 @@ def of_cargo(output: str) -> Iterator[Outcome]:
 def of_go(output: str) -> Iterator[Outcome]:
     """From what a Go test program prints with -v. Of a test with parts, the parts are told, and itself where it alone failed. One
     that runs ginkgo's is told only where it did not come to its end, for then there is no report of theirs."""
-    ended = {found[2]: found for found in _GO_ENDED.finditer(output)}
+    states = {name: state for state, name in _GO_ENDED.findall(output)}
+    printed: dict[str, str] = {}
+    for name, text in _GO_TURN.findall(output):
+        printed[name] = printed.get(name, "") + text
     told: list[Outcome] = []
     # The parts of a test begin after it.
-    for begun in reversed(list(_GO_RUNS.finditer(output))):
-        name, end = begun[1], ended.get(begun[1])
-        one = Outcome(name, _go_state(output[begun.end() : end.start() if end else None], end))
+    for name, text in reversed(printed.items()):
+        one = Outcome(name, _go_state(states.get(name, ""), text))
         parts = [part for part in told if part.name.startswith(f"{name}/")]
         if one.state and (not parts or (one.failed and not any(part.failed for part in parts))):
             told.append(one)
     yield from reversed(told)
 
 
-def _go_state(printed: str, end: re.Match[str] | None) -> str:
-    """What a test came to, by what it printed; "" where others tell."""
+def _go_state(ended: str, printed: str) -> str:
+    """What a test came to; "" where others tell."""
     said = " ".join(printed[-2000:].split())
-    if end is None:
+    if not ended:
         return f"error: it did not end: {said}"
     if _GINKGO in printed:
         return ""
-    return {"PASS": PASSED, "SKIP": f"skipped: {said}"}.get(end[1], f"failure: {said}")
+    return {"PASS": PASSED, "SKIP": f"skipped: {said}"}.get(ended, f"failure: {said}")
