@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -198,9 +198,10 @@ class _Events(Sink):
         self._drain = callback
 
     async def follow(self, stream: Stream) -> None:
-        """Takes what the stream writes, until it ends."""
+        """Takes what the stream writes, until it ends, or gives up on a reader that does not read: who reads again finds the end."""
         try:
-            await stream.run(self)
+            with suppress(ConnectionAbortedError):
+                await stream.run(self)
         finally:
             self._ended = True
             self._arrived.set()

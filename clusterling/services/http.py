@@ -253,12 +253,15 @@ class _Connection(asyncio.Protocol):
         self.task.cancel()
 
     def _look(self) -> None:
-        """Ends a connection that has had no request for `IDLE_S`."""
+        """Ends a connection that has had no request for `IDLE_S`; closing one would wait for what its peer has not read."""
         until = self._active_s + IDLE_S
         now = self._loop.time()
         if self._current is None and now >= until:
             self._timer = None
-            self.transport.close()
+            if self.transport.get_write_buffer_size():
+                self.transport.abort()
+            else:
+                self.transport.close()
         else:
             self._timer = self._loop.call_later(
                 IDLE_S if self._current is not None else until - now, self._look
@@ -530,8 +533,8 @@ class _Connection(asyncio.Protocol):
                     await self._stream(incoming, response, request.id)
                 else:
                     self._write(incoming, response, request.id)
-                    if self._full:
-                        await self._drained()
+                if self._full:
+                    await self._drained()
         except ConnectionError:
             self.transport.abort()
         except Exception:  # noqa: BLE001 - whatever it was, this connection alone ends

@@ -9,7 +9,7 @@ Equal watches that have taken all there is make a *cohort*: one of them, the lea
 the same bytes to each; the others rest, so a commit costs what the writes to their sockets cost. Who is not level yet
 (it is given its initial state, or history) and who has fallen behind (its peer does not read) goes alone, on its own
 position, and joins when it is level. What the slow miss stays in the store's window; if one falls out of
-that, its next take says 410 and the client lists again.
+that, its next take says 410 and the client lists again. Who reads nothing at all for `STALLED_S` loses the connection.
 
 A round over a thousand sockets takes long enough for more to be written meanwhile. So after a long one the cohort
 lets about as long pass, `PAUSE_S_MAX` at most, before it begins the next: under load a write to a socket then holds
@@ -52,6 +52,7 @@ WATCH_MIN_S: Final = 1800.0
 WATCH_MAX_S: Final = 7 * 86_400.0  # However long a client asks for.
 
 BUFFERED_BYTES_MAX: Final = 1024 * 1024  # Unread bytes of one peer, above which its watch takes no more.
+STALLED_S: Final = 60.0  # In which a peer with so much unread must have read something.
 LOOK_BYTES: Final = 64 * 1024  # A cohort looks at its members' buffers once in about so many bytes to each.
 WRITE_BYTES: Final = 256 * 1024  # About how much one stream writes before others have their turn.
 SLICE_S: Final = 0.001
@@ -314,10 +315,12 @@ class WatchStream(Stream):
         "_full",
         "_listed",
         "_over",
+        "_patience",
         "_resources",
         "_sink",
         "_streams",
         "_timeout_s",
+        "_unread",
         "bucket",
         "cohort",
         "stopped",
@@ -347,12 +350,15 @@ class WatchStream(Stream):
         self.stopped = False
         self._listed = False
         self._full = False
+        self._unread = 0  # Bytes, when it was last looked whether the peer reads.
+        self._patience: asyncio.TimerHandle | None = None  # While it is full.
         self.bucket: set[WatchStream] | None = None
         self.cohort: _Cohort | None = None  # Which serves it.
         self.waiting: _Cohort | None = None  # Which it is to join.
 
     @override
     async def run(self, sink: Sink) -> None:
+        """Raises ConnectionAbortedError where the peer has stopped reading."""
         if self.stopped:
             return
         loop = asyncio.get_running_loop()
@@ -368,6 +374,7 @@ class WatchStream(Stream):
             await self._over
         finally:
             timer.cancel()
+            self._read_again()
             self._streams.discard(self)
 
     @override
@@ -426,8 +433,9 @@ class WatchStream(Stream):
     def look(self) -> bool:
         """Looks at what the peer has not read. False: too much, so the stream goes alone, and takes no more until it has."""
         assert self._sink is not None, "writes only while it runs"
-        if self._sink.buffered > BUFFERED_BYTES_MAX:
+        if not self._full and self._sink.buffered > BUFFERED_BYTES_MAX:
             self._full = True
+            self._wait_for_peer()
             if self.cohort is not None:
                 self.cohort.leave(self)
         return not self._full
@@ -454,9 +462,29 @@ class WatchStream(Stream):
         if data is not None:
             self.write(data)
 
+    def _wait_for_peer(self) -> None:
+        assert self._sink is not None, "writes only while it runs"
+        self._unread = self._sink.buffered
+        self._patience = asyncio.get_running_loop().call_later(STALLED_S, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        """Gives up on a peer that has read nothing since it was last looked."""
+        assert self._sink is not None and self._over is not None, "waits only while it runs"
+        if self._sink.buffered < self._unread:
+            self._wait_for_peer()
+        elif not self._over.done():
+            self.stopped = True
+            self._over.set_exception(ConnectionAbortedError("the client does not read"))
+
+    def _read_again(self) -> None:
+        self._full = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
     def _drained(self) -> None:
         if self._full:
-            self._full = False
+            self._read_again()
             self.wake()
 
     def _expire(self) -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from clusterling.registry.strategy import User
-from clusterling.services import http
+from clusterling.services import http, watch
 from clusterling.services.http import Listener, serve
 from clusterling.services.request import Peer, Request
 from tests.services.serving import ADMIN, CONFIGMAPS, Serving, configmap, serving
@@ -502,6 +502,56 @@ async def test_a_client_that_does_not_read_holds_no_more_than_its_share_and_miss
     # What the window still has is told, in order; if that is not all, the client hears that it must list again.
     assert names == [f"c{number:02}" for number in range(len(names))]
     assert last is None or (last["code"], last["reason"]) == (410, "Expired")
+
+
+async def test_a_client_that_never_reads_is_dropped_and_the_others_miss_nothing(
+    world: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "STALLED_S", 0.05)
+    client = world.client()
+    asked = get(f"{TEAM}{CONFIGMAPS}?watch=1&timeoutSeconds=60")
+    async with listening(world) as listener, connected(listener) as deaf, connected(listener) as wire:
+        for one in (deaf, wire):
+            await one.send(asked)
+            await one.head()
+        deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        names: list[str] = []
+        for number in range(30):
+            await client.post(CONFIGMAPS, configmap(f"c{number:02}", x="y" * 800_000))
+            names.append(json.loads(await wire.chunk())["object"]["metadata"]["name"])
+        async with asyncio.timeout(10):
+            while len(world.app.streams) > 1 or len(listener.open) > 1:
+                await asyncio.sleep(0.01)
+        assert world.limits.watches.total == 1
+        await client.post(CONFIGMAPS, configmap("last"))
+        assert json.loads(await wire.chunk())["object"]["metadata"]["name"] == "last"
+    assert names == [f"c{number:02}" for number in range(30)]
+
+
+@pytest.mark.parametrize("which", ["DRAIN_S", "IDLE_S"])
+async def test_what_is_left_unread_of_a_watch_that_is_over_is_given_up(
+    world: Serving, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """More than a connection may hold, after a while; less, when it has been idle for long."""
+    size = 800_000 if which == "DRAIN_S" else 60_000
+    monkeypatch.setattr(http, which, 0.05)
+    client = world.client()
+    async with listening(world) as listener, connected(listener) as deaf:
+        await deaf.send(get(f"{TEAM}{CONFIGMAPS}?watch=1&timeoutSeconds=60"))
+        await deaf.head()
+        deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        [stream] = world.app.streams._open
+        assert stream._sink is not None
+        for number in range(500):
+            await client.post(CONFIGMAPS, configmap(f"c{number:03}", x="y" * size))
+            await asyncio.sleep(0)
+            if stream._sink.buffered > (http.BUFFERED_BYTES_MAX if which == "DRAIN_S" else 0):
+                break
+        assert stream._sink.buffered
+        stream.stop()
+        async with asyncio.timeout(10):
+            while listener.open:
+                await asyncio.sleep(0.01)
 
 
 # ---------------------------------------------------------------------- closing

@@ -232,6 +232,40 @@ async def test_who_does_not_read_is_left_alone_until_there_is_room(world: Servin
     assert [event["object"]["metadata"]["name"] for event in sink.events()] == list("abcd")
 
 
+class Unwilling(Recorder):
+    """A sink that is full, and of which the peer reads a little, so many times."""
+
+    def __init__(self, reads: int) -> None:
+        super().__init__()
+        self.reads = reads
+        self.left = watching.BUFFERED_BYTES_MAX + 1 + reads
+
+    @property
+    @override
+    def buffered(self) -> int:
+        if self.reads:
+            self.reads -= 1
+            self.left -= 1
+        return self.left
+
+
+async def test_who_reads_nothing_more_loses_the_connection_and_who_reads_little_does_not(
+    world: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "STALLED_S", 0.0)
+    client = world.client()
+    response = await opened(world, "timeoutSeconds=30")
+    sink = Unwilling(reads=100)
+    task = asyncio.create_task(response.stream.run(sink))
+    await settle()
+    await client.post(CONFIGMAPS, configmap("a"))
+    with pytest.raises(ConnectionAbortedError):
+        await task
+    await response.close()
+    assert sink.reads == 0
+    assert len(world.app.streams) == 0
+
+
 async def test_what_came_together_is_written_together(world: Serving) -> None:
     client = world.client()
     first = await client.post(CONFIGMAPS, configmap("a"))
