@@ -38,6 +38,21 @@ def go_text(value: object) -> str:
             return str(value)
 
 
+def go_string(value: object) -> str:
+    """A JSON value as %s prints it, which is meant for text: `%!s(int64=1)`."""
+    match value:
+        case str():
+            return value
+        case None:
+            return "%!s(<nil>)"
+        case dict():
+            return f"map[{' '.join(f'{key}:{go_string(value[key])}' for key in sorted(value))}]"
+        case list():
+            return f"[{' '.join(map(go_string, value))}]"
+        case _:
+            return f"%!s({go_type(value)}={go_text(value)})"
+
+
 def go_type(value: object) -> str:
     """The type that a JSON value decodes into, as %s prints it."""
     match value:

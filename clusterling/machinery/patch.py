@@ -28,7 +28,7 @@ from typing import Any, Final
 import orjson
 
 from clusterling.machinery.errors import ApiError, bad_request, go_quote, invalid, invalid_value, too_large
-from clusterling.machinery.gotext import go_text, go_type, json_type
+from clusterling.machinery.gotext import go_string, go_text, go_type, json_type
 from clusterling.machinery.meta import Object
 
 OPERATIONS_MAX: Final = 10_000
@@ -111,8 +111,8 @@ class _Document:
         self._shifted_items = 0
 
     def apply(self, operation: Mapping[str, Any]) -> None:
-        kind = operation.get("op") or "unknown"
-        function = _OPERATIONS.get(kind)
+        kind = operation.get("op")
+        function = _OPERATIONS.get(kind) if isinstance(kind, str) else None
         if function is None:
             raise _NotApplicable(f"Unexpected kind: {kind}")
         function(self, operation)
@@ -180,9 +180,9 @@ class _Document:
     def _at(self, operation: Mapping[str, Any], field: str, *, write: bool) -> tuple[Container, str]:
         """The container and the key in it that the operation's `path` or `from` names."""
         pointer = operation.get(field)
-        if pointer is None:
+        if not isinstance(pointer, str):
             raise _NotApplicable(f"the operation has no {field}")
-        container, key = self._find(str(pointer), write=write)
+        container, key = self._find(pointer, write=write)
         if container is None:
             raise _NotApplicable(f"the operation does not apply: doc is missing {field}: {pointer}")
         return container, key
@@ -283,24 +283,22 @@ def _equal(left: object, right: object) -> bool:
         raise _NotApplicable("the value to test is nested too deeply") from None
 
 
-def _checked_operations(operations: object) -> list[Mapping[str, Any]]:
+def _checked_operations(operations: object, *, typed: bool) -> list[Mapping[str, Any]]:
     """The operations, if they decode into upstream's type. Raises ApiError 400 and 413."""
     if operations is None:
         return []
     if not isinstance(operations, list):
-        kind = json_type(operations)
-        raise bad_request(
-            f"error decoding patch: json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
+        raise _no_operations(
+            operations, "[]handlers.jsonPatchOp" if typed else "jsonpatch.Patch", typed=typed
         )
     for operation in operations:
         if operation is None:
             continue
         if not isinstance(operation, dict):
-            kind = json_type(operation)
-            raise bad_request(
-                f"error decoding patch: json: cannot unmarshal {kind} into Go value of type handlers.jsonPatchOp"
+            raise _no_operations(
+                operation, "handlers.jsonPatchOp" if typed else "jsonpatch.Operation", typed=typed
             )
-        for field in ("op", "path", "from"):
+        for field in ("op", "path", "from") if typed else ():
             value = operation.get(field)
             if value is not None and not isinstance(value, str):
                 raise bad_request(
@@ -314,13 +312,18 @@ def _checked_operations(operations: object) -> list[Mapping[str, Any]]:
     return [operation or {} for operation in operations]
 
 
-def json_patch(doc: Object, operations: object) -> Object:
-    """Applies RFC 6902 operations, in order, all or none.
+def _no_operations(given: object, wanted: str, *, typed: bool) -> ApiError:
+    why = f"json: cannot unmarshal {json_type(given)} into Go value of type {wanted}"
+    return bad_request(f"error decoding patch: {why}" if typed else why)
+
+
+def json_patch(doc: Object, operations: object, *, typed: bool = True) -> Object:
+    """Applies RFC 6902 operations, in order, all or none. `typed`: their own fields must be of their types.
 
     Raises ApiError: 400 for what is no list of operations, 413 for too many or too much work, 422 for one that does
     not apply (a failed `test`, a missing path); upstream gives no details of that, they are in the error's cause.
     """
-    checked = _checked_operations(operations)
+    checked = _checked_operations(operations, typed=typed)
     _check_nesting(operations)
     document = _Document(doc)
     try:
@@ -331,18 +334,22 @@ def json_patch(doc: Object, operations: object) -> Object:
     except _NotApplicable as error:
         raise _rejected() from error
     if isinstance(document.root, list):
-        raise undecodable(
-            document.root,
-            "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct "
-            '{ APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }',
-        )
+        raise _no_object(document.root)
     return document.root
 
 
+def _no_object(made: list[Any]) -> ApiError:
+    return undecodable(
+        made,
+        "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct "
+        '{ APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }',
+    )
+
+
 def json_patch_unknown_fields(operations: object) -> list[str]:
-    """What strict decoding says of fields that an operation does not have: `json patch unknown field "[0].foo"`."""
+    """What strict decoding says of fields that an operation does not have: `unknown field "[0].foo"`."""
     return [
-        f'json patch unknown field "[{index}].{field}"'
+        f"unknown field {go_quote(f'[{index}].{field}')}"
         for index, operation in enumerate(operations if isinstance(operations, list) else ())
         if isinstance(operation, dict)
         for field in operation
@@ -352,17 +359,26 @@ def json_patch_unknown_fields(operations: object) -> list[str]:
 
 def undecodable(patched: object, why: str) -> ApiError:
     """422 for a JSON or merge patch whose result is not an object of the kind; `why` in the words of Go's decoder."""
-    text = orjson.dumps(patched, option=orjson.OPT_SORT_KEYS).decode()
-    return invalid("", "", "", [invalid_value("patch", text, why)])
+    return invalid("", "", "", [invalid_value("patch", text_of(patched), why)])
+
+
+def text_of(patched: object) -> str:
+    """A patched document as messages show it."""
+    return orjson.dumps(patched, option=orjson.OPT_SORT_KEYS).decode()
 
 
 # --------------------------------------------------------------------------- JSON merge patch
 
 
-def merge_patch(doc: Object, patch: object) -> Object:
-    """Applies a JSON merge patch: maps merge, null deletes, all else replaces. Raises ApiError 400."""
-    if patch is None:
-        raise bad_request("invalid JSON patch")
+def merge_patch(doc: Object, patch: object, *, typed: bool = True) -> Object:
+    """Applies a JSON merge patch: maps merge, null deletes, all else replaces. Raises ApiError 400.
+
+    `typed`: it must be a map; else a list may take the place of the document, which is 422.
+    """
+    if patch is None or not (typed or isinstance(patch, dict | list)):
+        raise bad_request("Invalid JSON Patch")
+    if isinstance(patch, list) and not typed:
+        raise _no_object(_without_nulls(patch))
     if not isinstance(patch, dict):
         kind = json_type(patch)
         raise bad_request(
@@ -492,20 +508,26 @@ def strategic_merge(doc: Object, patch: object, schema: PatchMeta) -> Object:
     Raises ApiError: 400 for a malformed directive, 422 for lists of lists, and 500 with upstream's text where
     upstream did not foresee the error (a list item without its merge key, an order that does not fit the list).
     """
+    return strategic_merge_left(doc, patch, schema)[0]
+
+
+def strategic_merge_left(doc: Object, patch: object, schema: PatchMeta) -> tuple[Object, Object]:
+    """The same, with what is left of the patch: upstream takes directives out as it goes, and shows the rest in messages."""
     if patch is None:
-        raise bad_request("invalid JSON patch")
+        return doc, {}
     if not isinstance(patch, dict):
         kind = json_type(patch)
         raise bad_request(f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}")
     _check_nesting(patch)
-    return _merge_map(doc, patch, schema)
+    left: Object = _copied(patch)
+    return _merge_map(doc, left, schema), left
 
 
 def _merge_map(original: Object, patch: Object, meta: PatchMeta) -> Object:
+    """The patch is ours: what is done with is taken out of it, and the result may share parts with it."""
     if _DIRECTIVE in patch:
         return _directed(patch)
-    # From here both are ours, at this level: the parts of the patch that are done with are taken out.
-    result, patch = dict(original), dict(patch)
+    result = dict(original)
     _retain_keys(result, patch)
     _merge_ordered_lists(result, patch, meta)
     for given, value in patch.items():
@@ -518,18 +540,19 @@ def _merge_map(original: Object, patch: Object, meta: PatchMeta) -> Object:
         if type(current) is not type(value):
             # Not there, or of another type: just what the patch says.
             if not deleting:
-                _assign(result, key, _without_nulls(value))
+                _drop_nulls(value)
+                _assign(result, key, value)
         elif isinstance(value, dict):
             field = _field(meta, key)
             result[key] = (
-                _copied(value) if field.strategy == "replace" else _merge_map(result[key], value, field.value)
+                value if field.strategy == "replace" else _merge_map(result[key], value, field.value)
             )
         elif isinstance(value, list):
             field = _field(meta, key)
             if field.strategy == "merge" or deleting:
                 result[key] = _merge_list(result[key], value, field, deleting=deleting)
             else:
-                result[key] = _copied(value)
+                result[key] = value
         else:
             result[key] = value
     return result
@@ -539,11 +562,12 @@ def _directed(patch: Object) -> Object:
     """The value that a map with `$patch` becomes, whatever was there."""
     match patch[_DIRECTIVE]:
         case "replace":
-            return {key: _copied(value) for key, value in patch.items() if key != _DIRECTIVE}
+            del patch[_DIRECTIVE]
+            return patch
         case "delete":
             return {}
         case directive:
-            raise _broken(f"unknown patch type: {go_text(directive)} in map: {go_text(patch)}")
+            raise _broken(f"unknown patch type: {go_string(directive)} in map: {go_text(patch)}")
 
 
 def _field(meta: PatchMeta, name: str) -> PatchField:
@@ -551,6 +575,16 @@ def _field(meta: PatchMeta, name: str) -> PatchField:
         return meta.field(name)
     except LookupError as error:
         raise _broken(str(error.args[0])) from error
+
+
+def _drop_nulls(value: Any) -> None:
+    """Takes null values out of maps, at any depth. Null items of lists stay."""
+    if isinstance(value, dict):
+        for key in [key for key, item in value.items() if item is None]:
+            del value[key]
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _drop_nulls(item)
 
 
 def _assign(result: Object, key: str, value: object) -> None:
@@ -562,12 +596,15 @@ def _assign(result: Object, key: str, value: object) -> None:
 
 
 def _without_directives(value: Any) -> tuple[Any, bool]:
-    """The value without the maps in it that have a `$patch`, and whether it is to be kept itself."""
+    """The value less the maps in it that have a `$patch`, and whether it is to be kept itself. Maps change in place."""
     if isinstance(value, dict):
         if _DIRECTIVE in value:
             return None, False
-        parts = {key: _without_directives(item) for key, item in value.items()}
-        return {key: item for key, (item, keep) in parts.items() if keep}, True
+        for key, item in list(value.items()):
+            value[key], keep = _without_directives(item)
+            if not keep:
+                del value[key]
+        return value, True
     if isinstance(value, list):
         return [item for item, keep in map(_without_directives, value) if keep], True
     return value, True
@@ -645,11 +682,11 @@ def _merge_ordered_lists(result: Object, patch: Object, meta: PatchMeta) -> None
         if not given:
             merged = current
         elif not there:
-            merged, _ = _without_directives(_copied(change))
+            merged, _ = _without_directives(change)
         elif field.strategy == "merge":
             merged = _merge_list(current, change, field, deleting=False)
         else:
-            merged = _copied(change)
+            merged = change
         listed, rest = _partition(merged, order, field.merge_key)
         maps = _element_type(current, change) is dict
         live = (
@@ -756,9 +793,9 @@ def _direct_items(
             case "merge":
                 raise _broken("merging lists cannot yet be specified in the patch")
             case directive:
-                raise _broken(f"unknown patch type: {go_text(directive)} in map: {go_text(item)}")
+                raise _broken(f"unknown patch type: {go_string(directive)} in map: {go_text(item)}")
     if replace:
-        return _copied(plain), []
+        return plain, []
     if gone:
         original = [item for item in original if merge_key not in item or _token(item[merge_key]) not in gone]
     return original, plain
@@ -775,7 +812,7 @@ def _merge_items(original: Sequence[Any], patch: Sequence[Any], merge_key: str, 
         found = places.get(token)
         if found is None:
             places[token] = len(merged)
-            merged.append(_copied(item))
+            merged.append(item)
         else:
             merged[found] = _merge_map(merged[found], item, meta)
     return merged

@@ -8,7 +8,7 @@ pays for the groups it serves. Everything here is a fact of the Kubernetes versi
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
@@ -118,6 +118,15 @@ def go_types(definition: str) -> Mapping[str, Any]:
     """What Go's encoder and decoder act by, of a definition, that its schema does not say (tools/go_types.py)."""
     package, _, name = definition.rpartition(".")
     return _go_types(package).get(name, {})
+
+
+@cache
+def fields_of(definition: str) -> Sequence[str]:
+    """The fields of a definition's Go type, as its protobuf numbers them: nearly the order in which they are declared."""
+    package, _, name = definition.rpartition(".")
+    # `io.k8s.api.core.v1` here is `k8s.io.api.core.v1` there.
+    found = _message_table(f"k8s.io.{package.removeprefix('io.k8s.')}").get(name, {})
+    return [found[number][0] for number in sorted(found, key=int)]
 
 
 def published(name: str) -> Object:

@@ -39,6 +39,12 @@ class _Kind(Versions):
     def settled(self) -> bool:
         return not self._served.resource.schema_revision
 
+    @property
+    @override
+    def certain(self) -> bool:
+        resource = self._served.resource
+        return resource.builtin or (len(resource.versions) == 1 and not resource.schema_revision)
+
     @override
     def type(self, api_version: str) -> MapType | None:
         served = self._at(api_version)
@@ -60,6 +66,9 @@ class _Kind(Versions):
     @override
     def kept(self, fields: FieldSet, api_version: str) -> FieldSet:
         served = self._at(api_version) or self._served
+        if not (self._part or served.resource.builtin or api_version == self._served.api_version):
+            # Upstream asks the strategy of a custom kind's one version, which knows of no other.
+            return fields
         return served.resource.strategy.changeable(self._part, fields, has_status=served.version.status)
 
     def _at(self, api_version: str) -> Served | None:

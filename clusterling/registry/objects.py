@@ -604,7 +604,8 @@ class ObjectStore:
         if before is not None:
             given, seen = metadata.get("resourceVersion"), before["resourceVersion"]
             tied = given not in (None, "", seen)
-            if not given:
+            unconditional = options.written_as or served.resource.strategy.allow_unconditional_update
+            if not given and unconditional:
                 metadata["resourceVersion"] = seen
             if metadata.get("uid") not in (None, "", before["uid"]):
                 wrong = errors.immutable_field("metadata.uid", metadata["uid"])

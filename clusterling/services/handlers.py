@@ -248,15 +248,16 @@ async def patch(app: App, request: Request, served: Served) -> Response:
     body = await request.read(BODY_BYTES_MAX)
     if kind is patching.PatchType.APPLY:
         return await _apply(app, request, served, encoding, body)
-    options = _write_options(request, "PatchOptions")
-    change, duplicates = await _decoded(app, body, partial(patching.read, kind, body, served))
+    options = _write_options(request, "PatchOptions", _PATCHES_TOLD_BY[kind])
+    read = partial(patching.read, part=info.subresource, validation=options.field_validation)
+    change, duplicates = await _decoded(app, body, partial(read, kind, body, served))
     if duplicates:
         options = replace(options, duplicates=tuple(duplicates))
     ctx = _context(request, dry_run=options.dry_run)
     try:
         value = await ctx.objects.patch(ctx, served, _namespace(served, info), info.name, change, options)
     except Undecodable as error:
-        raise patching.refused(kind, body, error) from error
+        raise patching.refused(change, error) from error
     return _object_response(encoding, served, request, 200, value)
 
 
@@ -407,7 +408,8 @@ async def patch_scale(app: App, request: Request, served: Served) -> Response:
     if kind is patching.PatchType.APPLY:
         return await _apply_scale(app, request, served, body)
     options = _write_options(request, "PatchOptions")
-    change, _ = await _decoded(app, body, partial(patching.read, kind, body, served))
+    read = partial(patching.read, part="scale", validation=options.field_validation)
+    change, _ = await _decoded(app, body, partial(read, kind, body, served))
     return await _write_scale(request, served, options, change, patched=True)
 
 

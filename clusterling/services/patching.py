@@ -5,9 +5,11 @@ Upstream: apiserver/pkg/endpoints/handlers/patch.go.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
+from heapq import merge
 from typing import Final
 
 from clusterling.machinery import codec, patch, strictjson, yaml
@@ -19,8 +21,10 @@ from clusterling.machinery.errors import (
     invalid_value,
     unsupported_patch_type,
 )
+from clusterling.machinery.fieldorder import order_of, place_of, quoted_path
 from clusterling.machinery.gotext import go_text, json_type
 from clusterling.machinery.meta import Object
+from clusterling.registry.options import FieldValidation
 from clusterling.registry.receiving import Undecodable
 from clusterling.registry.resource import Served
 from clusterling.services.parameters import apply_problems
@@ -35,6 +39,9 @@ class PatchType(StrEnum):
     STRATEGIC = "application/strategic-merge-patch+json"
     APPLY = "application/apply-patch+yaml"
 
+
+# A field given twice below the value of an operation.
+_IN_VALUE: Final = re.compile(r"\[(\d+)\]\.value([.\[].*)", re.DOTALL)
 
 _CUSTOM: Final = (PatchType.JSON, PatchType.MERGE, PatchType.APPLY)
 _BUILTIN: Final = (PatchType.JSON, PatchType.MERGE, PatchType.STRATEGIC, PatchType.APPLY)
@@ -53,24 +60,83 @@ def patch_type(content_type: str | None, served: Served, query: Query) -> PatchT
     raise unsupported_patch_type(accepted)
 
 
-def read(kind: PatchType, body: bytes, served: Served) -> tuple[Callable[[Object], Object], list[str]]:
-    """The change that the patch makes of an object, and what the patch says twice or for nothing.
+Change = Callable[[Object], Object]
+
+
+def read(
+    kind: PatchType, body: bytes, served: Served, *, part: str = "", validation: FieldValidation = "Warn"
+) -> tuple[Change, list[str]]:
+    """The change that the patch makes of an object, or its `part`, and what the patch says twice or for nothing.
 
     Raises ApiError 400 for what is not JSON. Whether it is a patch is found out when it is applied: upstream
-    tells first that the object does not exist.
+    tells first that the object does not exist. It looks less closely where `validation` ignores what is unknown.
     """
     try:
         document, duplicates = codec.parse_json(body)
     except strictjson.JsonError as error:
         raise bad_request("invalid JSON patch") from error
+    typed = validation != "Ignore"
     if kind is PatchType.JSON:
-        problems = [f"json patch {text}" for text in duplicates]
-        problems += patch.json_patch_unknown_fields(document)
-        return lambda obj: _same_kind(served, obj, patch.json_patch(obj, document)), problems
+        problems = _operation_problems(document, duplicates) + _value_problems(document, duplicates)
+        return lambda obj: _of_kind(served, part, obj, patch.json_patch(obj, document, typed=typed)), problems
     if kind is PatchType.MERGE:
-        return lambda obj: _same_kind(served, obj, patch.merge_patch(obj, document)), duplicates
-    rules = _rules(served.group, served.version.name, served.kind)
-    return lambda obj: _typed(obj, patch.strategic_merge(obj, document, rules)), duplicates
+        return lambda obj: _of_kind(
+            served, part, obj, patch.merge_patch(obj, document, typed=typed)
+        ), duplicates
+    return StrategicChange(served, document), duplicates
+
+
+class StrategicChange:
+    """What a strategic patch makes of an object. `left`: what was left of the patch when it had been applied."""
+
+    def __init__(self, served: Served, document: object) -> None:
+        self._served = served
+        self._document = document
+        self.left = document
+
+    def __call__(self, obj: Object) -> Object:
+        served = self._served
+        group, version, kind = served.group, served.version.name, served.kind
+        if obj["kind"] != kind:
+            group, version, kind = "autoscaling", "v1", obj["kind"]
+        made, self.left = patch.strategic_merge_left(obj, self._document, _rules(group, version, kind))
+        why = _unconvertible(group, version, kind, made)
+        if why is not None:
+            raise self.refused(why)
+        # It is of the kind it was, whatever it says: upstream reads it into its Go type.
+        return {**made, "apiVersion": obj["apiVersion"], "kind": obj["kind"]}
+
+    def refused(self, why: str) -> ApiError:
+        """422 for a result that is not of the kind, with what is left of the patch."""
+        return invalid("", "", "", [invalid_value("patch", go_text(self.left), why)])
+
+
+def _operation_problems(operations: object, duplicates: list[str]) -> list[str]:
+    """What strict decoding says of the operations, in the order in which they are read."""
+    found = patch.json_patch_unknown_fields(operations)
+    if duplicates:
+        order = order_of(operations)
+        found = list(merge(found, duplicates, key=lambda text: place_of(quoted_path(text), order)))
+    return [f"json patch {text}" for text in found]
+
+
+def _value_problems(operations: object, duplicates: list[str]) -> list[str]:
+    """What strict decoding says of the patched object: values go into it as they were written, keys given twice and all,
+    unless another operation looks into them."""
+    found = []
+    for text in duplicates:
+        match = _IN_VALUE.match(quoted_path(text))
+        if match is None or not isinstance(operations, list):
+            continue
+        pointer = operations[int(match[1])].get("path")
+        others = [one for at, one in enumerate(operations) if at != int(match[1]) and isinstance(one, dict)]
+        if isinstance(pointer, str) and not any(
+            str(other.get(field, "")).startswith(pointer) for other in others for field in ("path", "from")
+        ):
+            steps = [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+            path = "".join(f"[{step}]" if step.isdigit() else f".{step}" for step in steps) + match[2]
+            found.append(f"duplicate field {go_quote(path.removeprefix('.'))}")
+    return found
 
 
 def read_applied(body: bytes) -> tuple[Object, str]:
@@ -90,41 +156,72 @@ def read_applied(body: bytes) -> tuple[Object, str]:
     return document, twice[0] if twice else ""
 
 
-def refused(kind: PatchType, body: bytes, error: Undecodable) -> ApiError:
+def refused(change: Change, error: Undecodable) -> ApiError:
     """422 for a patch whose result is not an object of its kind, with that result, or with what a strategic patch says."""
     if error.patched is None:
         return error
-    if kind is PatchType.STRATEGIC:
-        return invalid("", "", "", [invalid_value("patch", go_text(codec.parse_json(body)[0]), error.why)])
+    if isinstance(change, StrategicChange):
+        return change.refused(error.why)
     return patch.undecodable(error.patched, error.why)
 
 
-def _same_kind(served: Served, before: Object, after: Object) -> Object:
-    """The patched object, if it is still one of its kind. Raises ApiError 422.
+def _of_kind(served: Served, part: str, before: Object, after: Object) -> Object:
+    """The patched object, if it is still one of its kind. Raises ApiError 400, 422, 500.
 
     A Scale that is patched has its own kind, which is compared as well.
     """
     kind, version = after.get("kind"), after.get("apiVersion")
     if kind == before["kind"] and version == before["apiVersion"]:
         return after
-    if served.resource.builtin:
+    for name, given in (("apiVersion", version), ("kind", kind)):
+        if not isinstance(given, str | None):
+            why = f"couldn't get version/kind; json parse error: {_NO_TEXT.format(json_type(given), name)}"
+            raise patch.undecodable(after, why)
+    if version and version.count("/") > 1:
+        raise patch.undecodable(after, f"unexpected GroupVersion string: {version}")
+    if served.resource.builtin or before["kind"] != served.kind:
+        _check_typed(served, before, after, kind or before["kind"], version or "")
+    elif not kind:
+        raise patch.undecodable(after, f"Object 'Kind' is missing in '{patch.text_of(after)}'")
+    elif not version:
+        why = "Internal error occurred: Object 'apiVersion' is missing in 'object has no apiVersion field'"
+        raise ApiError(500, "InternalError", why)
+    elif not part:
+        _check_custom(served, before, after, kind, version)
+    # Whatever else a status says it is, it is that of the object.
+    return {**after, "apiVersion": before["apiVersion"], "kind": before["kind"]}
+
+
+_NO_TEXT: Final = "json: cannot unmarshal {} into Go struct field .{} of type string"
+
+
+def _check_typed(served: Served, before: Object, after: Object, kind: str, version: str) -> None:
+    """An object that does not say what it is is read as what is asked for: of no version, that is nothing at all."""
+    if not version and before["kind"] == served.kind:
+        name = before["metadata"]["name"]
+        raise bad_request(
+            f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )
+    if kind != before["kind"] or version not in ("", before["apiVersion"]):
         why = (
-            f"no kind {go_quote(str(kind or ''))} is registered for version {go_quote(str(version or ''))} "
+            f"no kind {go_quote(kind)} is registered for version {go_quote(version)} "
             'in scheme "pkg/runtime/scheme.go:111"'
         )
         raise patch.undecodable(after, why)
-    if kind != before["kind"]:
-        wrong = invalid_value("kind", kind, f"must be {before['kind']}")
-        raise invalid(str(kind or ""), served.group, before["metadata"]["name"], [wrong])
-    if isinstance(version, str):
-        wrong = invalid_value("apiVersion", version, f"must be {before['apiVersion']}")
-        raise invalid(kind, version.rpartition("/")[0], before["metadata"]["name"], [wrong])
-    return after
 
 
-def _typed(before: Object, after: Object) -> Object:
-    """The result of a strategic patch is of the kind it was, whatever it says: upstream reads it into its Go type."""
-    return {**after, "apiVersion": before["apiVersion"], "kind": before["kind"]}
+def _check_custom(served: Served, before: Object, after: Object, kind: str, version: str) -> None:
+    """Custom kinds find out late, among what is validated, that an object is of another."""
+    metadata = after.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("name") and not metadata.get("resourceVersion"):
+        wrong = [invalid_value("metadata.resourceVersion", 0, "must be specified for an update")]
+        raise invalid(served.plural, served.group, before["metadata"]["name"], wrong)
+    wrong = [
+        invalid_value(name, given, f"must be {before[name]}")
+        for name, given in (("kind", kind), ("apiVersion", version))
+        if given != before[name]
+    ]
+    raise invalid(kind, version.rpartition("/")[0], before["metadata"]["name"], wrong)
 
 
 @cache
@@ -137,3 +234,16 @@ def _rules(group: str, version: str, kind: str) -> patch.PatchMeta:
     except KeyError:
         schema = {}
     return patch.PatchMeta.from_openapi(schema, builtin.definitions)
+
+
+def _unconvertible(group: str, version: str, kind: str, obj: Object) -> str | None:
+    """What reading a built-in kind's object says of it, where it is none. Makes its numbers fit."""
+    from clusterling.packs import builtin
+
+    try:
+        schema = builtin.schema_of(group, version, kind)
+    except KeyError:
+        return None
+    if schema.fits(obj):
+        return None
+    return schema.unconvertible(obj, builtin.definition_of(group, version, kind), builtin.fields_of)

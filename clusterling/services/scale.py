@@ -77,7 +77,7 @@ def write(obj: Object, served: Served, scale: Object, *, patched: bool) -> Objec
     path = _paths(served).spec_replicas_path
     spec = scale.get("spec")
     replicas = spec.get("replicas", _MISSING) if isinstance(spec, dict) else _MISSING
-    if replicas is _MISSING:
+    if replicas is _MISSING or replicas is None:
         # A body without replicas is Go's zero where it is a whole Scale, and nothing at all where it is a patched one.
         if _integer(obj, path) is None:
             raise bad_request(f"the spec replicas field {go_quote('.' + path.lstrip('.'))} cannot be empty")

@@ -263,7 +263,9 @@ _RANDOM: Final = re.compile(r"[bcdfghjklmnpqrstvwxz2456789]{5}")
 _WORDS: Final = (
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<uid>"),
     (re.compile(r"(?s)-----BEGIN CERTIFICATE-----.*-----END CERTIFICATE-----\n"), "<certificates>"),
+    (re.compile(r"(?<=kube-api-access-)[bcdfghjklmnpqrstvwxz2456789]{5}"), "<random>"),
     (re.compile(r"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "<time>"),
+    (re.compile(r'(resourceVersion":")\d+'), r"\1<revision>"),
     (re.compile(r"(?i)(resource ?version:? ?)\d{2,}"), r"\1<revision>"),
     (re.compile(r"(ResourceVersion in (?:precondition|record) )\(\d+\)"), r"\1(<revision>)"),
     (re.compile(r"(too old resource version: \S+ )\(\d+\)"), r"\1(<revision>)"),
@@ -388,7 +390,12 @@ def tell_all(peer: Peer, stories: Mapping[str, Story], definitions: Sequence[Jso
 def rows(story: Story, answers: Sequence[Json]) -> list[Json]:
     """A story's rows of the table: what was asked, what was answered, what differs and why."""
     return [
-        {**step.request, **answer, **({"differs": dict(step.differs)} if step.differs else {})}
+        {
+            **step.request,
+            **({"save": step.save} if step.save else {}),
+            **answer,
+            **({"differs": dict(step.differs)} if step.differs else {}),
+        }
         for step, answer in zip(story, answers, strict=True)
     ]
 
@@ -411,7 +418,9 @@ def differences(theirs: Json, ours: Json, path: str = "") -> Iterator[tuple[str,
 def judge(step: Step, theirs: Json, ours: Json) -> list[str]:
     """What is wrong: differences without a reason, and reasons without a difference."""
     asked = step.request
-    compared = {key: value for key, value in theirs.items() if key not in asked and key != "differs"}
+    compared = {
+        key: value for key, value in theirs.items() if key not in asked and key not in ("save", "differs")
+    }
     found = list(differences(compared, ours))
     wrong = []
     for path, one, other in found:

@@ -27,12 +27,13 @@ RECORDED: Final = Path(__file__).parent / "recordings"
 
 # Stories of who owns what: their answers have managedFields, and one custom kind is there for them, `ws`.
 AT_RANDOM: Final = "owners_at_random"
-OWNERS: Final = frozenset({"owners", AT_RANDOM})
+PATCHED: Final = "patches_at_random"
+OWNERS: Final = frozenset({"owners", AT_RANDOM, PATCHED})
 OWNED: Final = Path(__file__).parent / "owned.yaml"
-
 # Stories of bodies with something wrong in them, which have a custom kind for that.
 BODIES: Final = "bodies_at_random"
 LOOSE: Final = Path(__file__).parent / "loose.yaml"
+
 # Of most answers, and left out of their rows.
 _USUAL: Final = {"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
 # Said here where webhooks and policies of admission are written, until they are called.
@@ -65,7 +66,9 @@ def _step(row: Json) -> Step:
     body = row.get("body")
     if isinstance(body, str):
         body = body.encode("latin-1")
-    return Step(method, path, body, row.get("sent", {}), differs=row.get("differs", {}))
+    return Step(
+        method, path, body, row.get("sent", {}), save=row.get("save", ""), differs=row.get("differs", {})
+    )
 
 
 def tell(peer: Peer, steps: Story) -> list[Json]:
@@ -79,15 +82,15 @@ def tell_owners(peer: Peer, steps: Story) -> list[Json]:
     return [_shortened(answer) for answer in Teller(peer, group, owners=True).tell(steps)]
 
 
-def teller(name: str) -> Callable[[Peer, Story], list[Json]]:
-    """How a story is told."""
-    return tell_owners if name in OWNERS else tell_bodies if name == BODIES else tell
 def tell_bodies(peer: Peer, steps: Story) -> list[Json]:
     """What a server answers that has the kind of `LOOSE`."""
     group = exchange.prepare(peer, [yaml.safe_load(LOOSE.read_text())])
     return [_shortened(answer) for answer in Teller(peer, group).tell(steps)]
 
 
+def teller(name: str) -> Callable[[Peer, Story], list[Json]]:
+    """How a story is told."""
+    return tell_owners if name in OWNERS else tell_bodies if name == BODIES else tell
 
 
 def _shortened(answer: Json) -> Json:

@@ -193,7 +193,7 @@ def test_shifting_long_lists_again_and_again_is_bounded() -> None:
 
 def test_fields_that_an_operation_does_not_have_are_told() -> None:
     operations = [{"op": "add", "path": "/a", "value": 1}, {"op": "add", "path": "/a", "foo": 1}, 5]
-    assert json_patch_unknown_fields(operations) == ['json patch unknown field "[1].foo"']
+    assert json_patch_unknown_fields(operations) == ['unknown field "[1].foo"']
     assert json_patch_unknown_fields("x") == []
 
 
@@ -226,7 +226,7 @@ def test_a_merge_patch_merges(doc: dict[str, Any], patch: dict[str, Any], result
 @pytest.mark.parametrize(
     ("patch", "text"),
     [
-        (None, "invalid JSON patch"),
+        (None, "Invalid JSON Patch"),
         (
             [1],
             "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
@@ -245,6 +245,44 @@ def test_what_is_no_merge_patch_is_400(patch: object, text: str) -> None:
     with pytest.raises(ApiError) as caught:
         merge_patch({}, patch)
     assert (caught.value.code, caught.value.message) == (400, text)
+
+
+@pytest.mark.parametrize(
+    ("patch", "code", "text"),
+    [
+        (1, 400, "Invalid JSON Patch"),
+        ("x", 400, "Invalid JSON Patch"),
+        ([None, {"a": None}], 422, 'Invalid value: "[null,{}]": couldn\'t get version/kind'),
+    ],
+)
+def test_a_merge_patch_that_is_not_looked_at_may_be_a_list_that_is_no_object(
+    patch: object, code: int, text: str
+) -> None:
+    with pytest.raises(ApiError) as caught:
+        merge_patch({}, patch, typed=False)
+    assert caught.value.code == code
+    assert text in caught.value.message.replace('\\"', '"')
+
+
+@pytest.mark.parametrize(
+    ("operations", "code", "text"),
+    [
+        (1, 400, "json: cannot unmarshal number into Go value of type jsonpatch.Patch"),
+        ([1], 400, "json: cannot unmarshal number into Go value of type jsonpatch.Operation"),
+        ([{"op": 1, "path": "/a"}], 422, "the server rejected our request due to an error in our request"),
+        (
+            [{"op": "remove", "path": 1}],
+            422,
+            "the server rejected our request due to an error in our request",
+        ),
+    ],
+)
+def test_operations_that_are_not_looked_at_fail_where_they_are_applied(
+    operations: object, code: int, text: str
+) -> None:
+    with pytest.raises(ApiError) as caught:
+        json_patch({"a": 1}, operations, typed=False)
+    assert (caught.value.code, caught.value.message) == (code, text)
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "a", "b"])

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterling.machinery.errors import ApiError
-from clusterling.machinery.patch import NESTING_MAX, PatchMeta, strategic_merge
+from clusterling.machinery.patch import NESTING_MAX, PatchMeta, strategic_merge, strategic_merge_left
 
 CASES = json.loads(Path(__file__).with_name("strategic_cases.json").read_text())
 
@@ -99,7 +99,6 @@ FULL = {
 @pytest.mark.parametrize(
     ("patch", "code", "text"),
     [
-        (None, 400, "invalid JSON patch"),
         ([1], 400, "json: cannot unmarshal array into Go value of type map[string]interface {}"),
         ({"simpleMap": {"$retainKeys": "x"}}, 400, "invalid patch format of retainKeys"),
         ({"simpleMap": {"$retainKeys": ["a"], "b": "c"}}, 400, "invalid patch format of retainKeys"),
@@ -107,6 +106,8 @@ FULL = {
         ({"$setElementOrder": [1]}, 400, "invalid patch format of setElementOrder list"),
         ({"$setElementOrderX/mergingIntList": [1]}, 400, "invalid patch format of setElementOrder list"),
         ({"simpleMap": {"$patch": "foo"}}, 500, "unknown patch type: foo in map: map[$patch:foo]"),
+        ({"simpleMap": {"$patch": None}}, 500, "unknown patch type: %!s(<nil>) in map: map[$patch:<nil>]"),
+        ({"mergingList": [{"$patch": 1}]}, 500, "unknown patch type: %!s(int64=1) in map: map[$patch:1]"),
         ({"mergingList": [{"$patch": "merge"}]}, 500, "merging lists cannot yet be specified in the patch"),
         (
             {"mergingList": [{"$patch": "x", "name": "a"}]},
@@ -159,6 +160,23 @@ def test_a_malformed_patch_is_answered_as_upstream_answers(patch: object, code: 
         strategic_merge(copy.deepcopy(FULL), patch, ITEM)
     assert (caught.value.code, caught.value.message) == (code, text)
     assert caught.value.reason == ("BadRequest" if code == 400 else "")
+
+
+def test_null_changes_nothing() -> None:
+    assert strategic_merge(FULL, None, ITEM) == FULL
+
+
+def test_what_is_left_of_a_patch_lacks_the_directives_that_were_carried_out() -> None:
+    patch = {
+        "simpleMap": {"$retainKeys": ["a"], "a": "x"},
+        "mergingIntList": [3],
+        "$setElementOrder/mergingIntList": [3],
+        "new": {"x": None, "y": 1},
+    }
+    before = copy.deepcopy(patch)
+    _, left = strategic_merge_left(copy.deepcopy(FULL), patch, ITEM)
+    assert left == {"simpleMap": {"a": "x"}, "new": {"y": 1}}
+    assert patch == before
 
 
 def test_lists_of_lists_are_422() -> None:

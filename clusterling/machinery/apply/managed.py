@@ -39,6 +39,7 @@ from clusterling.machinery.apply.owners import (
     Comparison,
     Conflict,
     Conflicts,
+    Misfit,
     Owned,
     Owner,
     Owners,
@@ -475,6 +476,8 @@ def _applied(
         if left:
             raise Conflicts(left) from found
         return attempt(True)
+    except Misfit as error:
+        raise ApiError(500, "", str(error)) from error
     except TypedError as error:
         raise ApiError(500, "", f"failed to merge config: {error}") from error
 

@@ -23,7 +23,7 @@ from clusterling.machinery.apply.fieldset import (
     paths,
     union,
 )
-from clusterling.machinery.apply.types import MapType, same
+from clusterling.machinery.apply.types import MapType, TypedError, same
 from clusterling.machinery.meta import Object
 
 
@@ -56,6 +56,10 @@ class Versions(Protocol):
     def settled(self) -> bool:
         """Their schemas are what they were when anything was owned."""
 
+    @property
+    def certain(self) -> bool:
+        """Every object is of the type of its version: no other version of the kind could let something else in."""
+
     def type(self, api_version: str) -> MapType | None:
         """None for a version that is not there any more: what was owned in it is forgotten."""
 
@@ -75,6 +79,10 @@ class Comparison(NamedTuple):
 class Conflict(NamedTuple):
     owner: Owner
     path: Steps
+
+
+class Misfit(TypedError):
+    """An object that is none of the type of another version, in which somebody owns fields."""
 
 
 class Conflicts(Exception):
@@ -149,6 +157,12 @@ def apply(
     changed = changes(versions, live, merged, api_version)
     owners = _taken(versions, live, merged, changed, api_version, owners, owner, force=force)
     return (None if same(merged, live) else merged), owners
+
+
+def _check(kind: MapType, obj: Object, *, duplicates: bool) -> Object:
+    for text in kind.validate(obj, "", duplicates=duplicates):
+        raise Misfit(text)
+    return obj
 
 
 def _known(versions: Versions, api_version: str) -> MapType:

@@ -27,14 +27,15 @@ from clusterling.machinery.errors import FieldError, invalid_value
 from clusterling.machinery.meta import Object
 from clusterling.machinery.schema.budget import TooCostly, refill
 from clusterling.machinery.schema.checking import Check, compile_check
+from clusterling.machinery.schema.converting import Order, unconvertible
 from clusterling.machinery.schema.correlation import Correlated
 from clusterling.machinery.schema.explaining import explain
 from clusterling.machinery.schema.invariants import (
     Walk,
     compile_embedded,
     compile_lists,
-    compile_prune_metadata,
     compile_metadata,
+    compile_prune_metadata,
 )
 from clusterling.machinery.schema.node import Definitions, Node, SchemaError, has_rules, measure, node_of
 from clusterling.machinery.schema.shaping import Default, Prune, compile_default, compile_prune
@@ -86,10 +87,10 @@ class Schema:
         return compile_prune_metadata(self.node)
 
     @cached_property
-    @cached_property
     def _embedded_meta(self) -> Walk[FieldError] | None:
         return compile_metadata(self.node)
 
+    @cached_property
     def _check(self) -> Check | None:
         return compile_check(self.node)
 
@@ -130,7 +131,6 @@ class Schema:
             unknown.extend(sorted(found))
         return unknown
 
-    def validate(self, obj: Object, old: Object | None = None) -> list[FieldError]:
     def embedded_mismatch(self, obj: Object) -> str | None:
         """For custom kinds: what decoding says of the first embedded metadata of a wrong shape, None where all fit."""
         if self._embedded_meta is None:
@@ -139,6 +139,7 @@ class Schema:
         self._embedded_meta(obj, "", found)
         return str(found[0]) if found else None
 
+    def validate(self, obj: Object, old: Object | None = None) -> list[FieldError]:
         """Every error of the object against the schema, [] if it is valid.
 
         `old` is the object that an update replaces: errors of what did not change are then tolerated
@@ -161,6 +162,10 @@ class Schema:
         if self._check is None or self._check(obj):
             return None
         return mismatch(self.node, obj, kind, self.go_types)
+
+    def unconvertible(self, obj: Object, definition: str, order: Order) -> str | None:
+        """For built-in kinds: what reading decoded JSON into the Go type says of the first value that does not fit."""
+        return unconvertible(self.node, obj, definition, self.go_types, order)
 
     def settle_nulls(self, obj: Object) -> None:
         """For built-in kinds: reads nulls as decoding into a Go type does, in place."""

@@ -231,7 +231,7 @@ class _Looking:
             if child is not None:
                 skipped = not path and key == "metadata"
                 here = (*path, inside[key], key) if key in inside else (*path, key)
-                kind = named.get(key) or _named(sources.get(key))
+                kind = named.get(key) or named_type(sources.get(key))
                 text = None if skipped else self.look(child, item, here, struct, kind)
             else:
                 further = node.additional
@@ -275,11 +275,11 @@ def _short(struct: str) -> str:
     return struct.rpartition(".")[2]
 
 
-def _named(source: Any) -> str:
+def named_type(source: Any) -> str:
     """The Go type that a published schema refers to, by itself, in an `allOf`, or as items."""
     if not isinstance(source, dict):
         return ""
     reference = source.get("$ref") or next((one.get("$ref") for one in source.get("allOf") or ()), None)
     if isinstance(reference, str):
         return reference.removeprefix(_REF)
-    return _named(source.get("items")) or _named(source.get("additionalProperties"))
+    return named_type(source.get("items")) or named_type(source.get("additionalProperties"))

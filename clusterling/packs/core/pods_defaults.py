@@ -14,9 +14,11 @@ from typing import Any, Final
 from clusterling.machinery.meta import Object, rfc3339
 from clusterling.machinery.quantity import Quantity
 from clusterling.packs.core.podspec import default_pod_spec, reading
+from clusterling.packs.core.podspec.omitting import write_as_go
 from clusterling.packs.core.times import read_time
 
 SPEC_CONTAINERS: Final = ("initContainers", "containers")
+_STATUS: Final = "io.k8s.api.core.v1.PodStatus"
 _STATUSES: Final = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 _TOLD_EMPTY: Final = ("containers", "nodeSelectorTerms")
 _ZERO: Final = Quantity(0)
@@ -213,6 +215,7 @@ def complete_status(pod: Object) -> None:
     for field in _STATUSES:
         for one in status.get(field) or ():
             _complete_container(pod, one)
+    write_as_go(status, _STATUS)
 
 
 def _complete_container(pod: Object, status: Object) -> None:

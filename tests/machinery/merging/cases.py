@@ -211,6 +211,7 @@ def _keys(random: Random, schema: Json, item: Json) -> str:
 
 class _OneVersion:
     settled = False
+    certain = True
 
     def __init__(self, kind: MapType) -> None:
         self._kind = kind
