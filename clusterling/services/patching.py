@@ -100,7 +100,8 @@ class StrategicChange:
         if obj["kind"] != kind:
             group, version, kind = "autoscaling", "v1", obj["kind"]
         made, self.left = patch.strategic_merge_left(obj, self._document, _rules(group, version, kind))
-        why = _unconvertible(group, version, kind, made)
+        metadata_too = isinstance(self._document, dict) and "metadata" in self._document
+        why = _unconvertible(group, version, kind, made, metadata_too=metadata_too)
         if why is not None:
             raise self.refused(why)
         # It is of the kind it was, whatever it says: upstream reads it into its Go type.
@@ -236,7 +237,7 @@ def _rules(group: str, version: str, kind: str) -> patch.PatchMeta:
     return patch.PatchMeta.from_openapi(schema, builtin.definitions)
 
 
-def _unconvertible(group: str, version: str, kind: str, obj: Object) -> str | None:
+def _unconvertible(group: str, version: str, kind: str, obj: Object, *, metadata_too: bool) -> str | None:
     """What reading a built-in kind's object says of it, where it is none. Makes its numbers fit."""
     from clusterling.packs import builtin
 
@@ -244,6 +245,6 @@ def _unconvertible(group: str, version: str, kind: str, obj: Object) -> str | No
         schema = builtin.schema_of(group, version, kind)
     except KeyError:
         return None
-    if schema.fits(obj):
+    if not metadata_too and schema.fits(obj):
         return None
     return schema.unconvertible(obj, builtin.definition_of(group, version, kind), builtin.fields_of)

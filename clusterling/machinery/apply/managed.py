@@ -46,7 +46,7 @@ from clusterling.machinery.apply.owners import (
     Versions,
     compare,
 )
-from clusterling.machinery.apply.types import TypedError
+from clusterling.machinery.apply.types import MapType, TypedError
 from clusterling.machinery.errors import ApiError, bad_request, go_quote
 from clusterling.machinery.meta import Object, meta
 
@@ -391,8 +391,8 @@ def apply(
         managed = _decoded(live.get("metadata", {}).get("managedFields"), trusted=True)
     except ManagedError as error:
         raise ApiError(500, "", f"failed to decode managed fields: {error}") from error
-    _check(versions, applied, writer)
     bare = _without_entries(live)
+    _check(versions, bare, applied, writer)
     if not writer.is_tracked(managed.owners):
         _keep_scale(bare, managed, writer)
     elif not managed.owners:
@@ -423,15 +423,21 @@ def _keep_scale(live: Object, managed: _Managed, writer: Writer) -> None:
         managed.owners[owner] = Owned(of_path(writer.only), writer.api_version, applied=False)
 
 
-def _check(versions: Versions, applied: Object, writer: Writer) -> None:
+def _check(versions: Versions, live: Object, applied: Object, writer: Writer) -> None:
     if (applied.get("metadata") or {}).get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
     kind = versions.type(writer.api_version)
     assert kind is not None, "what is applied is of a version that is served"
-    errors = list(kind.validate(applied, "", duplicates=False))
+    _check_type(kind, applied, "patch", duplicates=False)
+    if not versions.certain:
+        _check_type(kind, live, "live", duplicates=True)
+
+
+def _check_type(kind: MapType, obj: Object, what: str, *, duplicates: bool) -> None:
+    errors = list(kind.validate(obj, "", duplicates=duplicates))
     if errors:
         words = errors[0] if len(errors) == 1 else "\n  ".join(("errors:", *errors))
-        raise ApiError(500, "", f"failed to create typed patch object ({_label(applied)}): {words}")
+        raise ApiError(500, "", f"failed to create typed {what} object ({_label(obj)}): {words}")
 
 
 def _label(obj: Object) -> str:

@@ -101,9 +101,13 @@ def compare(kind: MapType, old: Object, new: Object) -> Comparison:
 def changes(versions: Versions, old: Object, new: Object, api_version: str) -> Comparison:
     """What a write changed of the fields that it can change.
 
-    Raises TypedError for an object whose fields cannot be told from each other.
+    Raises TypedError for an object whose fields cannot be told from each other, or that is none of its type.
     """
-    return _kept(versions, compare(_known(versions, api_version), old, new), api_version)
+    kind = _known(versions, api_version)
+    if not versions.certain:
+        for obj in (new, old):
+            _check(kind, obj, duplicates=True)
+    return _kept(versions, compare(kind, old, new), api_version)
 
 
 def update(
@@ -154,7 +158,7 @@ def apply(
     fields = versions.kept(kind.field_set(applied) or {}, api_version)
     owners[owner] = Owned(fields, api_version, applied=True)
     merged = _pruned(versions, merged, owners, owner, last)
-    changed = changes(versions, live, merged, api_version)
+    changed = _kept(versions, compare(kind, live, merged), api_version)
     owners = _taken(versions, live, merged, changed, api_version, owners, owner, force=force)
     return (None if same(merged, live) else merged), owners
 
@@ -220,7 +224,10 @@ def _taken(
             kind = versions.type(owned.api_version)
             if kind is None:
                 continue
-            one, two = versions.convert(old, owned.api_version), versions.convert(new, owned.api_version)
+            # Upstream reads what it converted anew, and as strictly as what is applied.
+            one, two = (
+                _check(kind, versions.convert(obj, owned.api_version), duplicates=False) for obj in (old, new)
+            )
             change = _kept(versions, compare(kind, one, two), owned.api_version)
             found = by_version[owned.api_version] = change, union(change.modified, change.added)
         change, touched = found
