@@ -36,7 +36,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test faults compare conformance client-suites check format bench bench-stores bench-million clients old-clients etcd env dev-env data explain-data lock clean
+.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart check format bench bench-stores bench-million clients old-clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -124,6 +124,30 @@ etcd:
 	@echo "make: Go is not installed, so etcd is not built; the tests of the store in it skip"
 endif
 
+# ---- what checks the chart, from Go modules, and what the image holds, from the index ----
+
+DEPLOY_TOOLS := $(CACHE)/deploy/bin/kubeconform $(CACHE)/deploy/bin/helm-unittest
+IMAGE_WHEELS := $(CACHE)/deploy/wheels
+
+$(DEPLOY_TOOLS) &: tests/deploy/go.mod tests/deploy/go.sum
+	@echo "building kubeconform and helm-unittest (a minute the first time)"
+	@mkdir -p $(CACHE)/deploy/bin
+	@cd tests/deploy && $(GO) build -ldflags '-s -w' -o $(CURDIR)/$(CACHE)/deploy/bin/ tool
+	@touch $(DEPLOY_TOOLS)
+
+$(IMAGE_WHEELS)/.all: requirements/build.txt requirements/image.txt $(VENV)/.dev
+	@rm -rf $(@D)
+	@$(BIN)/python -m pip download -q --disable-pip-version-check --require-hashes --only-binary :all: -d $(@D) \
+		-r requirements/build.txt
+	@$(BIN)/python -m pip download -q --disable-pip-version-check --require-hashes --only-binary :all: -d $(@D) \
+		-r requirements/image.txt
+	@touch $@
+
+deploy-tools: $(if $(GO),$(DEPLOY_TOOLS)) $(IMAGE_WHEELS)/.all ## What the tests of the chart and the image need, into .cache/deploy
+
+chart: $(VENV)/.dev ## The chart's schema and reference, from its values.yaml
+	@$(BIN)/python -m tools.chart_docs
+
 # ---- the product ----
 
 KUBECTL_FOUND := $(shell command -v kubectl 2>/dev/null)
@@ -135,7 +159,7 @@ run: $(VENV)/.run ## A server on 127.0.0.1:6443 with a demo cluster, in the fore
 
 # ---- checks ----
 
-test: $(VENV)/.dev clients etcd ## All tests (ARGS= goes to pytest)
+test: $(VENV)/.dev clients etcd deploy-tools ## All tests (ARGS= goes to pytest)
 	@CLUSTERLING_ETCD=$(CURDIR)/$(ETCD_BIN) $(PYTEST) $(ARGS)
 
 ROUNDS ?= 100
@@ -158,6 +182,22 @@ SUITES ?=
 
 client-suites: $(VENV)/.dev clients ## The client libraries' own tests, and programs with kube-rs and fabric8 (SUITES=)
 	@$(BIN)/python -m tests.clients.suites --cache $(CACHE)/client-suites --kubectl $(KUBECTL_BIN) $(ARGS) $(SUITES)
+
+# ---- fuzzing, in an environment of its own: atheris has wheels for fewer Pythons than the rest ----
+
+FUZZ_ENV := $(CACHE)/fuzz/env
+TIME ?= 60
+TARGETS ?=
+
+$(FUZZ_ENV)/.made: requirements/run.txt requirements/fuzz.txt | $(BIN)/python
+	@echo "installing what fuzzing needs into $(FUZZ_ENV)"
+	@$(BIN)/python -m venv $(FUZZ_ENV)
+	@$(FUZZ_ENV)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@$(FUZZ_ENV)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
+fuzz: $(FUZZ_ENV)/.made ## Hostile input for each target, found by coverage (TIME= seconds each, TARGETS=)
+	@nice -n 19 $(FUZZ_ENV)/bin/python -m tests.fuzz --time $(TIME) $(ARGS) $(TARGETS)
 
 check: $(VENV)/.dev ## Lint, format, types, layers, dependencies
 	@$(BIN)/ruff check .
@@ -218,6 +258,7 @@ lock: $(VENV)/.dev ## Renews requirements/*.txt from pyproject.toml and *.in, wi
 	@$(PIP_COMPILE) $(ARGS) -o requirements/build.txt -c requirements/run.txt requirements/build.in
 	@$(PIP_COMPILE) $(ARGS) -o requirements/image.txt -c requirements/dev.txt --extra postgres --extra etcd pyproject.toml
 	@$(PIP_COMPILE) $(ARGS) -o requirements/client-suites.txt requirements/client-suites.in
+	@$(PIP_COMPILE) $(ARGS) -o requirements/fuzz.txt requirements/fuzz.in
 
 clean: ## Removes what was built; ./.clusterling, where `make run` keeps its data, stays
 	@rm -rf $(VENV) $(CACHE) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/out

@@ -90,7 +90,7 @@ spec:
   topologySpreadConstraints:
     {{- $selector := dict "matchLabels" (include "clusterling.selectorLabels" . | fromYaml) }}
     {{- range .Values.topologySpreadConstraints }}
-    - {{ toJson (merge (dict) . (dict "labelSelector" $selector)) }}
+    - {{ hasKey . "labelSelector" | ternary . (merge (dict "labelSelector" $selector) .) | toJson }}
     {{- end }}
   {{- end }}
 {{- end }}
