@@ -126,21 +126,26 @@ def track_update(
 def apply(
     served: Served, part: str, live: Object | None, applied: Object, options: WriteOptions, now: str
 ) -> Object:
-    """What an applied configuration makes of the object, or of none. Raises ApiError 400, 409, 500."""
+    """What an applied configuration makes of the object, or of none: it takes parts of both over as they are.
+
+    Raises ApiError 400, 409, 500.
+    """
     empty = _empty(served)
+    if live is None:
+        live = orjson.loads(
+            orjson.dumps(empty)
+        )  # Which is everybody's, and what is made of it will be changed.
     if (applied.get("apiVersion"), applied.get("kind")) != (served.api_version, served.kind):
         raise bad_request(f"invalid object type: {managed.kind_text(applied)}")
-    made = managed.apply(
+    return managed.apply(
         _Kind(served, part),
-        empty if live is None else live,
+        live,
         applied,
         _writer(served, part, options),
         now,
         empty=empty,
         force=options.force,
     )
-    copy: Object = orjson.loads(orjson.dumps(made))  # What was made shares parts with what it was made of.
-    return copy
 
 
 def _empty(served: Served) -> Object:

@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterat
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import orjson
 
@@ -509,7 +509,8 @@ class ObjectStore:
             before = {**meta(current)}
             obj = change(current)
             self._same_kind(served, current, obj)
-            tied = self._takes_shape(ctx, served, namespace, name, before, obj, options)
+            entries = before.get("managedFields")
+            tied = self._takes_shape(ctx, served, namespace, name, before, obj, options, entries)
             return await self._replace(ctx, served, namespace, entry, obj, options)
 
         try:
@@ -536,11 +537,13 @@ class ObjectStore:
         Repeated on conflict unless the configuration names a resourceVersion.
         """
         tied = bool((applied.get("metadata") or {}).get("resourceVersion"))
-        twice, options = options.duplicates, replace(options, duplicates=())
+        twice, copies = options.duplicates, _copies(applied)
+        if twice:
+            options = replace(options, duplicates=())
 
         def merged(current: Object | None) -> Object:
             part = "" if current is None else ctx.subresource
-            obj = managing.apply(served, part, current, applied, options, self._now())
+            obj = managing.apply(served, part, current, next(copies), options, self._now())
             if twice and options.field_validation == "Strict":
                 raise errors.bad_request(
                     f"error strict decoding patch: error converting YAML to JSON: {twice[0]}"
@@ -549,7 +552,9 @@ class ObjectStore:
                 for line in yaml_lines(twice[0]):
                     ctx.warn(line)
             nulls = [] if served.resource.builtin else _nulls(obj)
-            self._takes_shape(ctx, served, namespace, name, current and meta(current), obj, options)
+            before = None if current is None else meta(current)
+            entries = meta(obj).get("managedFields")
+            self._takes_shape(ctx, served, namespace, name, before, obj, options, entries)
             for holder, field in nulls:
                 holder.setdefault(field, None)
             return obj
@@ -581,25 +586,14 @@ class ObjectStore:
         before: Object | None,
         obj: Object,
         options: WriteOptions,
+        entries: object,
     ) -> bool:
         """Makes what a patch or an apply made an object of its kind; whether it is tied to a resourceVersion.
 
-        `before`: the metadata of what there is, None for nothing.
+        `before`: the metadata of what there is, None for nothing. `entries`: managedFields as `_read` has them.
         """
-        given_metadata = obj.get("metadata")
-        entries = None if before is None else before.get("managedFields")
-        untouched = (
-            entries is not None
-            and isinstance(given_metadata, dict)
-            and given_metadata.get("managedFields") is entries
-        )
-        if untouched:
-            # What the patch left alone was read when it was written.
-            obj["metadata"] = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
-        self._read(ctx, served, obj, options)
+        self._read(ctx, served, obj, options, entries)
         metadata = meta(obj)
-        if untouched:
-            metadata["managedFields"] = entries
         tied = False
         if before is not None:
             given, seen = metadata.get("resourceVersion"), before["resourceVersion"]
@@ -858,16 +852,22 @@ class ObjectStore:
     # ------------------------------------------------------------------ the steps that writes share
 
     @staticmethod
-    def _read(ctx: Context, served: Served, obj: Object, options: WriteOptions) -> None:
-        """The object as decoding into its kind makes it, in place. Raises ApiError 400."""
-        metadata = obj.get("metadata")
-        # A custom resource's metadata takes the way through Go's type, where an empty list is none.
-        starts_anew = (
-            served.resource.builtin and type(metadata) is dict and metadata.get("managedFields") == []
-        )
+    def _read(
+        ctx: Context, served: Served, obj: Object, options: WriteOptions, entries: object = None
+    ) -> None:
+        """The object as decoding into its kind makes it, in place. Raises ApiError 400.
+
+        `entries`: managedFields that were read when they were written; they are not again where the object still has them.
+        """
+        metadata: Any = obj.get("metadata")
+        given = metadata.get("managedFields") if type(metadata) is dict else None
+        untouched = given is not None and given is entries
+        if untouched:
+            obj["metadata"] = {key: value for key, value in metadata.items() if key != "managedFields"}
         receive(ctx, served, obj, options)
-        if starts_anew:
-            meta(obj)["managedFields"] = []
+        # A custom resource's metadata takes the way through Go's type, where an empty list is none.
+        if untouched or (given == [] and served.resource.builtin):
+            meta(obj)["managedFields"] = given
         served.resource.strategy.read(ctx, obj)
 
     def _now(self) -> str:

@@ -267,7 +267,8 @@ async def _apply(app: App, request: Request, served: Served, encoding: Encoding,
     options = parameters.apply_options(info.query)
     ctx = _context(request, dry_run=options.dry_run)
     applied, twice = await _decoded(app, body, partial(patching.read_applied, body))
-    options = replace(options, duplicates=(twice,) if twice else ())
+    if twice:
+        options = replace(options, duplicates=(twice,))
     namespace = _namespace(served, info)
     value, created = await ctx.objects.apply(ctx, served, namespace, info.name, applied, options)
     return _object_response(encoding, served, request, 201 if created else 200, value)

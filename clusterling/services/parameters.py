@@ -361,6 +361,8 @@ def _known_fields(fields: FieldSelector, served: Served) -> None:
 
 def _manager_problems(manager: str) -> list[FieldError]:
     wrong: list[FieldError] = []
+    if len(manager) <= FIELD_MANAGER_BYTES_MAX and manager.isascii() and manager.isprintable():
+        return wrong
     if len(manager.encode("utf-8", "surrogatepass")) > FIELD_MANAGER_BYTES_MAX:
         wrong.append(too_long("fieldManager", FIELD_MANAGER_BYTES_MAX))
     at = 0

@@ -260,7 +260,8 @@ def difference(a: FieldSet, b: FieldSet) -> FieldSet:
         theirs = b.get(step)
         entry: FieldSet | None = mine
         if theirs is not None:
-            entry = entry_of(is_member(mine) and not is_member(theirs), _below(difference(mine, theirs)))
+            member = is_member(mine) and not is_member(theirs)
+            entry = entry_of(member, _below(difference(mine, theirs)) if mine else LEAF)
         if entry is not None:
             made[step] = entry
     return made

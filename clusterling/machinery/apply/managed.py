@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -75,8 +75,7 @@ _STRIPPED: Final = only(
 _SELF: Final = Owner("current-operation", "", "", "")
 
 
-@dataclass(frozen=True, slots=True)
-class Writer:
+class Writer(NamedTuple):
     """A request's field manager (`fieldManager`, or what the user agent begins with), the version it writes, and where."""
 
     manager: str
@@ -176,7 +175,10 @@ def _written(managed: _Managed, owner: Owner, owned: Owned) -> Object:
     before = managed.written.get(owner)
     if before is not None and before[0].fields is owned.fields and before[0].api_version == owned.api_version:
         # Most updates change what their writer owns already: all that is new is the time.
-        return before[1] if before[1].get("time") == time else {**before[1], "time": time}
+        if before[1].get("time") == time:
+            return before[1]
+        if time is not None and "time" in before[1]:
+            return {**before[1], "time": time}
     return _entry(owner, owned, time)
 
 
@@ -255,7 +257,7 @@ def _stamped(
     found = not touched
     for entry in entries:
         fields = entry.get("fieldsV1")
-        if not fields or entry.get("apiVersion") != version:
+        if not fields or entry.get("apiVersion") != version or "time" not in entry:
             return None
         if kind is not None and kind.reconciled(fields) is not fields:
             return None
@@ -464,7 +466,10 @@ def _applied(
         mine = owners.get(owner)
         if mine is not None:
             fields = difference(mine.fields, _STRIPPED)
-            if fields:
+            before = managed.owners.get(owner)
+            if before is not None and before.fields == fields and before.api_version == mine.api_version:
+                owners[owner] = before
+            elif fields:
                 owners[owner] = Owned(fields, mine.api_version, applied=True)
             else:
                 del owners[owner]

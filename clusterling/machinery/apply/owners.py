@@ -12,7 +12,6 @@ Upstream: structured-merge-diff v6, merge (update.go, conflict.go).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from clusterling.machinery.apply.fieldset import (
@@ -39,8 +38,7 @@ class Owner(NamedTuple):
     subresource: str
 
 
-@dataclass(frozen=True, slots=True)
-class Owned:
+class Owned(NamedTuple):
     fields: FieldSet
     api_version: str
     applied: bool
@@ -160,7 +158,7 @@ def apply(
     merged = _pruned(versions, merged, owners, owner, last)
     changed = _kept(versions, compare(kind, live, merged), api_version)
     owners = _taken(versions, live, merged, changed, api_version, owners, owner, force=force)
-    return (None if same(merged, live) else merged), owners
+    return (None if merged == live and same(merged, live) else merged), owners
 
 
 def _check(kind: MapType, obj: Object, *, duplicates: bool) -> Object:
@@ -195,7 +193,7 @@ def _reconciled(versions: Versions, owners: Owners) -> Owners:
             made[owner] = owned
         else:
             fields = kind.reconciled(owned.fields)
-            made[owner] = owned if fields is owned.fields else replace(owned, fields=fields)
+            made[owner] = owned if fields is owned.fields else owned._replace(fields=fields)
     return made
 
 
@@ -236,7 +234,7 @@ def _taken(
             conflicts += [Conflict(other, path) for path in paths(clash)]
         fields = difference(difference(owned.fields, clash), change.removed)
         if fields:
-            left[other] = owned if fields is owned.fields else replace(owned, fields=fields)
+            left[other] = owned if fields is owned.fields else owned._replace(fields=fields)
     if conflicts:
         raise Conflicts(conflicts)
     if owner in left and not left[owner].fields:

@@ -25,6 +25,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, Final, NamedTuple
 
 from typing_extensions import override
@@ -61,6 +62,13 @@ class Change(NamedTuple):
 _MODIFIED: Final = Change(modified=LEAF)
 _NOTHING: Final = Change()
 _SCALARS: Final = frozenset({str, int, float, bool})
+# What a scalar of each kind may be; null besides.
+_FITTING: Final[Mapping[str, frozenset[type]]] = {
+    "numeric": frozenset({int, float, NoneType}),
+    "string": frozenset({str, NoneType}),
+    "boolean": frozenset({bool, NoneType}),
+    "untyped": _SCALARS | {NoneType},
+}
 
 
 class Type(ABC):
@@ -103,10 +111,11 @@ class Type(ABC):
 class Scalar(Type):
     """`kind`: numeric, string, boolean or untyped."""
 
-    __slots__ = ("kind",)
+    __slots__ = ("fitting", "kind")
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
+        self.fitting = _FITTING[kind]
 
     @override
     def field_set(self, value: object) -> FieldSet | None:
@@ -130,15 +139,16 @@ class Scalar(Type):
 
     @override
     def validate(self, value: object, path: str, *, duplicates: bool) -> Iterator[str]:
-        kind = type(value)
+        if type(value) in self.fitting:
+            return
         match self.kind:
-            case "numeric" if kind is not int and kind is not float and value is not None:
+            case "numeric":
                 yield _at(path, f"expected numeric (int or float), got {go_type(value)}")
-            case "string" if kind is not str and value is not None:
+            case "string":
                 yield _at(path, f"expected string, got &value.valueUnstructured{{Value:{_go_syntax(value)}}}")
-            case "boolean" if kind is not bool and value is not None:
+            case "boolean":
                 yield _at(path, f"expected boolean, got &{{{go_text(value)}}}")
-            case "untyped" if kind not in _SCALARS and value is not None:
+            case _:
                 yield _at(path, f"expected any scalar, got &{{{go_text(value)}}}")
 
     @override
@@ -174,7 +184,7 @@ class MapType(Type):
         self.atomic = atomic
         self.deduced = deduced
         # Labels, data: fields of any name, none with anything below.
-        self._of_scalars = declared is nothing_declared and type(element) is Scalar
+        self._of_scalars = element if declared is nothing_declared and isinstance(element, Scalar) else None
 
     def field(self, name: str) -> tuple[str, Type] | None:
         """The step and the type of a declared field."""
@@ -186,7 +196,7 @@ class MapType(Type):
         return found
 
     def _below(self, name: str) -> tuple[str, Type]:
-        found = self.field(name)
+        found = None if self.declared is nothing_declared else self.field(name)
         # A field that is not in the schema is of no kind; upstream does not get that far with one.
         return (field_step(name), self.element or DEDUCED) if found is None else found
 
@@ -196,11 +206,17 @@ class MapType(Type):
             return LEAF
         if type(value) is not dict:
             return None
+        if self._of_scalars is not None:
+            return {field_step(name): LEAF for name in value} or None
         made: FieldSet = {}
+        known = self._known
         for name, item in value.items():
-            step, below = self._below(name)
+            step, below = known.get(name) or self._below(name)
+            if type(below) is Scalar:
+                made[step] = LEAF
+                continue
             entry = below.field_set(item)
-            if item is None or item == {} or name not in self._known:
+            if item is None or item == {} or name not in known:
                 entry = entry_of(True, _without_self(entry or LEAF))
             if entry is not None:
                 made[step] = entry
@@ -211,8 +227,8 @@ class MapType(Type):
         if self.atomic or type(value) is not dict or not value:
             return LEAF
         made: FieldSet = {SELF: LEAF}
-        if self._of_scalars:
-            made.update([("f:" + name, LEAF) for name in value])
+        if self._of_scalars is not None:
+            made.update([(field_step(name), LEAF) for name in value])
             return made
         known = self._known
         for name, item in value.items():
@@ -256,8 +272,13 @@ class MapType(Type):
         if self.atomic or not (ours or theirs):
             return applied
         made = dict(ours)
+        known = self._known
         for name, item in theirs.items():
-            made[name] = self._below(name)[1].merge(ours[name], item) if name in ours else item
+            if name in ours and type(item) not in _SCALARS:
+                _, below = known.get(name) or self._below(name)
+                made[name] = below.merge(ours[name], item)
+            else:
+                made[name] = item
         return made
 
     @override
@@ -281,13 +302,17 @@ class MapType(Type):
         if type(value) is not dict:
             yield _at(path, f"expected map, got &{{{go_text(value)}}}")
             return
+        if self._of_scalars is not None and self._of_scalars.fitting.issuperset(map(type, value.values())):
+            return
+        known = self._known
         for name, item in value.items():
-            found = self.field(name)
+            found = known.get(name) or self.field(name)
             below = self.element if found is None else found[1]
             if below is None:
                 yield _at(f"{path}.{name}", "field not declared in schema")
                 return
-            yield from below.validate(item, f"{path}.{name}", duplicates=duplicates)
+            if type(below) is not Scalar or type(item) not in below.fitting:
+                yield from below.validate(item, f"{path}.{name}", duplicates=duplicates)
 
     @override
     def named(self, fields: FieldSet) -> FieldSet:
