@@ -9,10 +9,13 @@ import orjson
 import pytest
 
 from clusterling.machinery import codec, jsonpath, table
-from clusterling.machinery.apply import fieldset
+from clusterling.machinery.apply import fieldset, managed
+from clusterling.machinery.apply.types import MapType, object_type
 from clusterling.machinery.codec import Expected
 from clusterling.machinery.errors import ApiError
+from clusterling.machinery.meta import Object
 from clusterling.machinery.protobuf import NESTED_LEVELS
+from clusterling.machinery.schema import compile_schema
 from clusterling.machinery.selectors import LabelSelector
 from clusterling.machinery.yaml import TAG_DIRECTIVES_MAX
 from clusterling.packs import builtin
@@ -145,3 +148,65 @@ def test_a_selector_with_many_values_finds_one_among_them() -> None:
     assert spared.matches({"a": "w"})
     assert spared.matches({})
     assert not spared.matches({"a": "v4999"})
+
+
+# --------------------------------------------------------------------------- server-side apply
+
+
+class _Kind:
+    """One kind, of one version."""
+
+    settled = certain = False
+
+    def __init__(self, schema: Object) -> None:
+        self._type = object_type(compile_schema(schema).node)
+
+    def type(self, api_version: str) -> MapType | None:
+        return self._type if api_version == "v1" else None
+
+    def convert(self, obj: Object, api_version: str) -> Object:
+        return obj
+
+    def kept(self, fields: fieldset.FieldSet, api_version: str) -> fieldset.FieldSet:
+        return fields
+
+
+def _applied_as(manager: str, schema: Object, live: Object, applied: Object) -> Object:
+    head: Object = {"apiVersion": "v1", "kind": "A"}
+    return managed.apply(
+        _Kind(schema),
+        {**head, **live},
+        {**head, "metadata": {}, **applied},
+        managed.Writer(manager, "v1"),
+        "2026-01-01T00:00:00Z",
+        empty=head,
+        force=False,
+    )
+
+
+def test_what_is_applied_to_an_object_that_is_none_of_its_type_any_more_is_refused_in_words() -> None:
+    """A list that became one of maps by key, in an object that nobody owns: its items have no keys."""
+    items: Object = {"type": "object", "properties": {"name": {"type": "string"}}}
+    keyed = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": items, **keyed}}}
+    with pytest.raises(ApiError, match="null element") as caught:
+        _applied_as("me", schema, {"metadata": {}, "a": [None]}, {"a": [{"name": "x"}]})
+    assert (caught.value.code, caught.value.reason) == (500, "")
+
+
+@pytest.mark.parametrize("depth", [250, 500, 1_000])
+def test_a_last_applied_annotation_that_is_nested_too_deeply_is_not_looked_at(depth: int) -> None:
+    """`kubectl apply --server-side` over such an object, with a conflict, ended in a recursion error."""
+    last = '{"apiVersion":"v1","kind":"A","a":' + "[" * depth + "]" * depth + "}"
+    entry = {"manager": "b", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"}
+    live = {
+        "metadata": {
+            "annotations": {managed.LAST_APPLIED: last},
+            "managedFields": [{**entry, "fieldsV1": {"f:a": {}}}],
+        },
+        "a": "1",
+    }
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    with pytest.raises(ApiError) as caught:
+        _applied_as("kubectl", schema, live, {"a": "2"})
+    assert caught.value.code == 409
