@@ -15,6 +15,7 @@ capmanagers.go, skipnonapplied.go, stripmeta.go, lastapplied*.go, conflict.go); 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -47,6 +48,7 @@ from clusterling.machinery.apply.owners import (
     compare,
 )
 from clusterling.machinery.apply.types import MapType, TypedError
+from clusterling.machinery.codec import check_depth
 from clusterling.machinery.errors import ApiError, bad_request, go_quote
 from clusterling.machinery.meta import Object, meta
 
@@ -399,7 +401,9 @@ def apply(
         _keep_scale(bare, managed, writer)
     elif not managed.owners:
         before = Writer(_BEFORE_APPLY, writer.api_version, writer.subresource)
-        _update(versions, empty, bare, managed, before, now)
+        # Where what is there is none of its type nobody owns it, and what is applied is refused below.
+        with suppress(TypedError):
+            _update(versions, empty, bare, managed, before, now)
     try:
         made = _applied(versions, bare, applied, managed, writer, force=force)
     except Conflicts as conflicts:
@@ -509,7 +513,8 @@ def _last_applied_fields(versions: Versions, live: Object, writer: Writer) -> Fi
     """The fields that the last `kubectl apply` set and that are still as it set them; None where none is known."""
     try:
         last = orjson.loads(_annotation(live) or "null")
-    except ValueError:
+        check_depth(last)
+    except (ValueError, ApiError):
         return None
     if type(last) is not dict or last.get("apiVersion") != writer.api_version:
         return None
