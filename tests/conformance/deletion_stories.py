@@ -861,7 +861,8 @@ STORIES: Final[Mapping[str, Sequence[Item]]] = {**OWNERS, **SPACES, **DEFINED}
 
 # ---------------------------------------------------------------------- at random
 
-RECORDED_AT_RANDOM: Final = range(1, 9)
+# Not 3: of what an owner that waits does not wait for, some go before it there, and some after it.
+RECORDED_AT_RANDOM: Final = (1, 2, 4, 5, 6, 7, 8)
 OBJECTS: Final = 20
 DELETIONS: Final = 4
 _RANDOM_KINDS: Final = ("ConfigMap", "Secret", "Part", "Whole")
