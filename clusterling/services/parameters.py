@@ -41,6 +41,7 @@ from clusterling.services.requestinfo import Query, first, is_true
 
 FIELD_MANAGER_BYTES_MAX: Final = 128
 DURATION_CHARACTERS_MAX: Final = 64
+VERSION_DIGITS_MAX: Final = 64
 
 _T = TypeVar("_T")
 
@@ -137,9 +138,10 @@ def read_version(query: Query) -> str:
 
 def version_problem(version: str) -> str:
     """What is wrong with a resourceVersion, "" where nothing is (upstream: ParseResourceVersion)."""
-    if not version or (version.isascii() and version.isdigit() and int(version) < 1 << 64):
-        return ""
     digits = version.isascii() and version.isdigit()
+    # Upstream reads any number of zeros in front. Python reads no number of many thousands of digits.
+    if not version or (digits and len(version) <= VERSION_DIGITS_MAX and int(version) < 1 << 64):
+        return ""
     why = f"strconv.ParseUint: parsing {go_quote(version)}: {'value out of range' if digits else 'invalid syntax'}"
     return str(invalid_value("resourceVersion", version, why))
 
