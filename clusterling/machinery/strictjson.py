@@ -18,6 +18,8 @@ from clusterling.machinery.errors import go_quote
 
 DEPTH_MAX: Final = 200
 DUPLICATES_MAX: Final = 100  # kubernetes_patch.go: "prevent excessive numbers of accumulated errors"
+# Behind so many no further one is told of: a path is as long as the keys above it, and a hundred of them were 100 MB.
+DUPLICATES_CHARACTERS_MAX: Final = 64 * 1024
 
 INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
@@ -106,6 +108,7 @@ class _Parser:
         self.at = 0
         self.path: list[str] = []
         self.duplicates: dict[str, None] = {}
+        self.told = 0  # Characters of their paths.
         self.number_error = ""
 
     def document(self) -> Any:
@@ -211,9 +214,11 @@ class _Parser:
         self.at += 1
 
     def duplicate(self, key: str) -> None:
+        if len(self.duplicates) >= DUPLICATES_MAX or self.told > DUPLICATES_CHARACTERS_MAX:
+            return
         path = "".join((*self.path, f".{key}" if self.path else key))
-        if len(self.duplicates) < DUPLICATES_MAX:
-            self.duplicates[f"duplicate field {go_quote(path)}"] = None
+        self.told += len(path)
+        self.duplicates[f"duplicate field {go_quote(path)}"] = None
 
     def string(self) -> str:
         self.at += 1

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from clusterling.machinery import codec, jsonpath, table
+from clusterling.machinery import codec, jsonpath, strictjson, table
 from clusterling.machinery.apply import fieldset, managed
 from clusterling.machinery.apply.types import MapType, object_type
 from clusterling.machinery.codec import Expected
@@ -19,6 +19,7 @@ from clusterling.machinery.schema import compile_schema
 from clusterling.machinery.selectors import LabelSelector
 from clusterling.machinery.yaml import TAG_DIRECTIVES_MAX
 from clusterling.packs import builtin
+from clusterling.services.parameters import version_problem
 from tests.machinery.test_protobuf import body, field
 
 CODEC = builtin.protobuf_codec()
@@ -210,3 +211,21 @@ def test_a_last_applied_annotation_that_is_nested_too_deeply_is_not_looked_at(de
     with pytest.raises(ApiError) as caught:
         _applied_as("kubectl", schema, live, {"a": "2"})
     assert caught.value.code == 409
+
+
+# --------------------------------------------------------------------------- parameters, duplicates
+
+
+@pytest.mark.parametrize("digits", [65, 5_000, 30_000])
+def test_a_resource_version_of_thousands_of_digits_is_out_of_range(digits: int) -> None:
+    assert "value out of range" in version_problem("1" * digits)
+    assert version_problem("0" * 40 + "7") == ""
+
+
+def test_the_paths_of_fields_given_twice_fill_no_memory() -> None:
+    """A hundred paths below a key of a megabyte were 100 MB."""
+    fields = b",".join(b'"%d":1,"%d":1' % (at, at) for at in range(1_000))
+    _, told = codec.parse_json(b'{"%b":{%b}}' % (b"x" * 1_000_000, fields))
+    assert 1 <= len(told) < 5
+    _, short = codec.parse_json(b'{"x":{%b}}' % fields)
+    assert len(short) == strictjson.DUPLICATES_MAX
