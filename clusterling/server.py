@@ -299,6 +299,8 @@ class ApiServer:
             ),
             self._clock,
         )
+        self._election: Election | None = None
+        self.app.controllers = self._controllers
         self._listeners: list[Listener] = []
         self._ready = asyncio.Event()
         self._leaving = False
@@ -333,9 +335,17 @@ class ApiServer:
             group.create_task(self._control(), name="controllers")
             return
         holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
-        election = Election(self._replicated, self._clock, holder=holder)
+        self._election = election = Election(self._replicated, self._clock, holder=holder)
         group.create_task(election.run(), name="election")
         group.create_task(lead(election, self._control), name="leader")
+
+    def _controllers(self) -> str:
+        """Why what controllers finish may wait; "" where they are at work."""
+        if not self._run_controllers and self._replicated is None:
+            return "this server runs no controllers"
+        if self._election is not None and not self._election.is_led:
+            return "no replica leads the controllers now"
+        return ""
 
     async def _control(self) -> None:
         """What one replica does for all, until cancelled."""

@@ -9,16 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 from clusterling.machinery.meta import GroupVersion, Object
-from clusterling.registry.cluster import Cluster
+from clusterling.registry.catalog import Catalog
 from clusterling.registry.deleting import FOREGROUND
+from clusterling.registry.objects import ObjectStore
 from clusterling.registry.owners import Dependent
 from clusterling.registry.resource import Served
 
 # They come and go by themselves, and are nobody's dependents.
 IGNORED: Final = frozenset({("", "events"), ("events.k8s.io", "events")})
+
+
+class Cluster(Protocol):
+    """The part of a served logical cluster that owners are looked for in."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def objects(self) -> ObjectStore: ...
 
 
 class Fate(Enum):
@@ -27,8 +38,8 @@ class Fate(Enum):
     SOLID = "there, and it stays for now"
     WAITING = "it is being deleted, once its dependents are gone"
     ABSENT = "not there"
-    UNKNOWN = "of a kind that nobody here knows"
-    OUT_OF_REACH = "namespaced, and the dependent is not: nobody can say which one is meant"
+    UNKNOWN = "of a kind that is not served"
+    OUT_OF_REACH = "namespaced, and the object is not: it cannot be said which one is meant"
 
 
 UNDECIDED: Final = frozenset({Fate.UNKNOWN, Fate.OUT_OF_REACH})

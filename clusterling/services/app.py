@@ -169,6 +169,8 @@ class App:
         self.decoding = asyncio.Semaphore(DECODING_MAX)
         self.streams = Streams()
         self.lists = Kept(LISTS_BYTES_MAX)
+        # Says why controllers are not at work, "" where they are: what they finish waits for them.
+        self.controllers: Callable[[], str] = str
         self._handle = self._compose()
 
     def _compose(self) -> Handler:
@@ -199,6 +201,10 @@ class App:
         misplaced = _placed(served, info)
         if misplaced is not None:
             return misplaced
+        if info.explains:
+            from clusterling.services import explaining
+
+            return await explaining.respond(self, request, served)
         return await handlers.find(served, info, request.method)(self, request, served)
 
     async def _document(self, request: Request, catalog: Catalog) -> Response:

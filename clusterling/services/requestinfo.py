@@ -32,6 +32,7 @@ _MEMOIZED_CHARACTERS_MAX: Final = 256
 Query = dict[str, list[str]]
 
 _CLUSTERS: Final = "/clusters/"
+_EXPLAIN: Final = "/explain/deletion/"
 _CLUSTER: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(?![^/])")
 _DOTS: Final = re.compile(r"/\.\.?(?:/|\Z)")
 _ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -55,11 +56,13 @@ class RequestInfo:
     `path` is what follows the cluster, raw. For a resource: `verb` is Kubernetes' (`list`, `deletecollection`, …),
     `name` may come from a field selector on a list; `in_namespace` tells `/namespaces/a/pods` from `/namespaces/a`,
     which both have the namespace `a`; `beyond` that segments follow the subresource. Else `verb` is the method in lower case.
+    `explains`: what is asked for is why the object that the path names is not deleted (services/explaining.py).
     """
 
     __slots__ = (
         "beyond",
         "cluster",
+        "explains",
         "group",
         "in_namespace",
         "is_resource",
@@ -80,7 +83,7 @@ class RequestInfo:
         self.verb = verb
         self.is_resource = False
         self.group = self.version = self.resource = self.subresource = self.namespace = self.name = ""
-        self.in_namespace = self.beyond = False
+        self.in_namespace = self.beyond = self.explains = False
 
     @override
     def __repr__(self) -> str:
@@ -115,6 +118,10 @@ def _parse(method: str, path: str, query: str, prefixed: bool, default: str) -> 
     if _is_odd(path):
         raise no_such_resource()
     info = RequestInfo(cluster, path, parse_query(query) if query else _NO_QUERY, method.lower())
+    if path.startswith(_EXPLAIN):
+        if not path.startswith(_EXPLAIN, len(_EXPLAIN) - 1):
+            _read_explained(info, method)
+        return info
     parts = path[1:-1].split("/") if path[-1] == "/" else path[1:].split("/")
     if parts[0] == "api" and len(parts) >= 3:
         _structural(path, parts[:3])
@@ -128,6 +135,15 @@ def _parse(method: str, path: str, query: str, prefixed: bool, default: str) -> 
     elif "%" in path:
         raise no_such_resource()
     return info
+
+
+def _read_explained(info: RequestInfo, method: str) -> None:
+    """The question is authorized as a GET of the object that it is about; where it is about none, it is no path of ours."""
+    about = _parse(method, info.path[len(_EXPLAIN) - 1 :], "", prefixed=False, default="")
+    if about.is_resource and about.verb == "get" and method == "GET" and about.name and not about.subresource:
+        for field in ("group", "version", "resource", "namespace", "name", "verb", "in_namespace", "beyond"):
+            setattr(info, field, getattr(about, field))
+        info.is_resource = info.explains = True
 
 
 _parse_memoized: Final = lru_cache(maxsize=4096)(_parse)

@@ -108,6 +108,14 @@ class Election:
         """The term in which this process leads now, if it does."""
         return self._term if self._clock.monotonic() < self._valid_until else None
 
+    @property
+    def is_led(self) -> bool:
+        """Some process leads, as far as this one has seen."""
+        lease = self._lease
+        if self.term is not None or lease is None:
+            return self.term is not None
+        return bool(lease.holder) and self._clock.monotonic() - self._since <= lease.length_s
+
     async def elected(self) -> Term:
         """Waits until this process leads."""
         while (term := self.term) is None:
