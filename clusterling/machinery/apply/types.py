@@ -168,7 +168,7 @@ def nothing_declared(name: str) -> Type | None:
 class MapType(Type):
     """A map. `declared` finds the type of a declared field; `element` is that of any other, None where none may be."""
 
-    __slots__ = ("_known", "_of_scalars", "atomic", "declared", "deduced", "element")
+    __slots__ = ("_known", "_of_scalars", "_untyped", "atomic", "declared", "deduced", "element")
 
     def __init__(
         self,
@@ -183,6 +183,8 @@ class MapType(Type):
         self.element = element
         self.atomic = atomic
         self.deduced = deduced
+        # Fields of any name and of no one type, which upstream does not tell from fields it knows nothing of.
+        self._untyped = deduced or (declared is nothing_declared and _is_untyped(element))
         # Labels, data: fields of any name, none with anything below.
         self._of_scalars = element if declared is nothing_declared and isinstance(element, Scalar) else None
 
@@ -330,7 +332,7 @@ class MapType(Type):
 
     @override
     def reconciled(self, fields: FieldSet) -> FieldSet:
-        if self.deduced:
+        if self._untyped:
             return fields
         if self.atomic:
             return LEAF
@@ -607,6 +609,11 @@ class Deduced(Type):
     @override
     def reconciled(self, fields: FieldSet) -> FieldSet:
         return self._first().reconciled(fields)
+
+
+def _is_untyped(kind: Type | None) -> bool:
+    scalar = kind.scalar if isinstance(kind, Deduced) else kind
+    return isinstance(scalar, Scalar) and scalar.kind == "untyped"
 
 
 _TWICE: Final = object()

@@ -10,19 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from clusterling.machinery.apply import owners as ownership
-from clusterling.machinery.apply.fieldset import FieldSet, ordered, path_text
-from clusterling.machinery.apply.owners import Conflicts, Owner, Owners
-from clusterling.machinery.apply.types import MapType, TypedError, object_type
-from clusterling.machinery.schema.node import Node
+from tests.machinery.merging import lives
 
 HERE: Final = Path(__file__).parent
 RECORDED: Final = HERE / "recorded.json"
@@ -49,11 +43,41 @@ def case(seed: int) -> Json:
             {
                 "op": random.choice(["apply", "apply", "update"]),
                 "manager": random.choice(["m1", "m2", "m3"]),
+                "version": "v1",
                 "force": random.random() < 0.4,
                 "object": deepcopy(value),
             }
         )
-    return {"schema": root, "steps": steps}
+    return {"schemas": {"": root}, "steps": _varied(Random(-seed - 1), root, steps)}
+
+
+def _varied(random: Random, root: Json, steps: list[Json]) -> list[Json]:
+    """The same in several versions, or under a schema that changes, now and then."""
+    if random.random() < 0.3:
+        for step in steps:
+            step["version"] = random.choice(["v1", "v2"])
+    if random.random() < 0.2:
+        # The whole object is never owned as a whole.
+        changed = {name: _toggled(random, below) for name, below in root["properties"].items()}
+        schema = {"type": "object", "properties": changed}
+        steps.insert(random.randint(1, len(steps)), {"schemas": {"": schema}})
+    return steps
+
+
+def _toggled(random: Random, schema: Any) -> Any:
+    """The schema with maps that are owned as wholes now and were not, or the other way about."""
+    if not isinstance(schema, dict):
+        return schema
+    made = {
+        key: {name: _toggled(random, one) for name, one in value.items()}
+        if key == "properties"
+        else _toggled(random, value)
+        for key, value in schema.items()
+    }
+    is_map = made.get("type") == "object" and ("properties" in made or "additionalProperties" in made)
+    if is_map and random.random() < 0.3 and made.pop("x-kubernetes-map-type", "") != "atomic":
+        made["x-kubernetes-map-type"] = "atomic"
+    return made
 
 
 def _schema(random: Random, depth: int = 0) -> Json:
@@ -206,114 +230,6 @@ def _keys(random: Random, schema: Json, item: Json) -> str:
     return json.dumps([item.get(key, properties[key].get("default")) for key in keys])
 
 
-# --------------------------------------------------------------------------- telling what comes of them
-
-
-class _OneVersion:
-    settled = False
-    certain = True
-
-    def __init__(self, kind: MapType) -> None:
-        self._kind = kind
-
-    def type(self, api_version: str) -> MapType:
-        return self._kind
-
-    def convert(self, obj: Json, api_version: str) -> Json:
-        return obj
-
-    def kept(self, fields: FieldSet, api_version: str) -> FieldSet:
-        return fields
-
-
-def told(given: Json) -> list[Json]:
-    """What ours makes of a case, as the oracle tells it; an error only as its words."""
-    kind = object_type(Node(given["schema"]), metadata=False)
-    live: Json = {}
-    owners: Owners = {}
-    outcomes = []
-    for step in given["steps"]:
-        outcome: Json = {}
-        try:
-            live, owners = _taken(kind, live, owners, step)
-        except Conflicts as conflicts:
-            found = [f"{one.owner.manager} {path_text(one.path)}" for one in conflicts.conflicts]
-            outcome["conflicts"] = sorted(found)
-        except TypedError as error:
-            outcome["error"] = str(error)
-        outcome["object"] = deepcopy(live)
-        outcome["owners"] = {
-            owner.manager: {"fields": ordered(owned.fields), "applied": owned.applied}
-            for owner, owned in owners.items()
-        }
-        outcomes.append(outcome)
-    return outcomes
-
-
-def _taken(kind: MapType, live: Json, owners: Owners, step: Json) -> tuple[Json, Owners]:
-    obj = deepcopy(step["object"])
-    owner = Owner(step["manager"], "", "", "")
-    updates = step["op"] == "update"
-    wrong = list(kind.validate(obj, "", duplicates=updates))
-    if wrong:
-        raise TypedError(wrong[0] if len(wrong) == 1 else "\n  ".join(["errors:", *wrong]))
-    versions = _OneVersion(kind)
-    if updates:
-        return obj, ownership.update(versions, live, obj, "v1", dict(owners), owner)
-    made, after = ownership.apply(versions, live, obj, "v1", dict(owners), owner, force=step["force"])
-    return live if made is None else made, after
-
-
-def difference(mine: Sequence[Json], theirs: Sequence[Json]) -> str:
-    """What differs first, "" for nothing. Errors are compared as such: Go tells several in the order of its maps."""
-    for at, (a, b) in enumerate(zip(mine, theirs, strict=True)):
-        if bool(a.get("error")) != bool(b.get("error")):
-            return f"step {at}: error {a.get('error')!r}, not {b.get('error')!r}"
-        if _text(a.get("conflicts")) != _text(b.get("conflicts")):
-            return f"step {at}: conflicts {a.get('conflicts')}, not {b.get('conflicts')}"
-        if _text(a["object"]) != _text(b["object"] or {}):
-            return f"step {at}: object {_text(a['object'])}, not {_text(b['object'])}"
-        for name in {**a["owners"], **b["owners"]}:
-            # Spelled and ordered alike, too.
-            ours, others = (json.dumps(one["owners"].get(name), sort_keys=False) for one in (a, b))
-            if json.loads(ours) is None or json.loads(others) is None or not _alike(ours, others):
-                return f"step {at}: {name} owns {ours}, not {others}"
-    return ""
-
-
-def _alike(ours: str, others: str) -> bool:
-    a, b = json.loads(ours), json.loads(others)
-    return a["applied"] == b["applied"] and json.dumps(a["fields"]) == json.dumps(b["fields"])
-
-
-def _text(value: object) -> str:
-    return json.dumps(_whole(value), sort_keys=True)
-
-
-def _whole(value: object) -> object:
-    match value:
-        case float() if value.is_integer():
-            return int(value)
-        case dict():
-            return {name: _whole(item) for name, item in value.items()}
-        case list():
-            return [_whole(item) for item in value]
-    return value
-
-
-def oracle(cases: Iterable[Json]) -> list[list[Json]]:
-    """What structured-merge-diff makes of cases. Needs Go."""
-    answers = subprocess.run(
-        ["go", "run", "."],
-        cwd=HERE / "oracle",
-        input="\n".join(map(json.dumps, cases)),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [json.loads(line) for line in answers.stdout.splitlines()]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -324,15 +240,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.record:
         seeds = range(RECORDED_COUNT)
-        answers = oracle(map(case, seeds))
-        rows = [json.dumps(told, separators=(",", ":")) for told in answers]
-        RECORDED.write_text("[\n" + ",\n".join(rows) + "\n]\n")
+        lives.write(RECORDED, lives.oracle(map(case, seeds)))
         return
     seeds = range(args.first, args.first + args.count)
     cases = [case(seed) for seed in seeds]
     wrong = 0
-    for seed, given, theirs in zip(seeds, cases, oracle(cases), strict=True):
-        what = difference(told(given), theirs)
+    for seed, given, theirs in zip(seeds, cases, lives.oracle(cases), strict=True):
+        what = lives.difference(lives.told(given), theirs)
         if what:
             wrong += 1
             print(f"case {seed}: {what}")

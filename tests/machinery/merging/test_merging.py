@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.machinery.merging import cases
+from tests.machinery.merging import cases, lives
 
 RECORDED = json.loads(cases.RECORDED.read_text())
 
@@ -20,4 +20,4 @@ def test_there_are_conflicts_errors_and_changes_among_the_recorded_cases() -> No
 
 @pytest.mark.parametrize("seed", range(cases.RECORDED_COUNT))
 def test_an_object_and_its_owners_become_what_they_do_upstream(seed: int) -> None:
-    assert cases.difference(cases.told(cases.case(seed)), RECORDED[seed]) == ""
+    assert lives.difference(lives.told(cases.case(seed)), RECORDED[seed]) == ""

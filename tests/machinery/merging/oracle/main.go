@@ -6,8 +6,10 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"sort"
 
 	"k8s.io/kube-openapi/pkg/schemaconv"
@@ -19,15 +21,19 @@ import (
 )
 
 type step struct {
-	Op      string          `json:"op"`
-	Manager string          `json:"manager"`
-	Force   bool            `json:"force"`
-	Object  json.RawMessage `json:"object"`
+	Op      string                  `json:"op"`
+	Manager string                  `json:"manager"`
+	Version string                  `json:"version"`
+	Force   bool                    `json:"force"`
+	Object  json.RawMessage         `json:"object"`
+	Schemas map[string]*spec.Schema `json:"schemas"`
+	Served  []string                `json:"served"`
 }
 
 type owned struct {
 	Fields  json.RawMessage `json:"fields"`
 	Applied bool            `json:"applied"`
+	Version string          `json:"version,omitempty"`
 }
 
 type outcome struct {
@@ -35,13 +41,20 @@ type outcome struct {
 	Owners    map[string]owned `json:"owners"`
 	Error     string           `json:"error,omitempty"`
 	Conflicts []string         `json:"conflicts,omitempty"`
+	Applied   interface{}      `json:"applied,omitempty"`
 }
 
-// One version: nothing to convert.
-type same struct{}
+// A case: the schema of each version ("" for all others), and what befalls an object. `renames`: converting gives fields
+// whose names end in a version the one that is converted to; `needs`: a field without which a version is not made.
+type life struct {
+	Schemas map[string]*spec.Schema    `json:"schemas"`
+	Renames bool                       `json:"renames"`
+	Needs   map[string]string          `json:"needs"`
+	Ignored map[string]json.RawMessage `json:"ignored"`
+	Steps   []step                     `json:"steps"`
+}
 
-func (same) Convert(o *typed.TypedValue, _ fieldpath.APIVersion) (*typed.TypedValue, error) { return o, nil }
-func (same) IsMissingVersionError(error) bool                                               { return false }
+var errMissing = errors.New("there is no such version")
 
 func must(err error) {
 	if err != nil {
@@ -79,33 +92,141 @@ func settled(v interface{}) interface{} {
 }
 
 type object struct {
-	kind     typed.ParseableType
+	life
+	types    map[string]typed.ParseableType
+	served   []string
+	version  string
 	live     *typed.TypedValue
 	managers fieldpath.ManagedFields
 	updater  *merge.Updater
 }
 
-func (o *object) take(s step) (err error) {
+func parsed(schemas map[string]*spec.Schema) map[string]typed.ParseableType {
+	found := map[string]typed.ParseableType{}
+	for version, s := range schemas {
+		types, err := schemaconv.ToSchemaFromOpenAPI(map[string]*spec.Schema{"T" + version: s}, false)
+		must(err)
+		parser := typed.Parser{Schema: schema.Schema{Types: types.Types}}
+		found[version] = parser.Type("T" + version)
+	}
+	return found
+}
+
+func (o *object) kind(version string) typed.ParseableType {
+	if kind, ok := o.types[version]; ok {
+		return kind
+	}
+	if _, ok := o.Schemas[version]; ok {
+		o.types[version] = parsed(map[string]*spec.Schema{version: o.Schemas[version]})[version]
+		return o.types[version]
+	}
+	// A type of its own for each version, so that a value tells which it is of.
+	o.types[version] = parsed(map[string]*spec.Schema{version: o.Schemas[""]})[version]
+	return o.types[version]
+}
+
+func (o *object) IsMissingVersionError(err error) bool { return err == errMissing }
+
+func (o *object) Convert(v *typed.TypedValue, version fieldpath.APIVersion) (*typed.TypedValue, error) {
+	if o.served != nil && !contains(o.served, string(version)) {
+		return nil, errMissing
+	}
+	if *v.TypeRef().NamedType == "T"+string(version) {
+		return v, nil
+	}
+	return o.convert(v, string(version))
+}
+
+// convert makes a value of another version, and reads it as strictly as what is applied: as an apiserver does.
+func (o *object) convert(v *typed.TypedValue, version string, how ...typed.ValidationOptions) (*typed.TypedValue, error) {
+	made := v.AsValue().Unstructured()
+	if o.Renames {
+		made = renamed(made, version)
+	}
+	if needed := o.Needs[version]; needed != "" {
+		if m, ok := made.(map[string]interface{}); !ok || m[needed] == nil {
+			return nil, fmt.Errorf("%s is needed", needed)
+		}
+	}
+	return o.kind(version).FromUnstructured(made, how...)
+}
+
+func contains(list []string, s string) bool {
+	for _, one := range list {
+		if one == s {
+			return true
+		}
+	}
+	return false
+}
+
+var suffix = regexp.MustCompile(`_v\d+$`)
+
+func renamed(v interface{}, version string) interface{} {
+	switch t := v.(type) {
+	case map[string]interface{}:
+		made := map[string]interface{}{}
+		for k, one := range t {
+			made[suffix.ReplaceAllString(k, "_"+version)] = renamed(one, version)
+		}
+		return made
+	case []interface{}:
+		made := []interface{}{}
+		for _, one := range t {
+			made = append(made, renamed(one, version))
+		}
+		return made
+	}
+	return v
+}
+
+func (o *object) take(s step, told *outcome) (err error) {
+	if s.Schemas != nil {
+		o.Schemas, o.types = s.Schemas, map[string]typed.ParseableType{}
+		o.live, err = o.kind(o.version).FromUnstructured(o.live.AsValue().Unstructured(), typed.AllowDuplicates)
+		return err
+	}
+	if s.Served != nil {
+		o.served = s.Served
+		return nil
+	}
 	managers := fieldpath.ManagedFields{}
 	for name, set := range o.managers {
 		managers[name] = set
 	}
+	version := fieldpath.APIVersion(s.Version)
+	kind := o.kind(s.Version)
+	live, err := o.convert(o.live, s.Version, typed.AllowDuplicates)
+	if err != nil {
+		return err
+	}
+	o.live, o.version = live, s.Version
 	if s.Op == "update" {
-		given, err := o.kind.FromUnstructured(decoded(s.Object), typed.AllowDuplicates)
+		given, err := kind.FromUnstructured(decoded(s.Object), typed.AllowDuplicates)
 		if err != nil {
 			return err
 		}
-		live, managers, err := o.updater.Update(o.live, given, "v1", managers, s.Manager)
+		live, managers, err := o.updater.Update(live, given, version, managers, s.Manager)
 		if err == nil {
 			o.live, o.managers = live, managers
 		}
 		return err
 	}
-	given, err := o.kind.FromUnstructured(decoded(s.Object))
+	given, err := kind.FromUnstructured(decoded(s.Object))
 	if err != nil {
 		return err
 	}
-	live, managers, err := o.updater.Apply(o.live, given, "v1", managers, s.Manager, s.Force)
+	if s.Op == "extract" {
+		// What a client does that reads back what it owns, and applies that with more: typed, ExtractItems.
+		if mine := managers[s.Manager]; mine != nil {
+			extracted := live.ExtractItems(mine.Set().Leaves(), typed.WithAppendKeyFields())
+			if given, err = extracted.Merge(given); err != nil {
+				return err
+			}
+		}
+		told.Applied = given.AsValue().Unstructured()
+	}
+	live, managers, err = o.updater.Apply(live, given, version, managers, s.Manager, s.Force)
 	if err != nil {
 		return err
 	}
@@ -116,8 +237,10 @@ func (o *object) take(s step) (err error) {
 	return nil
 }
 
-func (o *object) outcome(err error) outcome {
-	told := outcome{Object: o.live.AsValue().Unstructured(), Owners: map[string]owned{}}
+func (o *object) outcome(s step) outcome {
+	told := outcome{Owners: map[string]owned{}}
+	err := o.take(s, &told)
+	told.Object = o.live.AsValue().Unstructured()
 	if conflicts, ok := err.(merge.Conflicts); ok {
 		for _, c := range conflicts {
 			told.Conflicts = append(told.Conflicts, fmt.Sprintf("%s %s", c.Manager, c.Path))
@@ -129,7 +252,31 @@ func (o *object) outcome(err error) outcome {
 	for name, set := range o.managers {
 		fields, err := set.Set().ToJSON()
 		must(err)
-		told.Owners[name] = owned{fields, set.Applied()}
+		told.Owners[name] = owned{fields, set.Applied(), string(set.APIVersion())}
+	}
+	return told
+}
+
+func lived(c life) []outcome {
+	o := &object{life: c, types: map[string]typed.ParseableType{}, managers: fieldpath.ManagedFields{}}
+	filters := map[fieldpath.APIVersion]fieldpath.Filter{}
+	for version, raw := range c.Ignored {
+		filters[fieldpath.APIVersion(version)] = fieldpath.NewExcludeSetFilter(set(raw))
+	}
+	var err error
+	o.version = "v1"
+	for _, s := range c.Steps {
+		if s.Version != "" {
+			o.version = s.Version
+			break
+		}
+	}
+	o.live, err = o.kind(o.version).FromUnstructured(map[string]interface{}{})
+	must(err)
+	o.updater = (&merge.UpdaterBuilder{Converter: o, IgnoreFilter: filters}).BuildUpdater()
+	told := []outcome{}
+	for _, s := range c.Steps {
+		told = append(told, o.outcome(s))
 	}
 	return told
 }
@@ -139,22 +286,20 @@ func main() {
 	in.Buffer(nil, 1<<26)
 	out := json.NewEncoder(os.Stdout)
 	for in.Scan() {
-		var c struct {
-			Schema *spec.Schema `json:"schema"`
-			Steps  []step       `json:"steps"`
+		var what struct {
+			Walks *walks `json:"walks"`
+			Sets  *sets  `json:"sets"`
 		}
-		must(json.Unmarshal(in.Bytes(), &c))
-		types, err := schemaconv.ToSchemaFromOpenAPI(map[string]*spec.Schema{"T": c.Schema}, false)
-		must(err)
-		parser := typed.Parser{Schema: schema.Schema{Types: types.Types}}
-		o := &object{kind: parser.Type("T"), managers: fieldpath.ManagedFields{}}
-		o.live, err = o.kind.FromUnstructured(map[string]interface{}{})
-		must(err)
-		o.updater = (&merge.UpdaterBuilder{Converter: same{}}).BuildUpdater()
-		told := []outcome{}
-		for _, s := range c.Steps {
-			told = append(told, o.outcome(o.take(s)))
+		must(json.Unmarshal(in.Bytes(), &what))
+		switch {
+		case what.Walks != nil:
+			must(out.Encode(what.Walks.told()))
+		case what.Sets != nil:
+			must(out.Encode(what.Sets.told()))
+		default:
+			var c life
+			must(json.Unmarshal(in.Bytes(), &c))
+			must(out.Encode(lived(c)))
 		}
-		must(out.Encode(told))
 	}
 }
