@@ -7,8 +7,16 @@ in the document, not in the path.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
+from itertools import islice
 from operator import itemgetter
+from typing import Final
+
+SEPARATORS_MAX: Final = 32  # Dots and brackets in one key, of a field whose place is found.
+
+_separator: Final = re.compile(r"[.\[]").finditer
+_index: Final = re.compile(r"\[([0-9]{1,9})\]").match
 
 # Field or index → its place among its siblings, and the order below it.
 Order = dict[str | int, tuple[int, "Order"]]
@@ -33,15 +41,14 @@ def place_of(path: str, order: Order) -> tuple[int, ...]:
     """Where the field stands, level by level, as far as the document has it: sorts as it was read."""
     place = []
     while order:
-        if path.startswith("[") and 0 in order:
-            index, _, rest = path[1:].partition("]")
-            at, order = order.get(int(index), (len(order), {}))
+        if (index := _index(path)) and 0 in order:
+            at, order = order.get(int(index[1]), (len(order), {}))
+            rest = path[index.end() :]
         else:
             path = path.removeprefix(".")
-            fitting = [key for key in order if type(key) is str and _begins(path, key)]
-            if not fitting:
+            key = _longest_key(path, order)
+            if key is None:
                 break
-            key = max(fitting, key=len)
             at, order = order[key]
             rest = path[len(key) :]
         place.append(at)
@@ -51,8 +58,12 @@ def place_of(path: str, order: Order) -> tuple[int, ...]:
     return tuple(place)
 
 
-def _begins(path: str, key: str) -> bool:
-    return path.startswith(key) and path[len(key) : len(key) + 1] in ("", ".", "[")
+def _longest_key(path: str, order: Order) -> str | None:
+    """Of the keys that the path begins with the longest: each is looked up, for there may be as many as there are paths."""
+    if path in order:
+        return path
+    ends = [found.start() for found in islice(_separator(path), SEPARATORS_MAX)]
+    return next((path[:end] for end in reversed(ends) if path[:end] in order), None)
 
 
 def quoted_path(text: str) -> str:

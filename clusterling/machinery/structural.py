@@ -34,7 +34,7 @@ from clusterling.machinery.schema.explaining import explain
 from clusterling.machinery.schema.formats import PatternError, compile_pattern, format_is_known
 from clusterling.machinery.schema.invariants import compile_embedded
 from clusterling.machinery.schema.node import META_FIELDS, Node
-from clusterling.machinery.schema.shaping import compile_prune, json_copy
+from clusterling.machinery.schema.shaping import Unknown, compile_prune, json_copy
 
 # Ours, not upstream's: every level costs a walker some frames of Python's stack, every node memory in each process.
 LEVELS_MAX: Final = 64
@@ -445,7 +445,7 @@ def _default(
     node = Node(schema) if around.steps else Node(schema).rooted()
     prune = None if allow_unpruned else compile_prune(node)
     if prune is not None and isinstance(default, dict | list):
-        unknown: list[str] = []
+        unknown = Unknown()
         prune(json_copy(default), None, unknown)
         if unknown:
             yield invalid_value(here, default, "must not have unknown fields")

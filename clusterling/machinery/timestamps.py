@@ -13,6 +13,7 @@ from typing import Final
 from clusterling.machinery.errors import go_quote
 
 _LAYOUT: Final = "2006-01-02T15:04:05Z07:00"
+_ZERO: Final = "0001-01-01T00:00:00Z"
 # The form that servers write: by far the most common, and canonical already.
 _canonical = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z").fullmatch
 # (pattern, its name in Go's layout, what is named where the number is too large, exclusive bound)
@@ -48,13 +49,12 @@ def parse_rfc3339(text: str) -> datetime:
 
 def normal_rfc3339(text: str) -> str:
     """The time as metav1.Time writes it: UTC, whole seconds; empty for Go's zero time. Raises ValueError."""
-    if text == "0001-01-01T00:00:00Z":
-        return ""
     moment = parse_rfc3339(text)
-    if len(text) == 20 and text[-1] == "Z":
-        return text
-    # Not strftime: it does not pad years below 1000.
-    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+    normal = text
+    if len(text) != 20 or text[-1] != "Z":
+        # Not strftime: it does not pad years below 1000.
+        normal = moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+    return "" if normal == _ZERO else normal
 
 
 def _parse(text: str) -> datetime:

@@ -38,7 +38,7 @@ from clusterling.machinery.schema.invariants import (
     compile_prune_metadata,
 )
 from clusterling.machinery.schema.node import Definitions, Node, SchemaError, has_rules, measure, node_of
-from clusterling.machinery.schema.shaping import Default, Prune, compile_default, compile_prune
+from clusterling.machinery.schema.shaping import Default, Prune, Unknown, compile_default, compile_prune
 from clusterling.machinery.schema.typed import GoTypes, compile_fits, mismatch, settle_nulls
 
 __all__ = ["ANY", "Schema", "SchemaError", "compile_schema"]
@@ -121,7 +121,7 @@ class Schema:
         The root's apiVersion, kind and metadata stay whatever the schema says. Paths are those of
         upstream's strict decoding: `spec.foo`, `spec.items[0].bar`.
         """
-        unknown: list[str] = []
+        unknown = Unknown()
         if self._prune is not None:
             self._prune(obj, None, unknown)
             unknown.sort()

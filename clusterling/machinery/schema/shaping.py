@@ -19,7 +19,30 @@ _FEW: Final = 6
 Default = Callable[[object], None]
 # Where a walk is: the parent's place and a key or an index; None is the root.
 Place = tuple["Place", "str | int"] | None
-Prune = Callable[[object, Place, list[str]], None]
+
+UNKNOWN_CHARACTERS_MAX: Final = 256 * 1024
+
+
+class Unknown(list[str]):
+    """Paths of unknown fields, as they are met. Behind `UNKNOWN_CHARACTERS_MAX` no further one is told of.
+
+    A path is as long as the keys above it: a thousand fields below a key of a megabyte would be a gigabyte.
+    """
+
+    __slots__ = ("_characters",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._characters = 0
+
+    def note(self, place: Place) -> None:
+        if self._characters <= UNKNOWN_CHARACTERS_MAX:
+            path = path_of(place)
+            self._characters += len(path)
+            self.append(path)
+
+
+Prune = Callable[[object, Place, Unknown], None]
 
 
 def json_copy(value: object) -> object:
@@ -173,10 +196,11 @@ def _default_map(
     return walk
 
 
-def _prune_all(value: object, place: Place, unknown: list[str]) -> None:
+def _prune_all(value: object, place: Place, unknown: Unknown) -> None:
     """Prunes where there is no schema: every field of every map is unknown."""
     if type(value) is dict:
-        unknown.extend(path_of((place, name)) for name in value)
+        for name in value:
+            unknown.note((place, name))
         value.clear()
     elif type(value) is list:
         for at, item in enumerate(value):
@@ -187,7 +211,7 @@ def _prune_all(value: object, place: Place, unknown: list[str]) -> None:
 def compile_prune(node: Node) -> Prune | None:
     """Removes fields that the schema does not know, adding their paths to a list; None where all stay."""
 
-    def later(value: object, place: Place, unknown: list[str]) -> None:
+    def later(value: object, place: Place, unknown: Unknown) -> None:
         run: Prune | None = node.compiled["prune"]
         if run is not None:
             run(value, place, unknown)
@@ -221,11 +245,11 @@ def _pruning(node: Node) -> Prune:
     knows_all_of = frozenset(known).issuperset
     known_get = known.get
 
-    def prune(value: object, place: Place, unknown: list[str]) -> None:
+    def prune(value: object, place: Place, unknown: Unknown) -> None:
         if type(value) is dict:
             if not open_ended and not knows_all_of(value):
                 for name in [name for name in value if name not in known]:
-                    unknown.append(path_of((place, name)))
+                    unknown.note((place, name))
                     del value[name]
             for name, item in value.items():
                 if type(item) in CONTAINERS:
@@ -251,7 +275,7 @@ def _preserving(node: Node) -> Prune | None:
     if all(below is None for below in known.values()) and beyond is None and prune_item is None:
         return None
 
-    def prune(value: object, place: Place, unknown: list[str]) -> None:
+    def prune(value: object, place: Place, unknown: Unknown) -> None:
         if type(value) is dict:
             for name, item in value.items():
                 if type(item) in CONTAINERS:
