@@ -22,6 +22,11 @@ OURS: Final = Path(__file__).parents[1]
 MODULE: Final = "sigs.k8s.io/controller-runtime"
 BUILD_S: Final = 1800
 PACKAGE_S: Final = 600
+TRIES: Final = 3  # Some tests give themselves a millisecond, and one of those ends the program.
+
+# Counts the client's connections a second after its end. Over HTTP/1.1 it finds one more now and then, with kube-apiserver too
+# (DISABLE_HTTP2=1), since requests under way have one each.
+BY_CHANCE: Final = ("should not leak goroutines when manager is stopped .* with leader election enabled",)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,13 @@ class Package:
     def run(self, cluster: Cluster, cache: Path, out: Path) -> list[Outcome]:
         tree = _tree(cache)
         program = _compiled(tree, self.of)
+        for _ in range(TRIES):
+            outcomes = self._run(program, tree, cluster, out)
+            if not any(one.state.startswith("error: it did not end") for one in outcomes):
+                break
+        return outcomes
+
+    def _run(self, program: Path, tree: Path, cluster: Cluster, out: Path) -> list[Outcome]:
         reports = out / "reports"
         shutil.rmtree(reports, ignore_errors=True)
         reports.mkdir(parents=True)
@@ -48,6 +60,7 @@ class Package:
         if _with_ginkgo(tree, self.of):
             command += [
                 *("--ginkgo.no-color", f"--ginkgo.timeout={PACKAGE_S}s"),
+                *(f"--ginkgo.flake-attempts={TRIES}", f"--ginkgo.skip={'|'.join(BY_CHANCE)}"),
                 f"--ginkgo.junit-report={reports / 'ginkgo.xml'}",
             ]
         env = cluster.env | {"USE_EXISTING_CLUSTER": "true"}
