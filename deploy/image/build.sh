@@ -35,5 +35,5 @@ done
 "$work/builder/bin/pip" --python "$prefix/bin/python" check
 
 # Nothing can be compiled later, on a root that is read-only; and what is there never changes, so nobody need look.
-"$prefix/bin/python" -m compileall -q --invalidation-mode unchecked-hash "$prefix/lib"
+"$prefix/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$prefix/lib"
 "$prefix/bin/clusterling" version

@@ -58,11 +58,14 @@ RUNNING = [page for page in PAGES if any(block.what == "runs" for block in _bloc
 class Story:
     """A page being lived through, in a directory of its own."""
 
-    def __init__(self, directory: Path, kubectl: Path, stack: ExitStack) -> None:
+    def __init__(self, directory: Path, programs: list[Path], stack: ExitStack) -> None:
         self.directory = directory
+        # Pages speak from the top of a checkout where they name files of it.
+        (directory / "deploy").symlink_to(ROOT / "deploy")
         self._stack = stack
         self._shell = ""
-        path = os.pathsep.join([str(Path(sys.executable).parent), str(kubectl.parent), os.environ["PATH"]])
+        places = [Path(sys.executable).parent, *(program.parent for program in programs)]
+        path = os.pathsep.join([*map(str, places), os.environ["PATH"]])
         kept = {n: v for n, v in os.environ.items() if not n.startswith(("KUBE", "CLUSTERLING_"))}
         # The port that the pages name may be taken: the server gets a free one, and kubeconfigs say which.
         self.env = kept | {"PATH": path, "HOME": str(directory), "CLUSTERLING_LISTEN": "127.0.0.1:0"}
@@ -111,9 +114,14 @@ class Story:
 
 @pytest.mark.kubectl
 @pytest.mark.parametrize("page", RUNNING, ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_a_page_shows_works(page: Path, tmp_path: Path, kubectl_binary: Path) -> None:
+def test_what_a_page_shows_works(
+    page: Path, tmp_path: Path, kubectl_binary: Path, request: pytest.FixtureRequest
+) -> None:
+    programs = [kubectl_binary]
+    if any(re.search(r"^helm ", block.body, re.MULTILINE) for block in _blocks(page)):
+        programs.append(request.getfixturevalue("helm_binary"))
     with ExitStack() as stack:
-        story = Story(tmp_path, kubectl_binary, stack)
+        story = Story(tmp_path, programs, stack)
         for block in _blocks(page):
             story.live(block)
 
