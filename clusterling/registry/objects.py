@@ -408,11 +408,20 @@ class ObjectStore:
             try:
                 return await self._retried(attempt)
             except ApiError as error:
-                if error.reason != "AlreadyExists" or not base:
+                if error.reason != "AlreadyExists":
                     raise
-                if tried == GENERATED_NAME_TRIES:
-                    raise errors.generate_name_conflict(served.plural, served.group, name) from error
+                if not base or tried == GENERATED_NAME_TRIES:
+                    raise await self._taken(served, namespace, name or name_of(obj), metadata) from error
         raise AssertionError("the loop returns or raises")
+
+    async def _taken(self, served: Served, namespace: str, name: str, metadata: Object) -> ApiError:
+        """409 for a name that there is. Whoever gave a generateName, with a name or not, may try again (store.go, Create)."""
+        told = errors.generate_name_conflict if metadata.get("generateName") else errors.already_exists
+        error = told(served.plural, served.group, name)
+        entry = await self._entry(served.resource, namespace, name)
+        if entry is not None and "deletionTimestamp" in meta(orjson.loads(views.document(entry, served))):
+            error.message = f"object is being deleted: {error.message}"
+        return error
 
     async def _create(self, ctx: Context, served: Served, namespace: str, obj: Object) -> bytes:
         resource, strategy = served.resource, served.resource.strategy

@@ -261,16 +261,17 @@ def delete_options_of(document: Object) -> DeleteOptions:
     return DeleteOptions(bool(dry_run), uid or "", version or "", cast(Propagation, policy or ""), grace_s)
 
 
-_DURATION: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
-_UNIT_S: Final = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "μs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
+_AMOUNT: Final = re.compile(r"([0-9]*)(?:\.([0-9]*))?")
+_UNIT: Final = re.compile(r"[^0-9.]*")
+_UNIT_NS: Final = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,  # U+00B5
+    "μs": 1_000,  # U+03BC
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
 }
 
 
@@ -279,26 +280,53 @@ def request_timeout_s(query: Query) -> float | None:
     text = first(query, "timeout")
     if not text:
         return None
-    if text in {"0", "+0", "-0"}:
-        return 0.0
     # Before any pattern looks at it: this is read before anybody is asked who he is.
-    rest = text[1:DURATION_CHARACTERS_MAX] if text[0] in "+-" else text[:DURATION_CHARACTERS_MAX]
-    total_s, at = 0.0, 0
-    while at < len(rest):
-        match = _DURATION.match(rest, at)
-        if match is None:
-            break
-        total_s += float(match[1]) * _UNIT_S[match[2]]
-        at = match.end()
-    if at != len(rest) or not rest or len(text) > DURATION_CHARACTERS_MAX:
-        missing = (
-            bool(rest) and re.fullmatch(r"[0-9]*\.?[0-9]*", rest[at:]) and any(map(str.isdigit, rest[at:]))
-        )
-        why = "missing unit in duration" if missing else "invalid duration"
-        raise bad_request(
-            f"invalid timeout specified in the request URL - time: {why} {go_quote(text[:DURATION_CHARACTERS_MAX])}"
-        )
-    return -total_s if text[0] == "-" else total_s
+    problem, duration_ns = (
+        _duration(text) if len(text) <= DURATION_CHARACTERS_MAX else ("invalid duration", 0)
+    )
+    if problem:
+        shown = _go_time_quote(text[:DURATION_CHARACTERS_MAX])
+        raise bad_request(f"invalid timeout specified in the request URL - time: {problem} {shown}")
+    return duration_ns / 1e9
+
+
+def _duration(text: str) -> tuple[str, int]:
+    """What is wrong with it, "" if nothing; and its nanoseconds (time.ParseDuration)."""
+    negative, rest = text[0] == "-", text[1:] if text[0] in "+-" else text
+    if rest == "0":
+        return "", 0
+    total_ns, at = 0, 0
+    while at < len(rest) or not rest:
+        amount = _AMOUNT.match(rest, at)
+        assert amount is not None, "the pattern matches nothing too"
+        whole, fraction = amount[1], amount[2] or ""
+        if not (whole or fraction):
+            return "invalid duration", 0
+        name = _UNIT.match(rest, amount.end())
+        assert name is not None, "the pattern matches nothing too"
+        if not name[0]:
+            return "missing unit in duration", 0
+        unit_ns = _UNIT_NS.get(name[0])
+        if unit_ns is None:
+            return f"unknown unit {_go_time_quote(name[0])} in duration", 0
+        total_ns += int(whole or "0") * unit_ns + int(fraction or "0") * unit_ns // 10 ** len(fraction)
+        if total_ns > 1 << 63:
+            return "invalid duration", 0
+        at = name.end()
+    if total_ns >= 1 << 63 and not negative:
+        return "invalid duration", 0
+    return "", -total_ns if negative else total_ns
+
+
+def _go_time_quote(text: str) -> str:
+    """In quotes as Go's time package writes them: what is not printable ASCII byte by byte."""
+    quoted = []
+    for char in text:
+        if char < " " or char > "\x7f":
+            quoted += [f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape")]
+        else:
+            quoted.append(f"\\{char}" if char in '"\\' else char)
+    return f'"{"".join(quoted)}"'
 
 
 def _match_forbidden(detail: str) -> FieldError:

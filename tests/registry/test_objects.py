@@ -41,6 +41,23 @@ async def test_create_of_a_name_that_exists_is_refused(world: World) -> None:
     assert refused.value.message == 'widgets.example.com "a" already exists'
 
 
+async def test_a_name_that_is_there_is_refused_with_what_the_client_can_do(world: World) -> None:
+    """As kube-apiserver: whoever gave a generateName may try again, and an object that goes is said to be going."""
+    await world.create("a", metadata={"finalizers": ["example.com/x"]})
+    with pytest.raises(ApiError) as generated:
+        await world.create("a", metadata={"generateName": "a"})
+    assert generated.value.message == (
+        'widgets.example.com "a" already exists, the server was not able to generate a unique name for the object'
+    )
+    assert generated.value.headers == {"Retry-After": "1"}
+    assert generated.value.details is not None
+    assert generated.value.details["retryAfterSeconds"] == 1
+    await world.objects.delete(world.context(), world.served, "default", "a", DeleteOptions())
+    with pytest.raises(ApiError) as going:
+        await world.create("a")
+    assert going.value.message == 'object is being deleted: widgets.example.com "a" already exists'
+
+
 async def test_generate_name_makes_names_until_one_is_free(world: World) -> None:
     names = set()
     for _ in range(20):

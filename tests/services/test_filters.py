@@ -299,7 +299,16 @@ async def test_a_cancelled_request_is_cancelled_and_not_answered(world: Serving)
         ("5", 'time: missing unit in duration "5"'),
         ("1h5", 'time: missing unit in duration "1h5"'),
         ("-", 'time: invalid duration "-"'),
-        ("1s x", 'time: invalid duration "1s x"'),
+        ("1s x", 'time: unknown unit "s x" in duration "1s x"'),
+        ("1S", 'time: unknown unit "S" in duration "1S"'),
+        ("0x1s", 'time: unknown unit "x" in duration "0x1s"'),
+        ("%C2%B5s", r'time: invalid duration "\xc2\xb5s"'),
+        ("1%C2%B5x", r'time: unknown unit "\xc2\xb5x" in duration "1\xc2\xb5x"'),
+        ("%221s", r'time: invalid duration "\"1s"'),
+        ("..1s", 'time: invalid duration "..1s"'),
+        ("1s%0a", r'time: unknown unit "s\x0a" in duration "1s\x0a"'),
+        ("9223372036854775808ns", 'time: invalid duration "9223372036854775808ns"'),
+        ("10000000h", 'time: invalid duration "10000000h"'),
     ],
 )
 async def test_a_timeout_that_is_none_is_refused(world: Serving, text: str, message: str) -> None:
