@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from clusterling.machinery.errors import ApiError
 from clusterling.registry.catalog import Catalog
 from clusterling.services import discovery
+from clusterling.services.conditional import Conditions
 from clusterling.services.negotiation import wants_pretty
 from clusterling.services.request import Request, Response
 from clusterling.services.requestinfo import first
@@ -61,7 +62,7 @@ async def respond(request: Request, catalog: Catalog | None) -> Response | None:
             now=datetime.now(UTC),
             asked_hash=first(info.query, "hash"),
             accept_header=headers.get("Accept"),
-            if_none_match=headers.get("If-None-Match"),
+            conditions=Conditions(headers, request.method),
         )
     return None
 

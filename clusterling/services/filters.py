@@ -185,14 +185,23 @@ def with_compression(app: App, handle: Handler) -> Handler:
                 return response
             # zlib releases the interpreter's lock, so other requests go on meanwhile.
             response.body = await asyncio.to_thread(_gzip, response.body)
-            response.headers += (("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
+            response.headers += (("Content-Encoding", "gzip"),)
+            if _VARIES not in response.headers:
+                response.headers += (_VARIES,)
         return response
 
     return compression
 
 
+_VARIES: Final[Header] = ("Vary", "Accept-Encoding")
+_NOT_AT_ALL: Final = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
+
+
 def _accepts_gzip(header: str | None) -> bool:
-    return header is not None and any(part.partition(";")[0].strip() == "gzip" for part in header.split(","))
+    if header is None:
+        return False
+    codings = (part.partition(";") for part in header.split(","))
+    return any(name.strip() == "gzip" and not _NOT_AT_ALL.fullmatch(more) for name, _, more in codings)
 
 
 def _gzip(body: bytes) -> bytes:

@@ -408,6 +408,8 @@ async def test_big_answers_are_compressed_for_those_who_accept_it(world: Serving
     packed = await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}", headers=headers)
     plain = await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}")
     small = await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}/c1", headers=headers)
+    refused = {**headers, "Accept-Encoding": "deflate, gzip;q=0"}
+    assert (await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}", headers=refused)).headers == ()
     assert ("Content-Encoding", "gzip") in packed.headers
     assert ("Vary", "Accept-Encoding") in packed.headers
     assert gzip.decompress(packed.body) == plain.body

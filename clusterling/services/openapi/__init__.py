@@ -24,6 +24,7 @@ from clusterling.machinery.meta import GroupVersion
 from clusterling.machinery.schema import Schema
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.resource import Served
+from clusterling.services.conditional import NO_CONDITIONS, Conditions
 from clusterling.services.discovery import ordered_groups
 from clusterling.services.kept import Kept
 from clusterling.services.negotiation import parse_accept
@@ -53,6 +54,7 @@ PROTOBUF_V2: Final = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf
 # What kubectl and client-go ask for. Go cannot parse it as a media type, so it is never the answer's.
 _PROTOBUF_V2_ASKED: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 _VARY: Final[tuple[Header, ...]] = (("Vary", "Accept"),)
+_VARY_V2: Final[tuple[Header, ...]] = (("Vary", "Accept-Encoding"), ("Vary", "Accept"))
 _PREFIX: Final = "/openapi/v3/"
 # Groups that only upstream's servers know; what serves its custom kinds has the schemes of its Go client (client-go/kubernetes/scheme).
 _SERVERS_OWN: Final = frozenset(
@@ -73,28 +75,47 @@ def respond(
     now: datetime,
     asked_hash: str = "",
     accept_header: str | None = None,
-    if_none_match: str | None = None,
+    conditions: Conditions = NO_CONDITIONS,
     definitions: Definitions | None = None,
 ) -> Response:
     """The answer to a GET below `/openapi/` (the cluster's prefix is cut off).
 
-    `asked_hash` is the query's `hash`; `now` dates the expiry of documents asked for by their hash. A document of v3 that
-    there is not answers 404, what is asked for in another form 406, both without a body, as upstream. `definitions`: of
-    built-in kinds, None for those of the version served.
+    `asked_hash` is the query's `hash`; `now` dates the expiry of documents asked for by their hash, and the catalog where it is
+    asked for the first time. A document of v3 that there is not answers 404, what is asked for in another form 406, both
+    without a body, as upstream. `definitions`: of built-in kinds, None for those of the version served.
     """
     if definitions is None:
         definitions = builtin_definitions()
+    copy = _Copy(conditions, catalog.view(("openapi", "modified"), lambda: now.replace(microsecond=0)))
     if path == "/openapi/v3":
         document, etag = index(catalog, definitions)
-        return _conditional(document, JSON, etag, if_none_match)
+        return copy.answer(etag, JSON, lambda: document)
     if path == "/openapi/v2":
-        return _respond_v2(catalog, definitions, accept_header, if_none_match)
+        return _respond_v2(catalog, definitions, accept_header, copy)
     if path.startswith(_PREFIX):
         known = _documents(catalog, definitions).get(path.removeprefix(_PREFIX))
         if known is not None:
-            return _respond_v3(catalog, known, definitions, now, asked_hash, accept_header, if_none_match)
+            return _respond_v3(known, definitions, now, asked_hash, accept_header, copy)
         return Response(404, b"", "")
     return page_not_found()
+
+
+class _Copy:
+    """What the client has already, held against a document before that is made."""
+
+    def __init__(self, conditions: Conditions, modified: datetime) -> None:
+        self._conditions = conditions
+        self._modified = modified
+
+    def answer(
+        self, etag: str, content_type: str, make: Callable[[], bytes], headers: tuple[Header, ...] = ()
+    ) -> Response:
+        headers = (*headers, ("ETag", f'"{etag}"'))
+        outcome = self._conditions.outcome(etag, self._modified)
+        if outcome == 304:
+            return Response(304, b"", "", headers)
+        headers = (*headers, ("Last-Modified", format_datetime(self._modified, usegmt=True)))
+        return Response(outcome, make() if outcome == 200 else b"", content_type, headers)
 
 
 def preparations(
@@ -241,13 +262,12 @@ def _url(path: str, etag: str) -> str:
 
 
 def _respond_v3(
-    catalog: Catalog,
     found: _Document,
     definitions: Definitions,
     now: datetime,
     asked_hash: str,
     accept_header: str | None,
-    if_none_match: str | None,
+    copy: _Copy,
 ) -> Response:
     if not any(clause.accepts(JSON) for clause in parse_accept(accept_header or "*/*")):
         return Response(406, b"", "", _VARY)
@@ -260,10 +280,7 @@ def _respond_v3(
         # Never stale: another content has another address.
         expires = format_datetime(now + timedelta(days=365), usegmt=True)
         headers = (*_VARY, ("Cache-Control", "public, immutable"), ("Expires", expires))
-    if _matches(if_none_match, found.etag):
-        return Response(304, b"", "", (*headers, ("ETag", f'"{found.etag}"')))
-    document = v3_document(found, definitions)
-    return Response(200, document, JSON, (*headers, ("ETag", f'"{found.etag}"')))
+    return copy.answer(found.etag, JSON, lambda: v3_document(found, definitions), headers)
 
 
 def v3_document(found: _Document, definitions: Definitions) -> bytes:
@@ -302,7 +319,7 @@ def _v3_member(name: str, versions: tuple[str, ...], definitions: Definitions) -
 
 
 def _respond_v2(
-    catalog: Catalog, definitions: Definitions, accept_header: str | None, if_none_match: str | None
+    catalog: Catalog, definitions: Definitions, accept_header: str | None, copy: _Copy
 ) -> Response:
     documents = _documents(catalog, definitions)
     etag = _v2_etag(documents.values())
@@ -310,12 +327,9 @@ def _respond_v2(
         for media_type, form in ((JSON, JSON), (_PROTOBUF_V2_ASKED, PROTOBUF_V2), (PROTOBUF_V2, PROTOBUF_V2)):
             if not clause.accepts(media_type):
                 continue
-            headers: tuple[Header, ...] = (*_VARY, ("ETag", f'"{etag}"'))
-            if _matches(if_none_match, etag):
-                return Response(304, b"", "", headers)
-            document = v2_document(documents.values(), etag, definitions, protobuf=form == PROTOBUF_V2)
-            return Response(200, document, form, headers)
-    return Response(406, b"", "", _VARY)
+            make = partial(v2_document, documents.values(), etag, definitions, protobuf=form == PROTOBUF_V2)
+            return copy.answer(etag, form, make, _VARY_V2)
+    return Response(406, b"", "", _VARY_V2)
 
 
 def v2_document(
@@ -362,18 +376,3 @@ def _v2_shared(name: str, definitions: Definitions) -> v2.Fragment:
         lambda: v2.shared_fragment(name, definitions),
         lambda made: made.size,
     )
-
-
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    """Weak comparison with any of a list, as Go's http.ServeContent does it."""
-    if not if_none_match:
-        return False
-    told = (one.strip().removeprefix("W/") for one in if_none_match.split(","))
-    return any(one in ("*", f'"{etag}"') for one in told)
-
-
-def _conditional(body: bytes, content_type: str, etag: str, if_none_match: str | None) -> Response:
-    headers = (("ETag", f'"{etag}"'),)
-    if _matches(if_none_match, etag):
-        return Response(304, b"", "", headers)
-    return Response(200, body, content_type, headers)
