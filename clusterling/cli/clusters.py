@@ -35,7 +35,7 @@ _POLL_S: Final = 0.1
 _COMPLETION_TIMEOUT_S: Final = 2.0
 
 
-def _server_options(command: _F) -> _F:
+def server_options(command: _F) -> _F:
     """Where the server is, for every verb that speaks with one."""
     for option in (
         click.option(
@@ -118,7 +118,7 @@ Examples:
     help="Write a kubeconfig of the cluster to FILE.",
 )
 @output_option(default=None)
-@_server_options
+@server_options
 def create_command(
     *,
     name: str,
@@ -199,7 +199,7 @@ Examples:
 )
 @click.option("--no-headers", is_flag=True, help="Leave out the table's headings.")
 @output_option()
-@_server_options
+@server_options
 def list_command(
     *,
     no_headers: bool,
@@ -231,7 +231,7 @@ Examples:
 )
 @_name_arguments
 @output_option()
-@_server_options
+@server_options
 def get_command(
     *,
     names: tuple[str, ...],
@@ -271,7 +271,7 @@ Examples:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--if-exists", is_flag=True, help="Accept that a cluster is not there.")
 @click.option("--wait", is_flag=True, help="Return when the clusters' data are removed.")
-@_server_options
+@server_options
 def delete_command(
     *,
     names: tuple[str, ...],
@@ -353,7 +353,7 @@ Examples:
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE, readable by you alone."
 )
 @output_option("yaml", ("yaml", "json"))
-@_server_options
+@server_options
 def kubeconfig_command(
     *,
     name: str,

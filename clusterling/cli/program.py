@@ -24,9 +24,10 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "get": ("clusters", "Show logical clusters by name."),
     "delete": ("clusters", "Delete logical clusters and all they hold."),
     "kubeconfig": ("clusters", "Print a kubeconfig for a logical cluster."),
+    "explain-deletion": ("explain_deletion", "Say why an object is not deleted."),
     "check-server": ("check_server", "Check any Kubernetes API for what clients assume of it."),
     "store": ("store", "Check, count, compact and copy stores."),
-    "version": ("about", "Print the versions of Clusterling and of the API it serves."),
+    "version": ("about", "Print the versions of Clusterling and its API."),
     "completion": ("about", "Print shell completion."),
 }
 ALIASES: Final = {"ls": "list"}
