@@ -305,8 +305,10 @@ def validate_object_meta_update(
     for field in ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
         if new.get(field) != old.get(field):
             errors.append(immutable_field(f"{path}.{field}", new.get(field)))
-    errors += _labels_and_owners(new, path)
-    if entries := new.get("managedFields"):
+    # What was there before was judged when it came.
+    judged = {field: value for field, value in new.items() if value != old.get(field)}
+    errors += _labels_and_owners(judged, path)
+    if entries := judged.get("managedFields"):
         errors += _managed_fields(entries, f"{path}.managedFields")
     if builtin:
         errors += _unqualified_finalizers(new.get("finalizers") or (), f"{path}.finalizers")

@@ -104,12 +104,12 @@ def _has_long_key(value: Any) -> bool:
     left = [value]
     while left:
         one = left.pop()
-        if type(one) is list:
-            left += one
-        elif type(one) is dict:
-            left += one.values()
+        items = one
+        if type(one) is dict:
+            items = one.values()
             if max(map(len, one), default=0) > KEY_CHARACTERS_MAX:
                 return True
+        left += [item for item in items if type(item) in (dict, list)]
     return False
 
 

@@ -515,11 +515,11 @@ class ObjectStore:
             if entry is None:
                 raise errors.not_found(served.plural, served.group, name)
             current: Object = orjson.loads(views.document(entry, served))
-            before = {**meta(current)}
+            known = meta(current)
+            before = {**known}
             obj = change(current)
             self._same_kind(served, current, obj)
-            entries = before.get("managedFields")
-            tied = self._takes_shape(ctx, served, namespace, name, before, obj, options, entries)
+            tied = self._takes_shape(ctx, served, namespace, name, before, obj, options, known)
             return await self._replace(ctx, served, namespace, entry, obj, options)
 
         try:
@@ -562,8 +562,8 @@ class ObjectStore:
                     ctx.warn(line)
             nulls = [] if served.resource.builtin else _nulls(obj)
             before = None if current is None else meta(current)
-            entries = meta(obj).get("managedFields")
-            self._takes_shape(ctx, served, namespace, name, before, obj, options, entries)
+            known = {"managedFields": meta(obj).get("managedFields")}
+            self._takes_shape(ctx, served, namespace, name, before, obj, options, known)
             for holder, field in nulls:
                 holder.setdefault(field, None)
             return obj
@@ -595,13 +595,13 @@ class ObjectStore:
         before: Object | None,
         obj: Object,
         options: WriteOptions,
-        entries: object,
+        known: Object,
     ) -> bool:
         """Makes what a patch or an apply made an object of its kind; whether it is tied to a resourceVersion.
 
-        `before`: the metadata of what there is, None for nothing. `entries`: managedFields as `_read` has them.
+        `before`: the metadata of what there is, None for nothing. `known` as in `_read`.
         """
-        self._read(ctx, served, obj, options, entries)
+        self._read(ctx, served, obj, options, known)
         metadata = meta(obj)
         tied = False
         if before is not None:
@@ -862,18 +862,22 @@ class ObjectStore:
 
     @staticmethod
     def _read(
-        ctx: Context, served: Served, obj: Object, options: WriteOptions, entries: object = None
+        ctx: Context, served: Served, obj: Object, options: WriteOptions, known: Object | None = None
     ) -> None:
         """The object as decoding into its kind makes it, in place. Raises ApiError 400.
 
-        `entries`: managedFields that were read when they were written; they are not again where the object still has them.
+        `known`: metadata that were read when they were written; they, or managedFields alone, are not read again where the
+        object still has the very same.
         """
+        known = known or {}
         metadata: Any = obj.get("metadata")
         given = metadata.get("managedFields") if type(metadata) is dict else None
-        untouched = given is not None and given is entries
-        if untouched:
+        untouched = given is not None and given is known.get("managedFields")
+        if metadata is known:
+            obj["metadata"] = {**known}
+        elif untouched:
             obj["metadata"] = {key: value for key, value in metadata.items() if key != "managedFields"}
-        receive(ctx, served, obj, options)
+        receive(ctx, served, obj, options, reads_metadata=metadata is not known)
         # A custom resource's metadata takes the way through Go's type, where an empty list is none.
         if untouched or (given == [] and served.resource.builtin):
             meta(obj)["managedFields"] = given
@@ -1175,7 +1179,7 @@ def _nulls(obj: Object) -> list[tuple[Object, str]]:
     """Where nulls stand in a custom resource. What is applied is not decoded once more upstream: defaults replace its nulls,
     but those that have none stay, to be refused or not (customresource_handler.go: unstructuredDefaulter)."""
     found: list[tuple[Object, str]] = []
-    left: list[object] = [obj]
+    left: list[object] = [obj] if b"null" in orjson.dumps(obj) else []
     while left:
         value = left.pop()
         if isinstance(value, dict):

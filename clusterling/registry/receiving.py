@@ -41,10 +41,13 @@ class Undecodable(ApiError):
         self.patched: Object | None = None
 
 
-def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) -> None:
+def receive(
+    ctx: Context, served: Served, obj: Object, options: WriteOptions, *, reads_metadata: bool = True
+) -> None:
     """What decoding into a type does upstream: types of values, unknown fields, nulls, defaults.
 
-    Unknown and duplicate fields are refused, told or ignored, as `fieldValidation` says (KEP-2885). Raises ApiError 400.
+    Unknown and duplicate fields are refused, told or ignored, as `fieldValidation` says (KEP-2885). `reads_metadata` False:
+    the metadata have been read already. Raises ApiError 400.
     """
     schema = served.version.schema
     builtin = served.resource.builtin
@@ -53,12 +56,13 @@ def receive(ctx: Context, served: Served, obj: Object, options: WriteOptions) ->
     tells_order = builtin and (options.duplicates or not as_it_is)
     order = order_of(obj, by_keys=options.told_by == "keys") if tells_order else {}
     given = obj.get("metadata")
+    unknown: list[str] = []
     try:
-        metadata, unknown = coerce_object_meta(given, kind=served.kind if builtin else "")
+        if reads_metadata:
+            obj["metadata"], unknown = coerce_object_meta(given, kind=served.kind if builtin else "")
     except ValueError as error:
         why = _read_first(served, obj, options) or str(error)
         raise Undecodable(served.kind, served.version.name, why) from error
-    obj["metadata"] = metadata
     pruned = [] if as_it_is else _reshaped(served, obj, options)
     if unknown or pruned or options.duplicates:
         if builtin:

@@ -142,10 +142,10 @@ def _parsed_step(step: str) -> str | None:
 
 def ordered(fields: FieldSet) -> FieldSet:
     """The same set in upstream's order: the field itself, fields by name, items by their keys, values, indices."""
-    steps = sorted(fields)
-    if steps and steps[-1] >= "g":
-        steps.sort(key=_order)
-    return {step: ordered(below) if (below := fields[step]) else LEAF for step in steps}
+    entries = sorted(fields.items())  # No two steps are alike: what is below them is never compared.
+    if entries and entries[-1][0] >= "g":
+        entries.sort(key=lambda entry: _order(entry[0]))
+    return {step: ordered(below) if below else LEAF for step, below in entries}
 
 
 def _order(step: str) -> tuple[int, Any]:

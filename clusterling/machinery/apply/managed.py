@@ -47,7 +47,7 @@ from clusterling.machinery.apply.owners import (
     Versions,
     compare,
 )
-from clusterling.machinery.apply.types import MapType, TypedError
+from clusterling.machinery.apply.types import TypedError
 from clusterling.machinery.codec import check_depth
 from clusterling.machinery.errors import ApiError, bad_request, go_quote
 from clusterling.machinery.meta import Object, meta
@@ -434,13 +434,12 @@ def _check(versions: Versions, live: Object, applied: Object, writer: Writer) ->
         raise bad_request("metadata.managedFields must be nil")
     kind = versions.type(writer.api_version)
     assert kind is not None, "what is applied is of a version that is served"
-    _check_type(kind, applied, "patch", duplicates=False)
+    _refuse(list(kind.validate(applied, "", duplicates=False)), "patch", applied)
     if not versions.certain:
-        _check_type(kind, live, "live", duplicates=True)
+        _refuse(list(kind.validate(ownership.own_fields(live), "", duplicates=True)), "live", live)
 
 
-def _check_type(kind: MapType, obj: Object, what: str, *, duplicates: bool) -> None:
-    errors = list(kind.validate(obj, "", duplicates=duplicates))
+def _refuse(errors: list[str], what: str, obj: Object) -> None:
     if errors:
         words = errors[0] if len(errors) == 1 else "\n  ".join(("errors:", *errors))
         raise ApiError(500, "", f"failed to create typed {what} object ({_label(obj)}): {words}")

@@ -12,7 +12,7 @@ Upstream: structured-merge-diff v6, merge (update.go, conflict.go).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from clusterling.machinery.apply.fieldset import (
     FieldSet,
@@ -45,6 +45,8 @@ class Owned(NamedTuple):
 
 
 Owners = dict[Owner, Owned]
+
+_COMMON: Final = frozenset({"apiVersion", "kind", "metadata"})
 
 
 class Versions(Protocol):
@@ -104,8 +106,13 @@ def changes(versions: Versions, old: Object, new: Object, api_version: str) -> C
     kind = _known(versions, api_version)
     if not versions.certain:
         for obj in (new, old):
-            _check(kind, obj, duplicates=True)
+            _check(kind, own_fields(obj), duplicates=True)
     return _kept(versions, compare(kind, old, new), api_version)
+
+
+def own_fields(obj: Object) -> Object:
+    """What of a stored object may not be of its type: what all objects have has been read by Go's types."""
+    return {name: value for name, value in obj.items() if name not in _COMMON}
 
 
 def update(
