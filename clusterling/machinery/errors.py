@@ -126,6 +126,17 @@ def _go_value(value: object) -> str:
             return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
+# Of a field's path. A walk makes the path of each of a million items anew: below a key of a megabyte that would be hours.
+PATH_CHARACTERS_MAX: Final = 2_048
+
+
+def path_below(path: str, step: str) -> str:
+    """The path of what is one step (`.name`, `[3]`) below, cut where it becomes too long to be told."""
+    if len(path) + len(step) <= PATH_CHARACTERS_MAX:
+        return path + step
+    return path if path.endswith("...") else (path + step)[:PATH_CHARACTERS_MAX] + "..."
+
+
 class GoStruct(dict[str, Any]):
     """A wrong value that is a struct in Go: told in the order of its fields, where a map is told in that of its keys."""
 

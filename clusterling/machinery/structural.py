@@ -20,6 +20,7 @@ from clusterling.machinery.errors import (
     forbidden_field,
     invalid_value,
     not_supported,
+    path_below,
     required,
 )
 from clusterling.machinery.meta import Object
@@ -219,7 +220,7 @@ def _invariants(schema: Object, level: str, path: str) -> Iterator[FieldError]:
     if items is not None:
         yield from _invariants(items, "item", f"{path}.items")
     for name, below in (schema.get("properties") or {}).items():
-        yield from _invariants(below, "field", f"{path}.properties[{name}]")
+        yield from _invariants(below, "field", path_below(path, f".properties[{name}]"))
     additional = schema.get("additionalProperties")
     if additional is not None and level == "root":
         yield forbidden_field(f"{path}.additionalProperties", "must not be used at the root")
@@ -344,7 +345,7 @@ def _nested(schema: Object, path: str, *, skip_any_of: bool = False) -> Iterator
     if schema.get("items") is not None:
         yield from _nested(schema["items"], f"{path}.items")
     for name, below in (schema.get("properties") or {}).items():
-        yield from _nested(below, f"{path}.properties[{name}]")
+        yield from _nested(below, path_below(path, f".properties[{name}]"))
     if schema.get("additionalProperties") not in (None, False):
         yield forbidden_field(f"{path}.additionalProperties", "must be undefined to be structural")
     for key, detail in _FORBIDDEN_IN_BRANCHES:
@@ -436,7 +437,7 @@ def _defaults(schema: Object, path: str, around: _Surrounding, allow_unpruned: b
         place = around.below(name)
         if is_root and name in META_FIELDS:
             place = replace(place, in_metadata=True)
-        yield from _defaults(below, f"{path}.properties[{name}]", place, allow_unpruned)
+        yield from _defaults(below, path_below(path, f".properties[{name}]"), place, allow_unpruned)
 
 
 def _default(
@@ -508,7 +509,7 @@ class _OpenApi:
         for branch, where in _branches(schema, path):
             yield from self.errors(branch, where, below)
         for name, one in (schema.get("definitions") or {}).items():
-            yield from self.errors(one, f"{path}.definitions[{name}]", below)
+            yield from self.errors(one, path_below(path, f".definitions[{name}]"), below)
         items = schema.get("items")
         if isinstance(items, dict):
             yield from self.errors(items, f"{path}.items", below)
@@ -517,7 +518,7 @@ class _OpenApi:
                 yield from self.errors(one, f"{path}.items[{at}]", below)
         for name, one in (schema.get("dependencies") or {}).items():
             if isinstance(one, dict):
-                yield from self.errors(one, f"{path}.dependencies[{name}]", below)
+                yield from self.errors(one, path_below(path, f".dependencies[{name}]"), below)
         yield from self._kubernetes(schema, path)
 
     def _properties(self, schema: Object, path: str, place: _Place, below: _Place) -> Iterator[FieldError]:
@@ -527,7 +528,7 @@ class _OpenApi:
                 inner = replace(below, in_metadata=True)
                 if place.root:
                     inner = replace(inner, no_defaults=f"in top-level {name}")
-            yield from self.errors(one, f"{path}.properties[{name}]", inner)
+            yield from self.errors(one, path_below(path, f".properties[{name}]"), inner)
 
     def _keywords(self, schema: Object, path: str, place: _Place) -> Iterator[FieldError]:
         """specStandardValidatorV3.validate"""

@@ -17,6 +17,7 @@ from clusterling.machinery import codec, patch, strictjson
 from clusterling.machinery.apply import fieldset
 from clusterling.machinery.apply.types import MapType, TypedError, object_type
 from clusterling.machinery.errors import ApiError
+from clusterling.machinery.fieldorder import order_of, place_of
 from clusterling.machinery.jsonpath import compile_path
 from clusterling.machinery.meta import Object
 from clusterling.machinery.patch import PatchMeta
@@ -342,6 +343,45 @@ _checked("objects with many defaults", 5_000, _spec({"type": "array", "items": {
 _checked("objects in branches", 300, _spec({"type": "array", "items": {"type": "object", "anyOf": [{"required": [str(at)]} for at in range(50)]}}), lambda n: {"a": [{}] * n})  # fmt: skip
 
 
+def _long(n: int) -> str:
+    return "x" * 20 * n
+
+
+_BELOW: Final[Object] = {
+    "type": "object",
+    "additionalProperties": {"type": "array", "items": {"type": "string"}},
+}
+_SETS: Final[Object] = {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "object", "properties": {"b": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}}}}}}  # fmt: skip
+_checked(
+    "objects of wrong items below a long key", 2_000, _spec(_BELOW), lambda n: {"a": {_long(n): [1] * n}}
+)
+_checked(
+    "objects of sets below a long key", 2_000, _spec(_SETS), lambda n: {"a": {_long(n): [{"b": ["x"]}] * n}}
+)
+_checked("objects of unknown fields below a long key", 2_000, _spec({"type": "object", "additionalProperties": _ITEMS}), lambda n: {"a": {_long(n): {str(at): 1 for at in range(n)}}})  # fmt: skip
+_checked("embedded objects below a long key", 1_000, _spec({"type": "object", "additionalProperties": {"type": "array", "items": {"type": "object", "x-kubernetes-embedded-resource": True, "x-kubernetes-preserve-unknown-fields": True}}}), lambda n: {"a": {_long(n): [{"metadata": {"u": 1}}] * n}})  # fmt: skip
+
+
+@_attack("applied items below a long key", 2_000)
+def _validated(size: int) -> tuple[Callable[[], object], int]:
+    kind, applied = (
+        object_type(compile_schema(_spec(_SETS)).node),
+        {"a": {_long(size): [{"b": ["x"]}] * size}},
+    )
+    return lambda: list(kind.validate(applied, "", duplicates=False)), len(orjson.dumps(applied))
+
+
+@_attack("unknown fields, each with its place", 5_000)
+def _placed(size: int) -> tuple[Callable[[], object], int]:
+    obj = {f"k.{at}": 1 for at in range(size)}
+
+    def run() -> object:
+        order = order_of(obj)
+        return sorted(obj, key=lambda path: place_of(path, order))
+
+    return run, len(orjson.dumps(obj))
+
+
 def _judged(name: str, size: int, schema: Callable[[int], Object]) -> None:
     def make(scale: int) -> tuple[Callable[[], object], int]:
         given = schema(scale)
@@ -358,6 +398,9 @@ _judged("schemas of branches", 500, lambda n: {"type": "object", "properties": {
 _judged("schemas of enumerations", 3_000, lambda n: {"type": "object", "properties": {"a": {"type": "integer", "enum": list(range(n))}}})  # fmt: skip
 _judged("schemas of list keys", 300, lambda n: _spec({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [str(at) for at in range(n)], "items": {"type": "object", "properties": {str(at): {"type": "string", "default": "x"} for at in range(n)}}}))  # fmt: skip
 _judged("schemas of defaults", 500, lambda n: {"type": "object", "properties": {str(at): {"type": "object", "default": {"a": 1}, "properties": {"a": {"type": "integer"}}} for at in range(n)}})  # fmt: skip
+
+
+_judged("schemas below a long name", 500, lambda n: {"type": "object", "properties": {_long(n): {"type": "object", "properties": {str(at): {"type": "x"} for at in range(n)}}}})  # fmt: skip
 
 
 @_attack("a path that descends", 500)

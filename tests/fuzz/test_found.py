@@ -12,7 +12,7 @@ from clusterling.machinery import codec, jsonpath, strictjson, table
 from clusterling.machinery.apply import fieldset, managed
 from clusterling.machinery.apply.types import MapType, object_type
 from clusterling.machinery.codec import Expected
-from clusterling.machinery.errors import ApiError
+from clusterling.machinery.errors import PATH_CHARACTERS_MAX, ApiError, path_below
 from clusterling.machinery.fieldorder import order_of, place_of
 from clusterling.machinery.meta import Object
 from clusterling.machinery.protobuf import NESTED_LEVELS
@@ -267,3 +267,35 @@ def test_the_paths_of_unknown_fields_fill_no_memory() -> None:
 @pytest.mark.parametrize("text", ["0001-01-01T0:00:00Z", "0001-01-01T01:00:00+01:00"])
 def test_every_way_to_write_gos_zero_time_is_none(text: str) -> None:
     assert normal_rfc3339(text) == ""
+
+
+# --------------------------------------------------------------------------- the paths of fields
+
+
+def test_a_path_grows_until_it_is_too_long_to_be_told() -> None:
+    """Each of a million items below a key of a megabyte had its path made anew: hours, for one object."""
+    assert path_below("spec.a", "[3]") == "spec.a[3]"
+    cut = path_below("spec", "." + "x" * 5_000)
+    assert len(cut) == PATH_CHARACTERS_MAX + 3
+    assert path_below(path_below(cut, "[0]"), ".b") == cut
+
+
+def test_of_many_errors_below_a_long_key_a_thousand_are_told_with_the_beginning_of_their_path() -> None:
+    below = {"type": "array", "items": {"type": "string"}}
+    schema = {"type": "object", "additionalProperties": {"type": "object", "additionalProperties": below}}
+    obj = {"a": {"x" * 1_000_000: {str(at): [1] for at in range(5_000)}}}
+    errors = compile_schema({"type": "object", "properties": {"a": schema}}).validate(obj)
+    assert 1 <= len(errors) <= 1_000
+    assert all(len(error.field) <= PATH_CHARACTERS_MAX + 3 for error in errors)
+
+
+def test_metadata_of_embedded_objects_is_pruned_in_all_of_them_and_told_of_in_a_thousand() -> None:
+    embedded = {
+        "type": "object",
+        "x-kubernetes-embedded-resource": True,
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": embedded}}}
+    obj = {"a": [{"apiVersion": "v1", "kind": "A", "metadata": {"u": 1}} for _ in range(3_000)]}
+    assert len(compile_schema(schema).prune(obj)) == 1_000
+    assert all(one["metadata"] == {} for one in obj["a"])

@@ -21,6 +21,7 @@ from clusterling.machinery.errors import (
     go_quote,
     invalid_value,
     not_supported,
+    path_below,
     required,
     too_long,
     too_many,
@@ -310,7 +311,7 @@ def _list(node: Node, value: list[object], path: str, old: Correlated | None, re
     if items is not None:
         for at, item in enumerate(value):
             below = None if old is None else old.item(at)
-            result.merge(_validate(items, item, f"{path}[{at}]", below))
+            result.merge(_validate(items, item, path_below(path, f"[{at}]"), below))
     size = len(value)
     fewest, most = node.source.get("minItems"), node.source.get("maxItems")
     if fewest is not None and size < fewest:
@@ -354,11 +355,12 @@ def _map(node: Node, value: dict[str, object], path: str, old: Correlated | None
     elif additional is not None:
         for name in strangers:
             below = _child(old, name, path)
-            result.merge(_validate(additional, value[name], f"{path}.{name}", below))
+            result.merge(_validate(additional, value[name], path_below(path, f".{name}"), below))
     for name, child in children.items():
         if name in value:
             below = _child(old, name, path)
-            result.merge(_validate(child, value[name], f"{path}.{name}" if path else name, below))
+            here = path_below(path, f".{name}") if path else name
+            result.merge(_validate(child, value[name], here, below))
     for name in node.required:
         if name not in value:
             here = f"{path}.{name}"

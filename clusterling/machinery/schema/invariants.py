@@ -7,19 +7,22 @@ schemas, so walkers are made only along the paths that lead to such a place.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from clusterling.machinery import names
 from clusterling.machinery.errors import (
     FieldError,
     duplicate,
     invalid_value,
+    path_below,
     required,
 )
 from clusterling.machinery.meta import GroupVersion
 from clusterling.machinery.objectmeta import coerce_object_meta, validate_object_meta
 from clusterling.machinery.schema.explaining import distinct
 from clusterling.machinery.schema.node import Node
+
+FOUND_MAX: Final = 1_000  # As of other errors: nobody reads more.
 
 Found = TypeVar("Found")
 # Takes a value and its path, and adds what it finds.
@@ -66,12 +69,12 @@ def _walk_of(node: Node, key: str, marked: Callable[[Node], bool], visit: Visit[
                 if name in known_names:
                     below = children.get(name)
                     if below is not None:
-                        below(item, f"{path}.{name}" if path else name, found)
+                        below(item, path_below(path, f".{name}") if path else name, found)
                 elif beyond is not None:
-                    beyond(item, f"{path}[{name}]", found)
+                    beyond(item, path_below(path, f"[{name}]"), found)
         elif walk_item is not None and type(value) is list:
             for at, item in enumerate(value):
-                walk_item(item, f"{path}[{at}]", found)
+                walk_item(item, path_below(path, f"[{at}]"), found)
 
     return walk
 
@@ -89,10 +92,10 @@ def compile_metadata(node: Node) -> Walk[FieldError] | None:
 
 
 def _visit_list(node: Node, value: object, path: str, errors: list[FieldError]) -> None:
-    if type(value) is not list or _certainly_unique(node, value):
+    if type(value) is not list or len(errors) >= FOUND_MAX or _certainly_unique(node, value):
         return
     if node.list_type == "set":
-        errors.extend(duplicate(f"{path}[{at}]", value[at]) for at in _repeated(value))
+        errors.extend(duplicate(f"{path}[{at}]", value[at]) for at in _repeated(value)[:FOUND_MAX])
         return
     for at, item in enumerate(value):
         if item is not None and type(item) is not dict:
@@ -103,7 +106,7 @@ def _visit_list(node: Node, value: object, path: str, errors: list[FieldError]) 
         {name: item[name] for name in node.map_keys if name in item} if item is not None else {}
         for item in value
     ]
-    errors.extend(duplicate(f"{path}[{at}]", keys[at]) for at in _repeated(keys))
+    errors.extend(duplicate(f"{path}[{at}]", keys[at]) for at in _repeated(keys)[:FOUND_MAX])
 
 
 def _certainly_unique(node: Node, value: list[object]) -> bool:
@@ -135,7 +138,7 @@ def _repeated(values: list[object]) -> list[int]:
 
 def _visit_embedded(_: Node, value: object, path: str, errors: list[FieldError]) -> None:
     """Type and metadata of an embedded object (objectmeta/validation.go)."""
-    if type(value) is not dict:
+    if type(value) is not dict or len(errors) >= FOUND_MAX:
         return
     under = f"{path}." if path else ""
     errors.extend(required(f"{under}{name}") for name in ("apiVersion", "kind") if name not in value)
@@ -149,7 +152,7 @@ def _visit_embedded(_: Node, value: object, path: str, errors: list[FieldError])
 
 def _visit_unreadable(_: Node, value: object, path: str, errors: list[FieldError]) -> None:
     """Whether an embedded object's metadata can be read at all (objectmeta/coerce.go)."""
-    if type(value) is dict and "metadata" in value:
+    if type(value) is dict and "metadata" in value and len(errors) < FOUND_MAX:
         try:
             coerce_object_meta(value["metadata"])
         except ValueError as error:
@@ -194,7 +197,7 @@ def prune_metadata(metadata: object, path: str) -> list[str]:
     if kept != metadata:
         metadata.clear()
         metadata.update(kept)
-    return [path + one.removeprefix("metadata") for one in unknown]
+    return [path + one.removeprefix("metadata") for one in unknown[:FOUND_MAX]]
 
 
 def validate_metadata(metadata: object, path: str) -> list[FieldError]:
@@ -216,4 +219,6 @@ def compile_prune_metadata(node: Node) -> Walk[str] | None:
 
 def _visit_metadata(_: Node, value: object, path: str, unknown: list[str]) -> None:
     if type(value) is dict and "metadata" in value:
-        unknown.extend(prune_metadata(value["metadata"], f"{path}.metadata" if path else "metadata"))
+        gone = prune_metadata(value["metadata"], f"{path}.metadata" if path else "metadata")
+        if len(unknown) < FOUND_MAX:
+            unknown.extend(gone)
