@@ -42,7 +42,7 @@ from clusterling.machinery.apply.fieldset import (
     union,
     value_step,
 )
-from clusterling.machinery.errors import go_quote
+from clusterling.machinery.errors import go_quote, path_below
 from clusterling.machinery.gotext import go_text, go_type
 from clusterling.machinery.schema.node import Node
 
@@ -311,10 +311,10 @@ class MapType(Type):
             found = known.get(name) or self.field(name)
             below = self.element if found is None else found[1]
             if below is None:
-                yield _at(f"{path}.{name}", "field not declared in schema")
+                yield _at(path_below(path, f".{name}"), "field not declared in schema")
                 return
             if type(below) is not Scalar or type(item) not in below.fitting:
-                yield from below.validate(item, f"{path}.{name}", duplicates=duplicates)
+                yield from below.validate(item, path_below(path, f".{name}"), duplicates=duplicates)
 
     @override
     def named(self, fields: FieldSet) -> FieldSet:
@@ -530,7 +530,7 @@ class ListType(Type):
                 if step in seen and not duplicates:
                     yield _at(path, f"duplicate entries for key {step_text(step)}")
                 seen.add(step)
-            yield from self.element.validate(item, path + step_text(step), duplicates=duplicates)
+            yield from self.element.validate(item, path_below(path, step_text(step)), duplicates=duplicates)
 
     @override
     def named(self, fields: FieldSet) -> FieldSet:
