@@ -689,9 +689,8 @@ def _merge_ordered_lists(result: Object, patch: Object, meta: PatchMeta) -> None
             merged = change
         listed, rest = _partition(merged, order, field.merge_key)
         maps = _element_type(current, change) is dict
-        live = (
-            _live_order(current, change, field.merge_key) if maps and field.strategy == "merge" else current
-        )
+        merges = maps and there and given and field.strategy == "merge"
+        live = _live_order(current, change, field.merge_key) if merges else current
         result[name] = _in_order(listed, rest, order, live, field.merge_key, maps=maps)
         patch.pop(name, None)
 

@@ -24,6 +24,7 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.fieldorder import order_of, place_of, quoted_path
 from clusterling.machinery.gotext import go_text, json_type
 from clusterling.machinery.meta import Object
+from clusterling.machinery.objectmeta import coerce_object_meta
 from clusterling.registry.options import FieldValidation
 from clusterling.registry.receiving import Undecodable
 from clusterling.registry.resource import Served
@@ -129,7 +130,8 @@ def _value_problems(operations: object, duplicates: list[str]) -> list[str]:
         match = _IN_VALUE.match(quoted_path(text))
         if match is None or not isinstance(operations, list):
             continue
-        pointer = operations[int(match[1])].get("path")
+        operation = operations[int(match[1])]
+        pointer = operation.get("path") if operation.get("op") in ("add", "replace") else None
         others = [one for at, one in enumerate(operations) if at != int(match[1]) and isinstance(one, dict)]
         if isinstance(pointer, str) and not any(
             str(other.get(field, "")).startswith(pointer) for other in others for field in ("path", "from")
@@ -171,6 +173,8 @@ def _of_kind(served: Served, part: str, before: Object, after: Object) -> Object
 
     A Scale that is patched has its own kind, which is compared as well.
     """
+    if before["kind"] != served.kind:
+        _check_scale(before, after)
     kind, version = after.get("kind"), after.get("apiVersion")
     if kind == before["kind"] and version == before["apiVersion"]:
         return after
@@ -193,16 +197,27 @@ def _of_kind(served: Served, part: str, before: Object, after: Object) -> Object
     return {**after, "apiVersion": before["apiVersion"], "kind": before["kind"]}
 
 
+def _check_scale(before: Object, after: Object) -> None:
+    """A Scale has metadata as any object; what comes of it is looked at elsewhere. Raises ApiError 400, 422."""
+    try:
+        metadata, _ = coerce_object_meta(after.get("metadata"), kind="Scale")
+    except ValueError as error:
+        raise patch.undecodable(after, str(error)) from error
+    wanted, name = before["metadata"]["name"], metadata.get("name")
+    if not name:
+        raise bad_request(_NO_NAME.format(wanted))
+    if name != wanted:
+        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({wanted})")
+
+
+_NO_NAME: Final = "the name of the object ({} based on URL) was undeterminable: name must be provided"
 _NO_TEXT: Final = "json: cannot unmarshal {} into Go struct field .{} of type string"
 
 
 def _check_typed(served: Served, before: Object, after: Object, kind: str, version: str) -> None:
     """An object that does not say what it is is read as what is asked for: of no version, that is nothing at all."""
     if not version and before["kind"] == served.kind:
-        name = before["metadata"]["name"]
-        raise bad_request(
-            f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        )
+        raise bad_request(_NO_NAME.format(before["metadata"]["name"]))
     if kind != before["kind"] or version not in ("", before["apiVersion"]):
         why = (
             f"no kind {go_quote(kind)} is registered for version {go_quote(version)} "

@@ -134,7 +134,6 @@ def _metadata(r: Random) -> Json:
                 {"annotations": {"a b": "x"}},
                 {"finalizers": ["x"]},
                 {"finalizers": "x"},
-                {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]},
                 {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x"}]},
                 {"ownerReferences": [{"uid": "1", "$patch": "delete"}]},
                 {"managedFields": None},

@@ -162,6 +162,11 @@ def test_a_malformed_patch_is_answered_as_upstream_answers(patch: object, code: 
     assert caught.value.reason == ("BadRequest" if code == 400 else "")
 
 
+def test_an_order_of_items_that_only_delete_makes_an_empty_list_of_none() -> None:
+    patch = {"mergingList": [{"$patch": "delete"}], "$setElementOrder/mergingList": [{"name": "a"}]}
+    assert strategic_merge({}, patch, ITEM) == {"mergingList": []}
+
+
 def test_null_changes_nothing() -> None:
     assert strategic_merge(FULL, None, ITEM) == FULL
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 import orjson
 
 from clusterling.machinery.errors import go_quote
+from clusterling.machinery.gotext import go_float
 
 FieldSet = dict[str, "FieldSet"]
 Steps = tuple[str, ...]
@@ -74,7 +75,18 @@ def path_text(path: Steps) -> str:
 
 
 def _scalar_text(value: object) -> str:
-    return go_quote(value) if isinstance(value, str) else orjson.dumps(value).decode()
+    """A key's value, which is a scalar but for what is refused (value.go: ToString)."""
+    match value:
+        case str():
+            return go_quote(value)
+        case float():
+            return go_float(value)
+        case dict():
+            return "".join(f"{name}={_scalar_text(one)}" for name, one in value.items())
+        case list():
+            return f"[{','.join(map(_scalar_text, value))}]"
+        case _:
+            return orjson.dumps(value).decode()
 
 
 def _canonical(value: object) -> str:

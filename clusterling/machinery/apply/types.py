@@ -168,7 +168,7 @@ def nothing_declared(name: str) -> Type | None:
 class MapType(Type):
     """A map. `declared` finds the type of a declared field; `element` is that of any other, None where none may be."""
 
-    __slots__ = ("_known", "_of_scalars", "_untyped", "atomic", "declared", "deduced", "element")
+    __slots__ = ("_known", "_of_scalars", "_untyped", "atomic", "declared", "deduced", "element", "mixed")
 
     def __init__(
         self,
@@ -177,12 +177,15 @@ class MapType(Type):
         *,
         atomic: bool = False,
         deduced: bool = False,
+        mixed: bool = True,
     ) -> None:
         self.declared = declared
         self._known: dict[str, tuple[str, Type]] = {}
         self.element = element
         self.atomic = atomic
         self.deduced = deduced
+        # Somewhere in it may be values of any type, of which Python thinks that 1 is true.
+        self.mixed = mixed
         # Fields of any name and of no one type, which upstream does not tell from fields it knows nothing of.
         self._untyped = deduced or (declared is nothing_declared and _is_untyped(element))
         # Labels, data: fields of any name, none with anything below.
@@ -240,7 +243,7 @@ class MapType(Type):
 
     @override
     def compare(self, old: object, new: object) -> Change:
-        if not (self.atomic or self.deduced) and old == new:
+        if not (self.atomic or self.mixed) and old == new:
             return _NOTHING
         before: Mapping[str, Any] = old if type(old) is dict else {}
         after: Mapping[str, Any] = new if type(new) is dict else {}
@@ -346,14 +349,22 @@ class MapType(Type):
 class ListType(Type):
     """A list: atomic, a set (`keys` empty) or a map by keys. `defaults`: what a key counts as where it is missing."""
 
-    __slots__ = ("_defaults", "atomic", "element", "keys")
+    __slots__ = ("_defaults", "_keys_given", "atomic", "element", "keys", "mixed")
 
     def __init__(
-        self, element: Type, *, atomic: bool, keys: tuple[str, ...], defaults: Mapping[str, object]
+        self,
+        element: Type,
+        *,
+        atomic: bool,
+        keys: tuple[str, ...],
+        defaults: Mapping[str, object],
+        mixed: bool = True,
     ) -> None:
         self.element = element
+        self.mixed = mixed
         self.atomic = atomic
-        self.keys = keys
+        self.keys = tuple(sorted(keys))
+        self._keys_given = keys
         self._defaults = defaults
 
     def step(self, item: object) -> str:
@@ -371,7 +382,7 @@ class ListType(Type):
             elif self._defaults.get(key) is not None:
                 found[key] = self._defaults[key]
         if not found:
-            keys = " ".join(map(go_quote, self.keys))
+            keys = " ".join(map(go_quote, self._keys_given))
             raise TypedError(
                 f"associative list with keys has an element that omits all key fields [{keys}] (and doesn't have default values for any key fields)"
             )
@@ -416,7 +427,7 @@ class ListType(Type):
 
     @override
     def compare(self, old: object, new: object) -> Change:
-        if not self.atomic and old == new:
+        if not (self.atomic or self.mixed) and old == new:
             return _NOTHING
         before = old if type(old) is list else []
         after = new if type(new) is list else []
@@ -779,7 +790,7 @@ def object_type(node: Node, *, metadata: bool = True) -> MapType:
         raise TypedError("a kind's objects are maps")
     if not metadata:
         return mapping
-    return MapType(_Root(mapping.declared), mapping.element, atomic=mapping.atomic)
+    return MapType(_Root(mapping.declared), mapping.element, atomic=mapping.atomic, mixed=mapping.mixed)
 
 
 def _type(node: Node, *, preserve: bool) -> Type:
@@ -826,7 +837,8 @@ def _map_of(node: Node, preserve: bool) -> MapType:
     elif additional is True or (additional is None and (preserve or not node.properties)):
         element = DEDUCED
     atomic = node.source.get("x-kubernetes-map-type") == "atomic"
-    return MapType(own, element, atomic=atomic, deduced=element is DEDUCED and not node.properties)
+    deduced = element is DEDUCED and not node.properties
+    return MapType(own, element, atomic=atomic, deduced=deduced, mixed=_mixed(node, preserve))
 
 
 def _list_of(node: Node, preserve: bool) -> ListType:
@@ -840,7 +852,39 @@ def _list_of(node: Node, preserve: bool) -> ListType:
     if strategy.startswith("merge") and merge_key:
         keys = (merge_key,)
     defaults = {} if items is None else {key: _default_of(items, key) for key in keys}
-    return ListType(element, atomic=not merging, keys=tuple(sorted(keys)), defaults=defaults)
+    return ListType(element, atomic=not merging, keys=keys, defaults=defaults, mixed=_mixed(node, preserve))
+
+
+def _mixed(node: Node | None, preserve: bool) -> bool:
+    """Whether values of any type may be in the place or below it. A type within itself adds nothing to that."""
+    if node is None:
+        return True
+    preserve = preserve or node.preserve or bool(node.source.get("x-kubernetes-preserve-unknown-fields"))
+    if preserve:
+        return True
+    found: bool | None = node.compiled.get("apply/mixed")
+    if found is None:
+        node.compiled["apply/mixed"] = False
+        found = node.compiled["apply/mixed"] = _is_mixed(node)
+    return found
+
+
+def _is_mixed(node: Node) -> bool:
+    match node.source.get("type") or "":
+        case "object":
+            if node.additional is not None:
+                below = [*node.properties.values(), node.additional]
+            elif node.properties and node.source.get("additionalProperties") is not True:
+                below = list(node.properties.values())
+            else:
+                return True
+            return any(_mixed(one, False) for one in below)
+        case "array":
+            return _mixed(node.items, False)
+        case "":
+            return not (node.source.get("x-kubernetes-int-or-string") or node.source.get("oneOf"))
+        case _:
+            return False
 
 
 def _default_of(items: Node, key: str) -> object:

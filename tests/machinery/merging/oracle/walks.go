@@ -103,6 +103,9 @@ func (w *walks) told() toldWalks {
 		must(err)
 		changed, err := typed.ReconcileFieldSetWithSchema(set(raw), v)
 		must(err)
+		if changed == nil {
+			changed = set(raw)
+		}
 		told.Reconciled = append(told.Reconciled, written(changed))
 	}
 	return told
