@@ -5,6 +5,7 @@ Unknown fields go, nulls go, defaults come; what does not fit the type is a 400.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from heapq import merge
 from operator import itemgetter
@@ -22,6 +23,7 @@ from clusterling.registry.strategy import Context
 STRICT_PROBLEMS_MAX: Final = 100
 
 _DUPLICATE: Final = "duplicate field "
+_AFTER: Final = (sys.maxsize,)
 _LINES: Final = "yaml: unmarshal errors:\n"
 _LINES_CONVERTED: Final = f"error converting YAML to JSON: {_LINES}"
 
@@ -66,6 +68,7 @@ def receive(
     pruned = [] if as_it_is else _reshaped(served, obj, options)
     if unknown or pruned or options.duplicates:
         if builtin:
+            order = order or order_of({"metadata": given}, by_keys=options.told_by == "keys")
             strict = _strict_typed([*pruned, *unknown], options, order)
         else:
             order = order_of({"metadata": given}, by_keys=True)
@@ -133,7 +136,8 @@ def _strict_typed(unknown: Sequence[str], options: WriteOptions, order: Order) -
         first = [text for text in duplicates if not text.startswith(_DUPLICATE)]
         twice = [(quoted_path(text), text) for text in duplicates if text.startswith(_DUPLICATE)]
         # Nobody looks into a field that is unknown, nor whether it is there again.
-        known = [(place_of(path, order), text) for path, text in twice if not _is_in(path, unknown)]
+        # What is in a field is read before that is found to be there again.
+        known = [(place_of(path, order) + _AFTER, text) for path, text in twice if not _is_in(path, unknown)]
         placed = list(merge(placed, known, key=itemgetter(0)))
     return [*first, *(text for _, text in placed[:STRICT_PROBLEMS_MAX])]
 

@@ -233,10 +233,15 @@ async def update(app: App, request: Request, served: Served) -> Response:
     options = _write_options(request, "UpdateOptions", _told_by(content_type))
     obj, duplicates = await _decoded(app, body, partial(decode_body, content_type, body, served))
     _check_kind(request, served, obj)
-    _check_place(served, info, obj)
     if duplicates:
         options = replace(options, duplicates=tuple(duplicates))
     ctx = _context(request, dry_run=options.dry_run)
+    try:
+        _check_place(served, info, obj)
+    except ApiError:
+        # What is wrong with the body is told first.
+        receive(ctx, served, obj, options)
+        raise
     value, created = await ctx.objects.update(ctx, served, _namespace(served, info), info.name, obj, options)
     return _object_response(encoding, served, request, 201 if created else 200, value)
 

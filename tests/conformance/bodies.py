@@ -348,8 +348,17 @@ def _apply(r: Random, kind: Kind) -> Step:
 
 
 def there(kinds: tuple[Kind, ...] = KINDS) -> list[Step]:
-    """Creates what is replaced and patched."""
-    return [Step("POST", kind.path, kind.object()) for kind in kinds]
+    """What is replaced and patched comes to be."""
+    served = {"answer.status": "a kind is served here when the request that defines it returns"}
+    return [
+        Step(
+            "POST",
+            kind.path,
+            kind.object(),
+            differs=served if kind.kind == "CustomResourceDefinition" else {},
+        )
+        for kind in kinds
+    ]
 
 
 # ---------------------------------------------------------------------- comparison
