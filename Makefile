@@ -21,6 +21,7 @@ KUBERNETES := $(shell sed -n 's/^KUBERNETES = "\(.*\)"/\1/p' clusterling/version
 HELM := $(shell sed -n 's/^\thelm.sh\/helm\/v4 v//p' tests/clients/go.mod)
 KUBECTL_BIN := $(CACHE)/clients/kubectl-$(KUBERNETES)/kubectl
 HELM_BIN := $(CACHE)/clients/helm-$(HELM)/helm
+OPERATOR_BIN := $(CACHE)/clients/operator/operator
 LOADGEN_BIN := $(CACHE)/loadgen/loadgen
 KINE_BIN := $(CACHE)/kine/kine
 KINE_LOAD_BIN := $(CACHE)/kine/load
@@ -83,6 +84,12 @@ $(HELM_BIN): $(CLIENT_SOURCES)
 	@cd tests/clients && $(GO) build -ldflags '$(HELM_LDFLAGS)' -o $(CURDIR)/$@ helm.sh/helm/v4/cmd/helm
 	@touch $@
 
+$(OPERATOR_BIN): $(wildcard tests/clients/cmd/operator/*.go) tests/clients/go.mod tests/clients/go.sum
+	@echo "building the operator of the tests"
+	@mkdir -p $(@D)
+	@cd tests/clients && $(GO) build -ldflags '-s -w' -o $(CURDIR)/$@ ./cmd/operator
+	@touch $@
+
 # Older ones that people still have, each pinned in a module file of its own.
 OLD_KUBECTLS := $(patsubst tests/clients/kubectl-%.mod,$(CACHE)/clients/kubectl-%/kubectl,$(wildcard tests/clients/kubectl-*.mod))
 
@@ -101,10 +108,10 @@ old-clients:
 endif
 
 ifdef GO
-clients: $(KUBECTL_BIN) $(HELM_BIN) ## kubectl and helm for the tests, into .cache/clients
+clients: $(KUBECTL_BIN) $(HELM_BIN) $(OPERATOR_BIN) ## kubectl, helm and an operator for the tests, into .cache/clients
 else
 clients:
-	@echo "make: Go is not installed, so kubectl and helm are not built; the tests that drive them skip"
+	@echo "make: Go is not installed, so kubectl, helm and the operator are not built; the tests that drive them skip"
 endif
 
 # ---- etcd, for the tests of the store in it, from its Go module ----
@@ -182,6 +189,16 @@ SUITES ?=
 
 client-suites: $(VENV)/.dev clients ## The client libraries' own tests, and programs with kube-rs and fabric8 (SUITES=)
 	@$(BIN)/python -m tests.clients.suites --cache $(CACHE)/client-suites --kubectl $(KUBECTL_BIN) $(ARGS) $(SUITES)
+
+DAYS ?= 1
+
+ifdef GO
+operator-day: $(VENV)/.dev $(OPERATOR_BIN) ## An operator written with client-go lives through days of faults (DAYS=, SEED=)
+	@$(BIN)/python -m tests.clients.day --operator $(OPERATOR_BIN) --days $(DAYS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+else
+operator-day:
+	@echo "make: the operator is written in Go, and Go is not installed" >&2; exit 1
+endif
 
 # ---- fuzzing, in an environment of its own: atheris has wheels for fewer Pythons than the rest ----
 

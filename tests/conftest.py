@@ -13,7 +13,8 @@ from clusterling.version import KUBERNETES
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _built(variable: str, pattern: str) -> Path:
+def built(variable: str, pattern: str) -> Path:
+    """A client that an environment variable names, or that `make clients` built. Skips the test where there is none."""
     if named := os.environ.get(variable):
         return Path(named)
     for found in sorted((ROOT / ".cache" / "clients").glob(pattern)):
@@ -24,11 +25,11 @@ def _built(variable: str, pattern: str) -> Path:
 @pytest.fixture(scope="session")
 def kubectl_binary() -> Path:
     """kubectl of the version that the server speaks."""
-    return _built("KUBECTL", f"kubectl-{KUBERNETES}/kubectl")
+    return built("KUBECTL", f"kubectl-{KUBERNETES}/kubectl")
 
 
 @pytest.fixture(scope="session")
 def helm_binary() -> Path:
     wanted = re.search(r"helm\.sh/helm/v4 v(\S+)", (ROOT / "tests/clients/go.mod").read_text())
     assert wanted, "tests/clients/go.mod pins helm"
-    return _built("HELM", f"helm-{wanted[1]}/helm")
+    return built("HELM", f"helm-{wanted[1]}/helm")
