@@ -492,7 +492,7 @@ class ObjectStore:
         metadata = meta(obj)
         if metadata.get("uid"):
             raise _precondition_uid(served, name_of(obj), metadata["uid"], "")
-        metadata.pop("resourceVersion", None)
+        _check_revision(metadata.pop("resourceVersion", None))
         if options is not None:
             managing.track_create(served, obj, options, self._now())
         return await self._create(ctx, served, namespace, obj)
@@ -699,9 +699,7 @@ class ObjectStore:
                 wrong = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
                 raise errors.invalid(served.plural, served.group, name, [wrong])
         elif given != str(entry.revision):
-            if not (isinstance(given, str) and given.isdigit()):
-                why = f"strconv.ParseUint: parsing {errors.go_quote(str(given))}: invalid syntax"
-                raise ApiError(500, "", why)
+            _check_revision(given)
             raise errors.conflict(served.plural, served.group, name)
 
     @staticmethod
@@ -1173,6 +1171,12 @@ def _default_again(served: Served, obj: Object) -> None:
     schema = served.version.schema
     if not served.resource.builtin and not schema.defaulted <= obj.keys():
         schema.default(obj)
+
+
+def _check_revision(given: object) -> None:
+    """Raises ApiError 500, as upstream does, for a resourceVersion that is none."""
+    if given and not (isinstance(given, str) and given.isdigit()):
+        raise ApiError(500, "", f"strconv.ParseUint: parsing {errors.go_quote(str(given))}: invalid syntax")
 
 
 def _nulls(obj: Object) -> list[tuple[Object, str]]:
