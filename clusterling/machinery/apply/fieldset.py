@@ -279,6 +279,21 @@ def difference(a: FieldSet, b: FieldSet) -> FieldSet:
     return made
 
 
+def covers(a: FieldSet, b: FieldSet) -> bool:
+    """Whether all that is in `b` is in `a`."""
+    for step, theirs in b.items():
+        mine = a.get(step)
+        if step == SELF:
+            continue
+        if (
+            mine is None
+            or (is_member(theirs) and not is_member(mine))
+            or (theirs and not covers(mine, theirs))
+        ):
+            return False
+    return True
+
+
 def difference_below(a: FieldSet, b: FieldSet) -> FieldSet:
     """What is in `a`, and neither in `b` nor below a field of `b`."""
     if not b:

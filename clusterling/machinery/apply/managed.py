@@ -26,6 +26,7 @@ from clusterling.machinery.apply.fieldset import (
     FieldSet,
     FieldSetError,
     Steps,
+    covers,
     difference,
     has,
     intersection,
@@ -268,7 +269,7 @@ def _stamped(
             if intersection(fields, touched):
                 return None
         elif touched:
-            if difference(touched, fields):
+            if not covers(fields, touched):
                 return None
             entry = {**entry, "time": now}  # noqa: PLW2901
             found = True

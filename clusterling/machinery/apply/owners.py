@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Protocol
 from clusterling.machinery.apply.fieldset import (
     FieldSet,
     Steps,
+    covers,
     difference,
     intersection,
     paths,
@@ -254,7 +255,7 @@ def _pruned(versions: Versions, merged: Object, owners: Owners, owner: Owner, la
     if last is None or not last.fields:
         return merged
     now = owners[owner]
-    if last.api_version == now.api_version and not difference(last.fields, now.fields):
+    if last.api_version == now.api_version and covers(now.fields, last.fields):
         return merged  # All that it had applied it applies again, which is most of what is ever applied.
     kind = versions.type(last.api_version)
     if kind is None:

@@ -276,6 +276,8 @@ class MapType(Type):
         theirs: Mapping[str, Any] = applied if type(applied) is dict else {}
         if self.atomic or not (ours or theirs):
             return applied
+        if self._of_scalars is not None:
+            return {**ours, **theirs}
         made = dict(ours)
         known = self._known
         for name, item in theirs.items():
