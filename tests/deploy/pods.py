@@ -203,6 +203,7 @@ def running(node: Node, pod: str, spec: Manifest, claims: Sequence[Manifest] = (
     (named,) = (one["containerPort"] for one in container["ports"] if one["name"] == "https")
     assert f"--listen=:{named}" in command
     command[command.index(f"--listen=:{named}")] = f"--listen=:{port}"
+    node.root.mkdir(exist_ok=True)
     log = node.root / f"{pod}.log"
     with log.open("ab") as said:
         process = subprocess.Popen(command, env=env, stdout=said, stderr=said, cwd=node.root)

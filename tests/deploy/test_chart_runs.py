@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import shutil
 from collections.abc import Iterator
@@ -9,11 +10,16 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from clusterling.tenancy import pki
+from tests.deploy import postgres_over_tls
 from tests.deploy.charts import Helm, Manifest, flag, only, parsed, pod_specs
 from tests.deploy.pods import Node, Running, publish, running, stop
+from tests.storage import etcd_server
+from tests.storage.certificates import certificates
+from tests.storage.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.helm
 
@@ -123,11 +129,73 @@ def test_a_url_from_a_secret_is_a_variable_and_a_changed_token_is_the_only_one(
             manifests,
             {"store": {"url": postgres_url.encode()}, "mine": {"token": token.encode()}},
         )
-        node.root.mkdir()
         with running(node, "pod", spec) as server:
             assert not any(postgres_url in argument for argument in server.container["args"])
             answers = [server.get("/clusters/root/api/v1/namespaces", one)[0] for one in tokens]
             assert answers == [200 if one == token else 401 for one in tokens]
+
+
+@pytest.fixture
+def guarded_port(postgres: PostgresServer, tls: dict[str, bytes]) -> Iterator[int]:
+    """Where a PostgreSQL speaks TLS, with the role `locked`, which needs the password `opensesame`."""
+
+    async def make_role() -> None:
+        connection = await asyncpg.connect(postgres.url)
+        await connection.execute("CREATE ROLE locked LOGIN SUPERUSER PASSWORD 'opensesame'")
+        await connection.close()
+
+    asyncio.run(make_role())
+    made = pki.Credentials(tls["ca.crt"], tls["tls.crt"], tls["tls.key"])
+    with postgres_over_tls.ending(postgres.port, pki.server_context(made)) as port:
+        yield port
+
+
+def test_the_databases_password_and_ca_come_from_its_secret(
+    helm: Helm, tls: dict[str, bytes], guarded_port: int, tmp_path: Path
+) -> None:
+    store = {
+        "type": "postgres",
+        "url": f"postgres://locked@127.0.0.1:{guarded_port}/postgres?sslmode=verify-full",
+        "existingSecret": "store",
+        "passwordKey": "pw",
+        "caKey": "root",
+    }
+    manifests = helm.manifests(*QUICK, *flag("store", store))
+    spec, token = _pod(only(manifests, "Deployment")), _token(manifests)
+    secret = {"pw": b"opensesame\n", "root": tls["ca.crt"]}
+    with running(Node(tmp_path / "a", manifests, {"store": secret}), "pod", spec) as server:
+        assert server.clusters(token).keys() == {"root", "default"}
+    other = pki.ephemeral(datetime.now(UTC)).ca_pem
+    for name, wrong in (("b", {"pw": b"guessed"}), ("c", {"root": other})):
+        node = Node(tmp_path / name, manifests, {"store": {**secret, **wrong}})
+        with pytest.raises(AssertionError, match="it ended with 1"), running(node, "pod", spec):
+            pass
+
+
+def test_the_certificates_to_show_to_etcd_come_from_its_secret(helm: Helm, tmp_path: Path) -> None:
+    made = certificates(tmp_path / "pki")
+    options = [
+        f"--cert-file={made['etcd.test']}",
+        f"--key-file={made['etcd.test-key']}",
+        f"--trusted-ca-file={made['ca']}",
+        "--client-cert-auth",
+    ]
+    secret = {"a": made["ca"], "b": made["client"], "c": made["client-key"]}
+    try:
+        etcd_server.binary()
+    except etcd_server.NoEtcd as reason:
+        pytest.skip(str(reason))
+    with etcd_server.running(tmp_path / "etcd", 1, options) as etcd:
+        url = etcd.url("prod", server_name="etcd.test").replace("etcd://", "etcds://")
+        store = {"type": "etcd", "url": url, "existingSecret": "etcd-client"}
+        manifests = helm.manifests(
+            *QUICK, *CLUSTERS, *flag("store", {**store, "caKey": "a", "certKey": "b", "keyKey": "c"})
+        )
+        spec, token = _pod(only(manifests, "Deployment")), _token(manifests)
+        read = {name: path.read_bytes() for name, path in secret.items()}
+        with running(Node(tmp_path / "node", manifests, {"etcd-client": read}), "pod", spec) as server:
+            assert server.clusters(token).keys() == {"root", "default", "team-a", "team-b"}
+            assert _stops_in_order(server, spec)
 
 
 @pytest.fixture

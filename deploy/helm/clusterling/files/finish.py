@@ -24,4 +24,4 @@ for path in found:
     if path not in complete and path < newest:
         shutil.rmtree(path)
         print(f"removed {path.name}, which is incomplete")
-print(f"kept {', '.join(path.name for path in complete[-int(keep):])}")
+print(f"kept {', '.join(path.name for path in complete[-int(keep) :])}")
