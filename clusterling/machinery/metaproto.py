@@ -27,9 +27,14 @@ def partial_object(version: str, metadata: Object) -> bytes:
     return unknown(f"meta.k8s.io/{version}", "PartialObjectMetadata", _partial(metadata))
 
 
-def partial_list(version: str, metadata: Object, items: Iterable[Object]) -> bytes:
-    """A PartialObjectMetadataList; `items` are the objects' metadata."""
-    raw = content(1, _LIST_META(metadata)) + b"".join(content(2, _partial(one)) for one in items)
+def partial_item(metadata: Object) -> bytes:
+    """An object's metadata as an item of `partial_list`."""
+    return content(2, _partial(metadata))
+
+
+def partial_list(version: str, metadata: Object, items: Iterable[bytes]) -> bytes:
+    """A PartialObjectMetadataList; `items` are made by `partial_item`."""
+    raw = b"".join((content(1, _LIST_META(metadata)), *items))
     return unknown(f"meta.k8s.io/{version}", "PartialObjectMetadataList", raw)
 
 

@@ -21,6 +21,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from time import perf_counter
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -79,6 +80,9 @@ FUTURE_POLL_S: Final = 0.05
 SCAN_PAGE: Final = 1000
 SCAN_SLICE_S: Final = 0.001
 DEPENDENTS_PAGE: Final = 500
+DOCUMENTS_SLICE: Final = (
+    10_000  # Documents that are there are looked up so many at a turn: about half a millisecond.
+)
 COLLECTION_DELETES: Final = 16  # In flight at once, of a deletecollection.
 
 NAMESPACE_FENCE: Final = "~fence/namespaces/-/"
@@ -1128,7 +1132,18 @@ def _key(resource: Resource, namespace: str, name: str) -> str:
 
 
 async def _documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes]:
-    """The documents of many entries; where they have to be made, others get the loop between."""
+    """The documents of many entries; others get the loop between."""
+    if len(entries) <= DOCUMENTS_SLICE:
+        return await _some_documents(entries, served)
+    found: list[bytes] = []
+    left = iter(entries)
+    while part := list(islice(left, DOCUMENTS_SLICE)):
+        found += await _some_documents(part, served)
+        await asyncio.sleep(0)
+    return found
+
+
+async def _some_documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes]:
     until = perf_counter() + SCAN_SLICE_S
     for entry in views.to_derive(entries, served):
         views.document(entry, served)

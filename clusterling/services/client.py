@@ -116,7 +116,10 @@ class Client:
             read,
             authenticated_as=self._user,
         )
-        return await self._app(request)
+        response = await self._app(request)
+        if response.rest:
+            response.body, response.rest = b"".join((response.body, *response.rest)), ()
+        return response
 
     async def _document(
         self,

@@ -14,7 +14,7 @@ import random
 import re
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -184,7 +184,8 @@ def with_compression(app: App, handle: Handler) -> Handler:
             if any(name == "Content-Encoding" for name, _ in response.headers):
                 return response
             # zlib releases the interpreter's lock, so other requests go on meanwhile.
-            response.body = await asyncio.to_thread(_gzip, response.body)
+            response.body = await asyncio.to_thread(_gzip, (response.body, *response.rest))
+            response.rest = ()
             response.headers += (("Content-Encoding", "gzip"),)
             if _VARIES not in response.headers:
                 response.headers += (_VARIES,)
@@ -204,9 +205,9 @@ def _accepts_gzip(header: str | None) -> bool:
     return any(name.strip() == "gzip" and not _NOT_AT_ALL.fullmatch(more) for name, _, more in codings)
 
 
-def _gzip(body: bytes) -> bytes:
+def _gzip(parts: Sequence[bytes]) -> bytes:
     compress = zlib.compressobj(1, zlib.DEFLATED, 31)
-    return compress.compress(body) + compress.flush()
+    return b"".join([*map(compress.compress, parts), compress.flush()])
 
 
 def with_request_info(app: App, handle: Handler) -> Handler:

@@ -66,6 +66,8 @@ JOIN_BYTES_MAX: Final = 2 * 1024 * 1024
 LIST_BYTES_KEPT: Final = 4 << 20  # A longer one would take too much of what all lists may.
 ROWS_MAX: Final = 100
 
+_MADE_SINGLY: Final = frozenset({"Table", "PartialObjectMetadataList"})
+
 _T = TypeVar("_T")
 
 Verb = Callable[["App", Request, Served], Awaitable[Response]]
@@ -162,8 +164,14 @@ async def list_objects(app: App, request: Request, served: Served) -> Response:
     # A length times an average: looking at each value would cost what it shall save.
     values = listing.values
     big = len(values) * len(values[0]) > JOIN_BYTES_MAX if values else False
-    if encoding.target == "Table" and len(values) > ROWS_MAX:
-        rows = await app.turnstile.slices(cluster.id, encoding.rows(served, listing, include=include))
+    if big and encoding.is_plain:
+        body, *rest = await app.turnstile.slices(cluster.id, encoding.parts(served, listing))
+        return Response(200, body, encoding.content_type, rest=rest)
+    if encoding.target in _MADE_SINGLY and len(values) > ROWS_MAX:
+        singly = encoding.partials(listing)
+        if encoding.target == "Table":
+            singly = encoding.rows(served, listing, include=include)
+        rows = await app.turnstile.slices(cluster.id, singly)
         body = encoding.list(served, listing, include=include, rows=rows)
     elif big or (len(values) > ROWS_MAX and not encoding.is_plain):
         body = await app.turnstile.run(cluster.id, encode)
@@ -282,7 +290,7 @@ async def _apply(app: App, request: Request, served: Served, encoding: Encoding,
 async def delete(app: App, request: Request, served: Served) -> Response:
     info = request.info
     encoding = _encoding(request)
-    options, may_wait = await _delete_options(request)
+    options, may_wait = await _delete_options(app, request)
     ctx = _context(request, dry_run=options.dry_run)
     value, gone = await ctx.objects.delete(ctx, served, _namespace(served, info), info.name, options)
     if not gone or served.resource.strategy.returns_deleted_object:
@@ -303,14 +311,14 @@ async def delete_collection(app: App, request: Request, served: Served) -> Respo
     info = request.info
     encoding = _encoding(request)
     which = parameters.list_options(info.query, served)
-    options, _ = await _delete_options(request)
+    options, _ = await _delete_options(app, request)
     ctx = _context(request, dry_run=options.dry_run)
     listing = await ctx.objects.delete_collection(ctx, served, _namespace(served, info), which, options)
     body = await app.turnstile.run(ctx.cluster_id, lambda: encoding.list(served, listing))
     return Response(200, body, encoding.content_type)
 
 
-async def _delete_options(request: Request) -> tuple[DeleteOptions, bool]:
+async def _delete_options(app: App, request: Request) -> tuple[DeleteOptions, bool]:
     """From the body, else from the query; and whether `orphanDependents=false` was said in so many words."""
     query = request.info.query
     body = await request.read(BODY_BYTES_MAX)
@@ -320,7 +328,8 @@ async def _delete_options(request: Request) -> tuple[DeleteOptions, bool]:
         return options, bool(asked) and options.propagation == "Background"
     expected = codec.Expected("meta.k8s.io/v1", "DeleteOptions", typed=True)
     try:
-        document, _ = decode_as(request.headers.get("Content-Type"), body, expected)
+        decode = partial(decode_as, request.headers.get("Content-Type"), body, expected)
+        document, _ = await _decoded(app, body, decode)
     except ApiError as error:
         raise _bare(error) from error
     if document.get("kind") != "DeleteOptions":
@@ -356,7 +365,7 @@ async def call_subresource(app: App, request: Request, served: Served) -> Respon
     ctx = _context(request, dry_run=options.dry_run)
     body = None
     if info.verb in {"create", "update", "patch"}:
-        body = await _part_body(request, ctx, part, options)
+        body = await _part_body(app, request, ctx, part, options)
     parent = await ctx.objects.read(served, namespace, info.name)
     answer = await part.function(ctx, SubresourceCall(info.verb, info.name, namespace, body, parent))
     status = 201 if info.verb == "create" else 200
@@ -372,11 +381,14 @@ async def _connect(request: Request, served: Served, part: Subresource, namespac
     return Response(200, orjson.dumps(answer))
 
 
-async def _part_body(request: Request, ctx: Context, part: Subresource, options: WriteOptions) -> Object:
+async def _part_body(
+    app: App, request: Request, ctx: Context, part: Subresource, options: WriteOptions
+) -> Object:
     body = await request.read(BODY_BYTES_MAX)
     group_version = str(GroupVersion(part.group, part.version))
     expected = codec.Expected(group_version, part.kind, typed=True)
-    document, duplicates = decode_as(request.headers.get("Content-Type") or None, body, expected)
+    decode = partial(decode_as, request.headers.get("Content-Type") or None, body, expected)
+    document, duplicates = await _decoded(app, body, decode)
     for served in part.bodies:
         if document.get("apiVersion") == served.api_version and document.get("kind") == served.kind:
             receive(ctx, served, document, replace(options, duplicates=tuple(duplicates)))
@@ -403,7 +415,8 @@ async def update_scale(app: App, request: Request, served: Served) -> Response:
     info = request.info
     body = await request.read(BODY_BYTES_MAX)
     options = _write_options(request, "UpdateOptions")
-    document, _ = decode_as(request.headers.get("Content-Type"), body, scale.EXPECTED)
+    decode = partial(decode_as, request.headers.get("Content-Type"), body, scale.EXPECTED)
+    document, _ = await _decoded(app, body, decode)
     _check_name(info, document)
     return await _write_scale(request, served, options, lambda _: document, patched=False)
 

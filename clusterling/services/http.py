@@ -26,7 +26,7 @@ import ssl as tls
 import time
 from asyncio.tasks import _enter_task, _leave_task
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
@@ -533,6 +533,8 @@ class _Connection(asyncio.Protocol):
                     await self._stream(incoming, response, request.id)
                 else:
                     self._write(incoming, response, request.id)
+                    if response.rest and incoming.method != "HEAD":
+                        await self._write_rest(response.rest)
                 if self._full:
                     await self._drained()
         except ConnectionError:
@@ -598,13 +600,24 @@ class _Connection(asyncio.Protocol):
             # Between requests, and told so: nothing that is on its way gets lost.
             incoming.keep_alive = False
         keep = incoming.keep_alive and not self._ending
-        head = _head(response, audit_id, incoming, keep=keep, length=len(body))
+        length = len(body) + sum(map(len, response.rest))
+        head = _head(response, audit_id, incoming, keep=keep, length=length)
         if incoming.method == "HEAD" or not body:
             transport.write(head)
         elif len(body) <= JOIN_BYTES_MAX:
             transport.write(head + body)
         else:
             transport.writelines((head, body))
+
+    async def _write_rest(self, parts: Sequence[bytes]) -> None:
+        """What follows in a big answer, as fast as it is read. Raises ConnectionError where the peer has gone, or will not read."""
+        for part in parts:
+            if self._full:
+                await self._drained()
+            if self.transport.is_closing():
+                raise ConnectionResetError("the client has gone")
+            self.transport.write(part)
+            await asyncio.sleep(0)
 
     async def _drained(self) -> None:
         """Waits while the peer leaves too much in the buffer. Raises ConnectionError where it will not read.

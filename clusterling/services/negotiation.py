@@ -161,6 +161,9 @@ _decode_head: Final = msgspec.json.Decoder(_Head).decode
 _decode_revision: Final = msgspec.json.Decoder(_Revision).decode
 
 
+PART_VALUES: Final = 256  # Values in one part of a big list.
+
+
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """How an answer is written. `target` "" is the objects themselves; `version` that of meta.k8s.io, else "".
@@ -226,6 +229,35 @@ class Encoding:
             values = sorted(values, key=lambda value: order(orjson.loads(value)))
         return (_row(self.version, served, value, include, moment) for value in values)
 
+    def partials(self, listing: Listing) -> Iterator[bytes]:
+        """The items of a list of PartialObjectMetadata one by one, for who would take turns."""
+        if self.content_type == PROTOBUF:
+            return (metaproto.partial_item(_metadata_of(value)) for value in listing.values)
+        return (_partial(self.version, value) for value in listing.values)
+
+    def parts(self, served: Served, listing: Listing) -> Iterator[bytes]:
+        """A plain list in parts, for who would take turns: together they are what `list` makes of it."""
+        assert self.is_plain, "other forms are made whole"
+        head, cut = self._head(served, listing)
+        values = listing.values
+        for start in range(0, len(values), PART_VALUES):
+            some = values[start : start + PART_VALUES]
+            yield _joined(head if not start else b",", some, cut)[
+                : None if start + PART_VALUES >= len(values) else -2
+            ]
+        if not values:
+            yield head + b"]}"
+
+    def _head(self, served: Served, listing: Listing) -> tuple[bytes, int]:
+        """What stands before the items of a list, and how much of each item stands there already."""
+        metadata = _list_meta(listing.resource_version, listing.continue_token, listing.remaining)
+        builtin = served.resource.builtin
+        if not builtin and not listing.continue_token:
+            metadata = metadata[:-1] + b',"continue":""}'
+        head = b'%b%b,"items":[' % (_list_head(served.resource.names.list_kind, served.api_version), metadata)
+        # All values of a resource at a version begin with the same head, so cutting it is a slice.
+        return head, len(_item_head(served.kind, served.api_version)) if builtin else 0
+
     def list(
         self,
         served: Served,
@@ -235,22 +267,16 @@ class Encoding:
         now: Now = _utc_now,
         rows: Sequence[bytes] | None = None,
     ) -> bytes:
-        """A list as the answer; `rows` are those of its Table, if they were already made.
+        """A list as the answer; `rows` are those of its Table, or the `partials`, if they were already made.
 
         Raises ApiError 406 where the form of a single object was asked for.
 
         Items of built-in kinds do not say what they are, custom ones do: so Go's typed and unstructured lists write it.
         """
-        metadata = _list_meta(listing.resource_version, listing.continue_token, listing.remaining)
         if not self.target:
-            api_version = served.api_version
-            builtin = served.resource.builtin
-            if not builtin and not listing.continue_token:
-                metadata = metadata[:-1] + b',"continue":""}'
-            head = b'%b%b,"items":[' % (_list_head(served.resource.names.list_kind, api_version), metadata)
-            # All values of a resource at a version begin with the same head, so cutting it is a slice.
-            cut = len(_item_head(served.kind, api_version)) if builtin else 0
+            head, cut = self._head(served, listing)
             return self.document(_joined(head, listing.values, cut))
+        metadata = _list_meta(listing.resource_version, listing.continue_token, listing.remaining)
         if self.target == "PartialObjectMetadata":
             raise not_acceptable_form(
                 f"you requested PartialObjectMetadata, but the requested object is a list (*{_go_type(served)}List)"
@@ -260,11 +286,10 @@ class Encoding:
                 rows = tuple(self.rows(served, listing, include=include, now=now))
             columns = _column_definitions(served.version.columns)
             return self.document(_table(self.version, columns, metadata, rows))
+        partials = tuple(self.partials(listing)) if rows is None else rows
         if self.content_type == PROTOBUF:
-            items = map(_metadata_of, listing.values)
-            return metaproto.partial_list(self.version, orjson.loads(metadata), items)
+            return metaproto.partial_list(self.version, orjson.loads(metadata), partials)
         head = _list_head("PartialObjectMetadataList", f"meta.k8s.io/{self.version}")
-        partials = [_partial(self.version, value) for value in listing.values]
         if not partials:
             return self.document(b'%b%b,"items":null}' % (head, metadata))
         return self.document(_joined(b'%b%b,"items":[' % (head, metadata), partials))

@@ -7,7 +7,7 @@ makes one of each.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol, overload
 
@@ -164,17 +164,27 @@ class Request:
 
 
 class Response:
-    """A whole answer. `content_type` "" sends none; `headers` are those besides Content-Type and Content-Length."""
+    """A whole answer. `content_type` "" sends none; `headers` are those besides Content-Type and Content-Length.
 
-    __slots__ = ("body", "content_type", "headers", "status")
+    `rest`: more of the body, where it is so big that copying it together, or writing it at once, would take the loop for long.
+    """
+
+    __slots__ = ("body", "content_type", "headers", "rest", "status")
 
     def __init__(
-        self, status: int, body: bytes, content_type: str = JSON_TYPE, headers: tuple[Header, ...] = ()
+        self,
+        status: int,
+        body: bytes,
+        content_type: str = JSON_TYPE,
+        headers: tuple[Header, ...] = (),
+        *,
+        rest: Sequence[bytes] = (),
     ) -> None:
         self.status = status
         self.body = body
         self.content_type = content_type
         self.headers = headers
+        self.rest = rest
 
 
 def page_not_found() -> Response:

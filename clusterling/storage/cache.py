@@ -16,7 +16,6 @@ from either is kept in its `views` and computed once.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -24,6 +23,7 @@ from typing import Any, Final, Self
 
 from clusterling.storage.backend import prefix_end, prefixes
 from clusterling.storage.feed import Stream, StreamWatch, later, weight
+from clusterling.storage.ordered import Ordered, Place
 from clusterling.storage.store import (
     Batch,
     Compacted,
@@ -106,7 +106,7 @@ class CacheBudget:
 
 
 class _Unit:
-    """One collection in memory: entries, their keys in order, and the streams of its watchers."""
+    """One collection in memory: entries, by key and in order, and the streams of its watchers."""
 
     __slots__ = (
         "below",
@@ -114,8 +114,8 @@ class _Unit:
         "cache",
         "charged",
         "entries",
-        "keys",
         "last_change",
+        "ordered",
         "place",
         "prefix",
         "snapshot",
@@ -137,7 +137,7 @@ class _Unit:
         self.prefix = prefix
         self.below = below
         self.entries: dict[str, Entry] = {}
-        self.keys: list[str] = []
+        self.ordered = Ordered()
         self.last_change = page.last_change
         self.snapshot = page.revision
         self.bytes = UNIT_OVERHEAD_BYTES
@@ -158,11 +158,13 @@ class _Unit:
     async def fill(self, entries: Sequence[Entry]) -> None:
         finish = self.cache.finish
         for start in range(0, len(entries), LOAD_SLICE_ENTRIES):
+            loaded: list[Entry] = []
             for raw in entries[start : start + LOAD_SLICE_ENTRIES]:
                 entry = Entry(raw.key, finish(raw.key, raw.value, raw.revision), raw.revision)
                 self.entries[raw.key] = entry
-                self.keys.append(raw.key)
+                loaded.append(entry)
                 self.bytes += len(entry.value) + ENTRY_OVERHEAD_BYTES
+            self.ordered.extend(loaded)
             await asyncio.sleep(0)
 
     def follow(self) -> None:
@@ -212,21 +214,20 @@ class _Unit:
             entry = Entry(key, self.cache.finish(key, raw.value, raw.revision), raw.revision)
             old = self.entries.get(key)
             self.entries[key] = entry
+            self.ordered.put(entry)
             if old is None:
-                insort(self.keys, key)
                 self.bytes += len(entry.value) + ENTRY_OVERHEAD_BYTES
             else:
                 self.bytes += len(entry.value) - len(old.value)
             return Event(event.revision, key, entry, old)
         if event.dropped:
-            low, high = self.span(key)
-            for gone in self.keys[low:high]:
-                self.bytes -= len(self.entries.pop(gone).value) + ENTRY_OVERHEAD_BYTES
-            del self.keys[low:high]
+            for gone in self.ordered.remove_between(*self.span(key)):
+                del self.entries[gone.key]
+                self.bytes -= len(gone.value) + ENTRY_OVERHEAD_BYTES
             return Event(event.revision, key, None, dropped=True)
         old = self.entries.pop(key, None)
         if old is not None:
-            del self.keys[bisect_left(self.keys, key)]
+            self.ordered.remove(key)
             self.bytes -= len(old.value) + ENTRY_OVERHEAD_BYTES
         return Event(event.revision, key, None, old)
 
@@ -248,12 +249,15 @@ class _Unit:
                 self.streams[prefix].append(seen)
                 touched[self.streams[prefix]] = None
 
-    def span(self, prefix: str) -> tuple[int, int]:
-        """Where the keys under `prefix` are in `keys`."""
+    def span(self, prefix: str) -> tuple[Place, Place]:
+        """Where what is under `prefix` begins and ends."""
+        ordered = self.ordered
         if prefix == self.prefix:
-            return 0, len(self.keys)
-        low = bisect_left(self.keys, prefix)
-        return low, bisect_left(self.keys, prefix_end(prefix), low)
+            return ordered.start(), ordered.end()
+        return ordered.before(prefix), ordered.before(prefix_end(prefix))
+
+    def count(self, prefix: str) -> int:
+        return self.ordered.count(*self.span(prefix))
 
     def floor(self, prefix: str) -> int:
         """A watch of `prefix` after this revision, or a later one, needs no history from below."""
@@ -355,10 +359,7 @@ class CachedStore:
     def known_count(self, prefix: str) -> int | None:
         """How many entries are under the prefix; None where its unit is not loaded."""
         unit = self._units.get(unit_of(prefix))
-        if unit is None:
-            return None
-        low, high = unit.span(prefix)
-        return high - low
+        return None if unit is None else unit.count(prefix)
 
     def last_change(self, prefix: str) -> int | None:
         """The revision of the last write to the prefix's unit, or a little later; None where it is not loaded."""
@@ -401,10 +402,9 @@ class CachedStore:
             return self._finished_page(page, unit)
         low, high = unit.span(prefix)
         if after:
-            low = min(high, bisect_right(unit.keys, after, low, high))
-        end = min(high, low + limit) if limit else high
-        entries = list(map(unit.entries.__getitem__, unit.keys[low:end]))
-        return Page(entries, at, high - end, unit.last_change)
+            low = min(high, max(low, unit.ordered.after(after)))
+        entries = unit.ordered.cut(low, high, limit)
+        return Page(entries, at, unit.ordered.count(low, high) - len(entries), unit.last_change)
 
     async def count(self, prefix: str) -> int:
         if self._barrier:
@@ -412,8 +412,7 @@ class CachedStore:
         unit = self._units.get(unit_of(prefix))
         if unit is None:
             return await self._below.count(prefix)
-        low, high = unit.span(prefix)
-        return high - low
+        return unit.count(prefix)
 
     def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Coroutine[Any, Any, Sequence[int]]:
         return self._below.write(ops, guards)
@@ -509,7 +508,7 @@ class CachedStore:
             try:
                 while len(page.entries) == LOAD_PAGE_ENTRIES:
                     page = await self._below.list(
-                        prefix, after=unit.keys[-1], limit=LOAD_PAGE_ENTRIES, revision=unit.snapshot
+                        prefix, after=page.entries[-1].key, limit=LOAD_PAGE_ENTRIES, revision=unit.snapshot
                     )
                     await unit.fill(page.entries)
                 if self._closed:

@@ -83,20 +83,18 @@ class StoreOpenError(StorageError):
     """The store cannot be opened. The message is one line for an operator: what is wrong, where, and what to do."""
 
 
-class Entry:
+class Entry(Struct, gc=False):
     """A key's current value. Identity matters: a cache hands out the same Entry until the key is written again.
 
     `views` is a place for what readers derive from the value (another version, decoded labels, a frame):
-    computed once, shared by all, gone with the entry. Storage never looks inside.
+    computed once, shared by all, gone with the entry. Storage never looks inside. Nothing in it may lead back to an entry:
+    the garbage collector does not look at entries, of which there may be millions.
     """
 
-    __slots__ = ("key", "revision", "value", "views")
-
-    def __init__(self, key: str, value: bytes, revision: int) -> None:
-        self.key = key
-        self.value = value
-        self.revision = revision
-        self.views: dict[object, object] | None = None
+    key: str
+    value: bytes
+    revision: int
+    views: dict[object, object] | None = None
 
     @override
     def __eq__(self, other: object) -> bool:

@@ -50,7 +50,7 @@ def test_a_status_with_every_field_is_written_as_go_writes_it() -> None:
 
 def test_a_list_holds_its_own_metadata_and_then_that_of_its_items() -> None:
     listed = metaproto.partial_list(
-        "v1", {"resourceVersion": "7", "remainingItemCount": 300}, [{"name": "a"}]
+        "v1", {"resourceVersion": "7", "remainingItemCount": 300}, [metaproto.partial_item({"name": "a"})]
     )
     _, kind, raw = envelope(listed, 4)
     own = b"\x0a\x00\x12\x017\x1a\x00\x20\xac\x02"

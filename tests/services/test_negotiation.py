@@ -465,7 +465,9 @@ def test_objects_and_lists_of_metadata_in_protobuf_say_what_they_are() -> None:
     assert one.object(widget(), WIDGETS) == metaproto.partial_object("v1", orjson.loads(widget())["metadata"])
     listing = Listing([widget()], "7")
     listed = accept(PARTIAL_PROTOBUF.replace("as=PartialObjectMetadata", "as=PartialObjectMetadataList"))
-    expected = metaproto.partial_list("v1", {"resourceVersion": "7"}, [orjson.loads(widget())["metadata"]])
+    expected = metaproto.partial_list(
+        "v1", {"resourceVersion": "7"}, [metaproto.partial_item(orjson.loads(widget())["metadata"])]
+    )
     assert listed.list(WIDGETS, listing) == expected
     assert one.document(b'{"code":404}') == metaproto.status({"code": 404})
 
