@@ -8,7 +8,7 @@ pays for the groups it serves. Everything here is a fact of the Kubernetes versi
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
@@ -114,19 +114,17 @@ def _go_types(package: str) -> dict[str, Object]:
     return found
 
 
-def go_types(definition: str) -> Mapping[str, Any]:
-    """What Go's encoder and decoder act by, of a definition, that its schema does not say (tools/go_types.py)."""
-    package, _, name = definition.rpartition(".")
-    return _go_types(package).get(name, {})
-
-
 @cache
-def fields_of(definition: str) -> Sequence[str]:
-    """The fields of a definition's Go type, as its protobuf numbers them: nearly the order in which they are declared."""
+def go_types(definition: str) -> Mapping[str, Any]:
+    """What Go's encoder and decoder act by, of a definition, that its schema does not say (tools/go_types.py).
+
+    `order`: its fields as protobuf numbers them, which is nearly the order in which they are declared.
+    """
     package, _, name = definition.rpartition(".")
     # `io.k8s.api.core.v1` here is `k8s.io.api.core.v1` there.
-    found = _message_table(f"k8s.io.{package.removeprefix('io.k8s.')}").get(name, {})
-    return [found[number][0] for number in sorted(found, key=int)]
+    table = _message_table(f"k8s.io.{package.removeprefix('io.k8s.')}").get(name, {})
+    order = [table[number][0] for number in sorted(table, key=int)]
+    return {**_go_types(package).get(name, {}), "order": order}
 
 
 def published(name: str) -> Object:

@@ -16,7 +16,7 @@ from clusterling.machinery.apply.fieldset import FieldSet, field_step
 from clusterling.machinery.apply.managed import Writer
 from clusterling.machinery.apply.owners import Versions
 from clusterling.machinery.apply.types import MapType, object_type
-from clusterling.machinery.errors import bad_request
+from clusterling.machinery.errors import ApiError, bad_request
 from clusterling.machinery.meta import GroupVersion, Object, meta
 from clusterling.registry import views
 from clusterling.registry.options import WriteOptions
@@ -137,7 +137,7 @@ def apply(
         )  # Which is everybody's, and what is made of it will be changed.
     if (applied.get("apiVersion"), applied.get("kind")) != (served.api_version, served.kind):
         raise bad_request(f"invalid object type: {managed.kind_text(applied)}")
-    return managed.apply(
+    made = managed.apply(
         _Kind(served, part),
         live,
         applied,
@@ -146,6 +146,24 @@ def apply(
         empty=empty,
         force=options.force,
     )
+    schema = served.version.schema
+    why = schema.unconvertible(made) if served.resource.builtin and not schema.fits(made) else None
+    if why is not None:
+        raise unconvertible(served, applied, why)
+    return made
+
+
+def unconvertible(served: Served, obj: Object, why: str) -> ApiError:
+    """500, as upstream: what was applied fits the schema and is none of the kind's Go type. `why`: in Go's words."""
+    if not served.resource.builtin:
+        return ApiError(500, "", why)
+    if why.startswith("illegal base64"):
+        why = f"error decoding from json: {why}"
+    text = (
+        f"failed to convert new object ({managed.label(obj)}) to proper version: "
+        f"unable to convert unstructured object to {managed.kind_text(obj)}: {why}"
+    )
+    return ApiError(500, "", text)
 
 
 def _empty(served: Served) -> Object:

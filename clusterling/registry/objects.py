@@ -549,10 +549,11 @@ class ObjectStore:
 
         Repeated on conflict unless the configuration names a resourceVersion.
         """
-        tied = bool((applied.get("metadata") or {}).get("resourceVersion"))
+        given = applied.get("metadata")
+        tied = isinstance(given, dict) and bool(given.get("resourceVersion"))
         twice, copies = options.duplicates, _copies(applied)
-        if twice:
-            options = replace(options, duplicates=())
+        # What is unknown is told of where the configuration is typed, or kept.
+        unlooked = replace(options, duplicates=(), field_validation="Ignore")
 
         def merged(current: Object | None) -> Object:
             part = "" if current is None else ctx.subresource
@@ -567,7 +568,10 @@ class ObjectStore:
             nulls = [] if served.resource.builtin else _nulls(obj)
             before = None if current is None else meta(current)
             known = {"managedFields": meta(obj).get("managedFields")}
-            self._takes_shape(ctx, served, namespace, name, before, obj, options, known)
+            try:
+                self._takes_shape(ctx, served, namespace, name, before, obj, unlooked, known)
+            except Undecodable as error:
+                raise managing.unconvertible(served, applied, error.why) from error
             for holder, field in nulls:
                 holder.setdefault(field, None)
             return obj

@@ -147,15 +147,15 @@ def read_applied(body: bytes) -> tuple[Object, str]:
     try:
         document, twice = yaml.parse_yaml(body)
     except yaml.YamlError as error:
-        raise bad_request(f"error encoding patch: {error}") from error
+        # What begins as JSON does is not looked at before it is read.
+        as_json = body.lstrip().startswith(b"{")
+        step = "decoding patch: error converting YAML to JSON" if as_json else "encoding patch"
+        raise bad_request(f"error {step}: {error}") from error
     if document is None:
         document = {}
     if not isinstance(document, dict):
         why = f"json: cannot unmarshal {json_type(document)} into Go value of type map[string]interface {{}}"
         raise bad_request(f"error decoding patch: error unmarshaling JSON: while decoding JSON: {why}")
-    metadata = document.get("metadata")
-    if not isinstance(metadata, dict | None):
-        raise bad_request(f"error decoding patch: metadata must be a map, not a JSON {json_type(metadata)}")
     return document, twice[0] if twice else ""
 
 
@@ -260,6 +260,4 @@ def _unconvertible(group: str, version: str, kind: str, obj: Object, *, metadata
         schema = builtin.schema_of(group, version, kind)
     except KeyError:
         return None
-    if not metadata_too and schema.fits(obj):
-        return None
-    return schema.unconvertible(obj, builtin.definition_of(group, version, kind), builtin.fields_of)
+    return None if not metadata_too and schema.fits(obj) else schema.unconvertible(obj)

@@ -25,10 +25,10 @@ from tests.conformance.exchange import Json, Peer, Step, Story, Teller
 
 RECORDED: Final = Path(__file__).parent / "recordings"
 
-# Stories of who owns what: their answers have managedFields, and one custom kind is there for them, `ws`.
+# Stories of who owns what: their answers have managedFields, and custom kinds are there for them, `ws` and `es`.
 AT_RANDOM: Final = "owners_at_random"
 PATCHED: Final = "patches_at_random"
-OWNERS: Final = frozenset({"owners", AT_RANDOM, PATCHED})
+OWNERS: Final = frozenset({"owners", "applies", AT_RANDOM, PATCHED})
 OWNED: Final = Path(__file__).parent / "owned.yaml"
 # Stories of bodies with something wrong in them, which have a custom kind for that.
 BODIES: Final = "bodies_at_random"
@@ -78,7 +78,7 @@ def tell(peer: Peer, steps: Story) -> list[Json]:
 
 def tell_owners(peer: Peer, steps: Story) -> list[Json]:
     """What a server answers, with who owns what."""
-    group = exchange.prepare(peer, [yaml.safe_load(OWNED.read_text())])
+    group = exchange.prepare(peer, list(yaml.safe_load_all(OWNED.read_text())))
     return [_shortened(answer) for answer in Teller(peer, group, owners=True).tell(steps)]
 
 

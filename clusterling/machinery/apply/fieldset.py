@@ -13,6 +13,7 @@ Upstream: sigs.k8s.io/structured-merge-diff v6, fieldpath (set.go, serialize.go,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -30,6 +31,9 @@ LEAF: Final[FieldSet] = {}
 _HTML: Final = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 )
+
+
+_SMALL: Final = re.compile(r"e-(\d)$").sub
 
 
 class FieldSetError(ValueError):
@@ -94,7 +98,9 @@ def _canonical(value: object) -> str:
         value = int(value)
     elif type(value) is dict:
         value = {name: _whole(value[name]) for name in sorted(value)}
-    return orjson.dumps(value).decode().translate(_HTML)
+    text = orjson.dumps(value).decode().translate(_HTML)
+    # Go writes two digits of an exponent.
+    return _SMALL(r"e-0\1", text) if type(value) is float else text
 
 
 def _whole(value: object) -> object:

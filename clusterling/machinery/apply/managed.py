@@ -431,7 +431,8 @@ def _keep_scale(live: Object, managed: _Managed, writer: Writer) -> None:
 
 
 def _check(versions: Versions, live: Object, applied: Object, writer: Writer) -> None:
-    if (applied.get("metadata") or {}).get("managedFields") is not None:
+    own = applied.get("metadata")
+    if isinstance(own, dict) and own.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
     kind = versions.type(writer.api_version)
     assert kind is not None, "what is applied is of a version that is served"
@@ -443,18 +444,24 @@ def _check(versions: Versions, live: Object, applied: Object, writer: Writer) ->
 def _refuse(errors: list[str], what: str, obj: Object) -> None:
     if errors:
         words = errors[0] if len(errors) == 1 else "\n  ".join(("errors:", *errors))
-        raise ApiError(500, "", f"failed to create typed {what} object ({_label(obj)}): {words}")
+        raise ApiError(500, "", f"failed to create typed {what} object ({label(obj)}): {words}")
 
 
-def _label(obj: Object) -> str:
-    own = obj.get("metadata") or {}
+def label(obj: Object) -> str:
+    """An object as messages of what cannot be typed name it: `namespace/name; v1, Kind=Pod`."""
+    own = obj.get("metadata")
+    own = own if isinstance(own, dict) else {}
     return f"{own.get('namespace', '')}/{own.get('name', '')}; {kind_text(obj)}"
 
 
 def kind_text(obj: Object) -> str:
-    """`apps/v1, Kind=Deployment`, `/v1, Kind=Pod`: as Go prints a GroupVersionKind."""
-    version = str(obj.get("apiVersion") or "")
-    return f"{version if '/' in version else '/' + version}, Kind={obj.get('kind') or ''}"
+    """`apps/v1, Kind=Deployment`, `/v1, Kind=Pod`: as Go prints a GroupVersionKind; what is no text is none."""
+    version, kind = (
+        value if isinstance(value, str) else "" for value in (obj.get("apiVersion"), obj.get("kind"))
+    )
+    if version.count("/") > 1:
+        return "/, Kind="
+    return f"{version if '/' in version else '/' + version}, Kind={kind}"
 
 
 def _applied(

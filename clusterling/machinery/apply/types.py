@@ -755,7 +755,7 @@ _META_SOURCE: Final[dict[str, Any]] = {
                     "controller": {"type": "boolean"},
                     "kind": {"type": "string"},
                     "name": {"type": "string"},
-                    "uid": {"type": "string"},
+                    "uid": {"type": "string", "default": ""},
                 },
                 "x-kubernetes-map-type": "atomic",
             },

@@ -27,7 +27,7 @@ from clusterling.machinery.errors import FieldError, invalid_value
 from clusterling.machinery.meta import Object
 from clusterling.machinery.schema.budget import TooCostly, refill
 from clusterling.machinery.schema.checking import Check, compile_check
-from clusterling.machinery.schema.converting import Order, unconvertible
+from clusterling.machinery.schema.converting import unconvertible
 from clusterling.machinery.schema.correlation import Correlated
 from clusterling.machinery.schema.explaining import explain
 from clusterling.machinery.schema.invariants import (
@@ -163,9 +163,12 @@ class Schema:
             return None
         return mismatch(self.node, obj, kind, self.go_types)
 
-    def unconvertible(self, obj: Object, definition: str, order: Order) -> str | None:
-        """For built-in kinds: what reading decoded JSON into the Go type says of the first value that does not fit."""
-        return unconvertible(self.node, obj, definition, self.go_types, order)
+    def unconvertible(self, obj: Object) -> str | None:
+        """For built-in kinds: what reading decoded JSON into the Go type says of the first value that does not fit.
+
+        Numbers are made to fit, in place.
+        """
+        return unconvertible(self.node, obj, self.go_types)
 
     def settle_nulls(self, obj: Object) -> None:
         """For built-in kinds: reads nulls as decoding into a Go type does, in place."""

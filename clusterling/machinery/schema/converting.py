@@ -9,30 +9,24 @@ Upstream: apimachinery pkg/runtime/converter.go (FromUnstructured).
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from clusterling.machinery.gotext import json_type
 from clusterling.machinery.schema.node import Node
 from clusterling.machinery.schema.typed import GoTypes, named_type
 
-Order = Callable[[str], Sequence[str]]
-"""The fields of a struct, by its definition's name, in their order."""
-
 # What reflect calls the kinds of decoded JSON; a whole number is one of these by its type.
 _KINDS: Final = {"bool": "bool", "string": "string", "array": "slice", "object": "map"}
 _BITS: Final = {"int32": 32, "int64": 64}
 
 
-def unconvertible(
-    node: Node, obj: dict[str, Any], definition: str, go_types: GoTypes, order: Order
-) -> str | None:
+def unconvertible(node: Node, obj: dict[str, Any], go_types: GoTypes) -> str | None:
     """Upstream's words for the first value that does not fit its type, None where all do. Numbers are converted in place."""
     try:
         for name in ("kind", "apiVersion"):
             if obj.get(name) is not None:
                 _text(obj[name], "string")
-        _Reading(go_types, order).struct(node, obj, definition)
+        _Reading(go_types).struct(node, obj, "")
     except _Unfit as unfit:
         return str(unfit)
     return None
@@ -77,9 +71,8 @@ def _from_json(value: object, wanted: str, *kinds: type) -> object:
 
 
 class _Reading:
-    def __init__(self, go_types: GoTypes, order: Order) -> None:
+    def __init__(self, go_types: GoTypes) -> None:
         self._go_types = go_types
-        self._order = order
 
     def value(self, node: Node, value: Any, named: str) -> Any:
         """The value as its Go type has it. `named`: that type, where it has a name."""
@@ -136,8 +129,10 @@ class _Reading:
 
     def struct(self, node: Node, value: dict[str, Any], definition: str) -> None:
         sources = node.source.get("properties") or {}
-        types = self._go_types(definition).get("types", {})
-        place = {name: at for at, name in enumerate(self._order(definition))}
+        known = self._go_types(definition) if definition else {}
+        types = known.get("types", {})
+        # An object's metadata first, then its spec, then its status.
+        place = {name: at for at, name in enumerate(known.get("order", ("metadata",)))}
         for name in sorted(
             value.keys() & node.properties.keys(), key=lambda name: place.get(name, len(place))
         ):
