@@ -47,6 +47,10 @@ ATTACKS: Final[dict[str, Attack]] = {}
 _Make = Callable[[int], tuple[Callable[[], object], int]]
 
 
+# They cost more for each byte by design, up to a bound that ends them.
+EXPLOSIVE: Final = frozenset({"JSON patch that doubles by copying", "YAML of aliases of aliases"})
+
+
 def _attack(name: str, size: int) -> Callable[[_Make], _Make]:
     def register(make: _Make) -> _Make:
         ATTACKS[name] = Attack(name, make, size)

@@ -75,13 +75,13 @@ def schemas(data: bytes) -> None:
     """A schema that is taken shapes any object: what it pruned and defaulted stays so, and every error can be told."""
     source = Source(data)
     schema, obj, old = source.object(), source.object(), source.object()
-    drop_unreadable(schema)
     before = written(schema)
     errors = validate_schema(schema, "spec.validation.openAPIV3Schema")
     assert written(schema) == before
     _told(errors)
     if errors:
         return
+    drop_unreadable(schema)
     is_structural(schema)
     unrecognized_formats(schema)
     try:

@@ -332,7 +332,8 @@ def _has_duplicates(value: list[object]) -> bool:
 def distinct(value: object) -> tuple[str, object]:
     """A hashable stand-in: equal exactly where Go holds two decoded JSON values for equal."""
     if isinstance(value, dict | list):
-        return "compound", orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        # A copy: what orjson returns keeps a kilobyte, and there are as many as items.
+        return "compound", bytes(memoryview(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)))
     return type(value).__name__, value
 
 
