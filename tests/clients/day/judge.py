@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,14 +32,12 @@ class Terms:
     """The last term in which an object was written, by uid."""
     holders: dict[int, str] = field(default_factory=dict)
     """Who had a term."""
-    seen: Counter[str] = field(default_factory=Counter)
 
     async def follow(self, path: str) -> None:
         """Lists and watches until cancelled."""
         while True:
             code, listed = await self.api.ask("GET", path)
             if code == 200:
-                self.seen["lists"] += 1
                 for item in listed["items"]:
                     self.judge(item)
                 with suppress(aiohttp.ClientError, OSError):
@@ -53,19 +50,13 @@ class Terms:
             async with self.api.stream(f"{path}?watch=1&resourceVersion={revision}") as answer:
                 if answer.status != 200:
                     return
-                buffer = b""
+                stream = self.world.streams.begin("the judge", path, {"resourceVersion": str(revision)})
                 async for chunk in answer.content.iter_any():
-                    *lines, buffer = (buffer + chunk).split(b"\n")
-                    for line in lines:
-                        event = json.loads(line)
-                        if event["type"] == "ERROR":
-                            return
-                        self.seen["events"] += 1
-                        at = int(event["object"]["metadata"]["resourceVersion"])
-                        if at <= revision:
-                            self.world.complaints.append(f"{path}: {at} was told after {revision}")
-                        revision = at
-                        self.judge(event["object"])
+                    for item in stream.read(chunk):
+                        self.judge(item)
+                    if stream.error:
+                        return
+                    revision = stream.ended
 
     def judge(self, item: Json) -> None:
         metadata = item["metadata"]

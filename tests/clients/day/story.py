@@ -66,14 +66,20 @@ async def live(day: Day, directory: Path, binary: Path) -> Day:
             for follower in followers:
                 follower.cancel()
             ended = await asyncio.gather(*followers, return_exceptions=True)
-        day.complaints = [*left, *world.complaints, *map(repr, _failures(ended)), *_deaths(world)]
+        day.complaints = [
+            *left,
+            *world.complaints,
+            *world.streams.wrong(),
+            *map(repr, _failures(ended)),
+            *_deaths(world),
+        ]
     kinds = Counter(fault.what for fault in faults)
     gone = sum(one.way.expired for one in world.operators)
     harmed = sum(one.way.harmed for one in world.operators)
     day.line = (
         f"SEED={day.seed} {len(day.complaints)} complaints: {day.minutes} minutes in {time.monotonic() - began:.0f} s, "
         f"{users.acts} acts, {len(users.gardens)} gardens and {len(users.harvested)} harvested, "
-        f"{terms.seen['events']} events, {len(terms.holders)} terms, {gone} times 410, {harmed} requests harmed, "
+        f"{world.streams.events()} events told in {sum(map(len, world.streams.of.values()))} watches, {len(terms.holders)} terms, {gone} times 410, {harmed} requests harmed, "
         f"server started {world.server.starts} times; {', '.join(f'{n} {what}' for what, n in kinds.items())}"
     )
     return day

@@ -12,6 +12,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from tests.clients.day.streams import Streams
+
 HOP: Final = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-length", "host"}
 )
@@ -28,8 +30,10 @@ class Way:
     and `conflicting` are shares of requests; `closed` lets nothing through; `stalled` keeps everything, and drops it when it ends.
     """
 
-    def __init__(self, target: str, chance: random.Random) -> None:
+    def __init__(self, name: str, target: str, chance: random.Random, streams: Streams) -> None:
+        self._name = name
         self._target = target
+        self._streams = streams
         self._chance = chance
         self._open: dict[int, web.BaseRequest] = {}  # By id: requests have no hash.
         self._moving = asyncio.Event()
@@ -139,10 +143,14 @@ class Way:
             headers = {name: value for name, value in answer.headers.items() if name.lower() not in HOP}
             response = web.StreamResponse(status=answer.status, headers=headers)
             await response.prepare(request)
+            watch = answer.status == 200 and is_watch(request)
+            stream = self._streams.begin(self._name, request.path, request.query) if watch else None
             async for chunk in answer.content.iter_any():
                 await self._moving.wait()
-                if is_watch(request):
-                    self.expired += b'"code":410' in chunk
+                if stream is not None:
+                    for _ in stream.read(chunk):
+                        pass
+                    self.expired += stream.error.get("code") == 410
                     if self._chance.random() < self.torn:
                         await response.write(chunk[: len(chunk) // 2])
                         self._abort(request)

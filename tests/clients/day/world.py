@@ -19,6 +19,7 @@ import aiohttp
 from typing_extensions import override
 
 from benchmarks.peers import free_port
+from tests.clients.day.streams import Streams
 from tests.clients.day.way import Way
 from tests.e2e.clusters import Cluster, cli_env, run
 
@@ -163,6 +164,7 @@ class World:
     server: Server
     cluster: Cluster
     operators: list[Operator]
+    streams: Streams
     leader: str = ""
     """The name that the lease last had."""
 
@@ -186,11 +188,11 @@ async def running(
         command = [sys.executable, "-m", "clusterling", "create", "day", "--kubeconfig-out", str(kubeconfig)]
         await asyncio.to_thread(run, command, env=cli_env(server.data))
         cluster = Cluster("day", kubeconfig)
-        operators = []
+        operators, streams = [], Streams()
         for name in ("ann", "bob"):
-            way = Way(server.url, random.Random(chance.random()))
+            way = Way(name, server.url, random.Random(chance.random()), streams)
             await way.open()
             stack.push_async_callback(way.close)
             operators.append(Operator(name, binary, directory, cluster, way, minute_s))
             stack.push_async_callback(operators[-1].stop)
-        yield World(server, cluster, operators)
+        yield World(server, cluster, operators, streams)
