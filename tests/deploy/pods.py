@@ -201,8 +201,8 @@ def running(node: Node, pod: str, spec: Manifest, claims: Sequence[Manifest] = (
     command, env = node.command(pod, container, volumes)
     port = _free_port()
     (named,) = (one["containerPort"] for one in container["ports"] if one["name"] == "https")
-    assert f"--listen=:{named}" in command
-    command[command.index(f"--listen=:{named}")] = f"--listen=:{port}"
+    assert f"--listen=0.0.0.0:{named}" in command
+    command[command.index(f"--listen=0.0.0.0:{named}")] = f"--listen=0.0.0.0:{port}"
     node.root.mkdir(exist_ok=True)
     log = node.root / f"{pod}.log"
     with log.open("ab") as said:

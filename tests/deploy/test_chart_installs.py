@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,20 @@ def test_a_field_that_is_no_deployments_is_refused_by_the_server(there: There, t
     template = chart / "templates" / "deployment.yaml"
     template.write_text(template.read_text().replace("revisionHistoryLimit:", "revisionHistoryLimits:"))
     assert "revisionHistoryLimits" in there("install", "lc", chart, *SHARED, code=1)
+
+
+def test_helms_test_waits_for_its_pod(there: There) -> None:
+    """Here nobody runs pods: the test is the kubelet that says how the pod went."""
+    there("install", "lc", CHART, *SHARED)
+    for phase, code in (("Succeeded", 0), ("Failed", 1)):
+        with ThreadPoolExecutor(1) as pool:
+            said = pool.submit(there, "test", "lc", "--timeout", "60s", code=code)
+            there.host.kubectl(
+                *("wait", "-n", there.namespace, "--for=create", "pod/lc-clusterling-test", "--timeout=50s")
+            )
+            there.host.kubectl(
+                *("patch", "-n", there.namespace, "pod", "lc-clusterling-test", "--subresource=status"),
+                *("-p", json.dumps({"status": {"phase": phase}})),
+            )
+            assert f"Phase:          {phase}" in said.result()
+    there("uninstall", "lc")

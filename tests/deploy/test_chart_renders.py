@@ -93,7 +93,8 @@ def test_every_pod_passes_the_restricted_standard(values: Path, rendered: Render
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }, what
-            assert one["resources"]["requests"].keys() == {"cpu", "memory"}, what
+            assert one["resources"]["requests"].keys() == {"cpu", "memory", "ephemeral-storage"}, what
+            assert one["resources"]["limits"].keys() >= {"memory"}, what
 
 
 def _containers(spec: dict[str, Any]) -> list[dict[str, Any]]:

@@ -98,7 +98,7 @@ spec:
 {{- define "clusterling.args" -}}
 - serve
 - --data-dir=/var/lib/clusterling/data
-- --listen=:6443
+- {{ printf "--listen=%s:6443" .Values.listenAddress | quote }}
 - --external-url={{ include "clusterling.externalUrl" . }}
 {{- if include "clusterling.shared" . }}
 {{- if .Values.store.urlKey }}
