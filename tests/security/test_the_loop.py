@@ -5,7 +5,9 @@ What was quadratic is given so much that it would take minutes, or longer: such 
 
 from __future__ import annotations
 
+import asyncio
 import random
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import orjson
@@ -20,8 +22,14 @@ from clusterling.registry.receiving import STRICT_PROBLEMS_MAX
 from clusterling.registry.watching import INITIAL_BYTES
 from clusterling.services.negotiation import Encoding
 from clusterling.services.parameters import request_timeout_s
-from clusterling.services.request import Sink, StreamingResponse
+from clusterling.services.request import Sink, Stream, StreamingResponse
+from clusterling.storage.keyspace import Keyspace
+from clusterling.storage.store import ABSENT, WRITE_OPS_MAX, Op
 from tests.security.world import CONFIGMAPS, CRDS, TABLE, Turns, World, crd, world
+
+_FORM = "application/{};as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+PARTIAL = {"Accept": _FORM.format("json")}
+PARTIAL_PROTOBUF = {"Accept": _FORM.format("vnd.kubernetes.protobuf")}
 
 # Each takes about a tenth of a millisecond to match one object.
 CERTIFICATES = 1  # Every namespace has a ConfigMap that tells them.
@@ -210,3 +218,100 @@ async def test_the_openapi_of_many_kinds_is_made_kind_by_kind(it: World) -> None
         status, _, _ = await it.ask("GET", "/openapi/v2")
     assert status == 200
     assert turns.count >= 10
+
+
+MANY = 20_000
+
+
+async def fill_below(it: World, count: int) -> None:
+    """So many ConfigMaps beside the first, which is made as any other; straight into the store."""
+    assert (await it.ask("POST", CONFIGMAPS, {"metadata": {"name": "m"}, "data": {"k": "v" * 100}}))[0] == 201
+    cluster = await it.server.pool.find("mallory")
+    assert cluster is not None
+    keys = Keyspace(it.store, cluster.id)
+    [model] = [one for one in (await keys.list("core/configmaps/")).entries if one.key.endswith("/m")]
+    for start in range(0, count, WRITE_OPS_MAX):
+        names = [f"m{at:06}" for at in range(start, min(start + WRITE_OPS_MAX, count))]
+        ops = [
+            Op(f"{model.key[:-1]}{name}", model.value.replace(b'"m"', b'"%b"' % name.encode()), ABSENT)
+            for name in names
+        ]
+        await keys.write(ops)
+
+
+INITIAL = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=60"
+
+
+class Reader(Sink):
+    """A peer that takes everything, and asks its watch to stop at the end of what there was."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.events = 0
+        self.largest = 0
+
+    @override
+    def write(self, data: bytes) -> None:
+        self.events += data.count(b'"type":"ADDED"')
+        self.largest = max(self.largest, len(data))
+        if b"initial-events-end" in data:
+            self.stream.stop()
+
+    @property
+    @override
+    def buffered(self) -> int:
+        return 0
+
+    @override
+    def on_drain(self, callback: object) -> None:
+        """It is never full."""
+
+
+async def test_others_are_answered_while_a_watch_is_given_a_big_collection(it: World) -> None:
+    await fill_below(it, MANY)
+    await it.ask("GET", f"{CONFIGMAPS}?limit=1")
+    response = await it.tenant.request("GET", f"{CONFIGMAPS}?{INITIAL}")
+    assert isinstance(response, StreamingResponse)
+    reader = Reader(response.stream)
+    seen: list[int] = []
+
+    async def neighbour() -> None:
+        while reader.events < MANY:
+            assert (await it.other.request("GET", CONFIGMAPS)).status == 200
+            seen.append(reader.events)
+            await asyncio.sleep(0)
+
+    async with Turns() as turns, asyncio.TaskGroup() as group:
+        group.create_task(response.stream.run(reader))
+        group.create_task(neighbour())
+    await response.close()
+    assert reader.events == MANY + 1 + CERTIFICATES
+    assert reader.largest < 2 * INITIAL_BYTES
+    assert turns.count >= 20
+    assert len(set(seen)) >= 10
+
+
+async def test_those_who_begin_to_watch_a_big_collection_hold_no_list_of_it(it: World) -> None:
+    await fill_below(it, MANY)
+    await it.ask("GET", f"{CONFIGMAPS}?limit=1")
+    opened = [await it.tenant.request("GET", f"{CONFIGMAPS}?{INITIAL}")]
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    opened += [await it.tenant.request("GET", f"{CONFIGMAPS}?{INITIAL}") for _ in range(50)]
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    for response in opened:
+        assert isinstance(response, StreamingResponse)
+        await response.close()
+    assert (after - before) / 50 < MANY  # A pointer to each object would be eight times as much.
+
+
+@pytest.mark.parametrize("headers", [{}, TABLE, PARTIAL, PARTIAL_PROTOBUF])
+async def test_others_have_the_loop_while_a_big_list_is_made(it: World, headers: dict[str, str]) -> None:
+    await fill_below(it, MANY)
+    await it.ask("GET", f"{CONFIGMAPS}?limit=1")
+    async with Turns() as turns:
+        response = await it.tenant.request("GET", CONFIGMAPS, None, b"", headers)
+    assert response.status == 200
+    assert response.body.count(b"m019999") >= 1
+    assert turns.count >= 4

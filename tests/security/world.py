@@ -15,6 +15,7 @@ from clusterling.server import ApiServer
 from clusterling.services.client import Client
 from clusterling.services.request import Response
 from clusterling.storage import memory
+from clusterling.storage.store import Store
 
 CONFIGMAPS: Final = "/api/v1/namespaces/default/configmaps"
 CRDS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -27,6 +28,7 @@ class World:
     server: ApiServer
     tenant: Client
     other: Client
+    store: Store
 
     async def ask(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
@@ -42,7 +44,7 @@ async def world() -> AsyncIterator[World]:
     async with memory.open() as store, ApiServer(store, external_url="http://127.0.0.1").running() as server:
         await server.clusters.create("mallory")
         await server.clusters.create("alice")
-        yield World(server, server.client("mallory"), server.client("alice"))
+        yield World(server, server.client("mallory"), server.client("alice"), store)
 
 
 class Turns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import ipaddress
 import json
 import ssl
@@ -502,6 +503,25 @@ async def test_a_client_that_does_not_read_holds_no_more_than_its_share_and_miss
     # What the window still has is told, in order; if that is not all, the client hears that it must list again.
     assert names == [f"c{number:02}" for number in range(len(names))]
     assert last is None or (last["code"], last["reason"]) == (410, "Expired")
+
+
+@pytest.mark.parametrize("count", [3, 40, 600])
+async def test_a_big_list_comes_whole_and_as_long_as_it_says(world: Serving, count: int) -> None:
+    client = world.client()
+    for number in range(count):
+        await client.post(CONFIGMAPS, configmap(f"c{number:03}", x="y" * (3_000_000 // count)))
+    async with listening(world) as listener, connected(listener) as wire:
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}") + get("/version"))
+        status, fields, body = await wire.answer()
+        assert (await wire.answer())[0] == 200
+        head = get(f"{TEAM}{CONFIGMAPS}").replace("GET", "HEAD", 1)
+        await wire.send(get(f"{TEAM}{CONFIGMAPS}").replace("\r\n", "\r\nAccept-Encoding: gzip\r\n", 1) + head)
+        _, _, packed = await wire.answer()
+        assert (await wire.head())[0] == 405
+    listed = json.loads(body)
+    assert (status, len(body)) == (200, int(fields["Content-Length"]))
+    assert [item["metadata"]["name"] for item in listed["items"]] == [f"c{at:03}" for at in range(count)]
+    assert gzip.decompress(packed) == body
 
 
 async def test_a_client_that_never_reads_is_dropped_and_the_others_miss_nothing(
