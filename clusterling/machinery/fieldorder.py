@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from itertools import islice
-from operator import itemgetter
 from typing import Final
 
 SEPARATORS_MAX: Final = 32  # Dots and brackets in one key, of a field whose place is found.
@@ -18,31 +16,51 @@ SEPARATORS_MAX: Final = 32  # Dots and brackets in one key, of a field whose pla
 _separator: Final = re.compile(r"[.\[]").finditer
 _index: Final = re.compile(r"\[([0-9]{1,9})\]").match
 
-# Field or index → its place among its siblings, and the order below it.
+# Fields and lists that are placed: who has more of them reads no list of what is wrong with them in the right order.
+PLACED_MAX: Final = 20_000
+
+# Field or index → its place among its siblings, and the order below it. Of a list only what has fields is there.
 Order = dict[str | int, tuple[int, "Order"]]
+_NOTHING: Final[Order] = {}
 
 
 def order_of(value: object, *, by_keys: bool = False) -> Order:
-    """Where each field of a decoded document stands; {} for what is neither a map nor a list."""
-    items: Iterable[tuple[str | int, object]]
-    if isinstance(value, dict):
-        items = sorted(value.items(), key=itemgetter(0)) if by_keys else value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    else:
-        return {}
-    return {
-        key: (at, order_of(item, by_keys=by_keys) if isinstance(item, dict | list) else {})
-        for at, (key, item) in enumerate(items)
-    }
+    """Where the fields of a decoded document stand, level by level; {} for what is neither a map nor a list."""
+    root: Order = {}
+    level, placed = [(value, root)], 0
+    while level:
+        below: list[tuple[object, Order]] = []
+        for one, order in level:
+            placed += len(one) if isinstance(one, dict | list) else 0
+            if placed > PLACED_MAX:
+                return root
+            if isinstance(one, dict):
+                for at, key in enumerate(sorted(one) if by_keys else one):
+                    order[key] = (at, _placed(one[key], below))
+            elif isinstance(one, list):
+                for at, item in enumerate(one):
+                    if isinstance(item, dict | list):
+                        order[at] = (at, _placed(item, below))
+        level = below
+    return root
+
+
+def _placed(value: object, below: list[tuple[object, Order]]) -> Order:
+    """The order of a value, to be filled in with the next level."""
+    if not isinstance(value, dict | list):
+        return _NOTHING
+    order: Order = {}
+    below.append((value, order))
+    return order
 
 
 def place_of(path: str, order: Order) -> tuple[int, ...]:
     """Where the field stands, level by level, as far as the document has it: sorts as it was read."""
     place = []
-    while order:
-        if (index := _index(path)) and 0 in order:
-            at, order = order.get(int(index[1]), (len(order), {}))
+    while True:
+        index = _index(path)
+        if index and not (order and type(next(iter(order))) is str):
+            at, order = order.get(int(index[1]), (int(index[1]), {}))
             rest = path[index.end() :]
         else:
             path = path.removeprefix(".")

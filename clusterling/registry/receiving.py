@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from clusterling.machinery.errors import ApiError, go_quote
-from clusterling.machinery.fieldorder import Order, order_of, place_of, quoted_path
+from clusterling.machinery.fieldorder import PLACED_MAX, Order, order_of, place_of, quoted_path
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.objectmeta import coerce_object_meta
 from clusterling.registry.options import WriteOptions
@@ -127,6 +127,7 @@ def _strict_typed(unknown: Sequence[str], options: WriteOptions, order: Order) -
     if options.told_by == "text":
         # A strategic patch is no JSON any more when it becomes an object, and its converter does not quote.
         return [*duplicates, *sorted(f'unknown field "{path}"' for path in unknown)]
+    unknown = unknown[:PLACED_MAX]
     placed = sorted(
         ((place_of(path, order), f"unknown field {go_quote(path)}") for path in unknown), key=itemgetter(0)
     )
