@@ -142,7 +142,7 @@ $(DEPLOY_TOOLS) &: tests/deploy/go.mod tests/deploy/go.sum
 	@cd tests/deploy && $(GO) build -ldflags '-s -w' -o $(CURDIR)/$(CACHE)/deploy/bin/ tool
 	@touch $(DEPLOY_TOOLS)
 
-$(IMAGE_WHEELS)/.all: requirements/build.txt requirements/image.txt $(VENV)/.dev
+$(IMAGE_WHEELS)/.all: requirements/build.txt requirements/image.txt | $(VENV)/.dev
 	@rm -rf $(@D)
 	@$(BIN)/python -m pip download -q --disable-pip-version-check --require-hashes --only-binary :all: -d $(@D) \
 		-r requirements/build.txt
