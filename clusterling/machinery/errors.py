@@ -393,7 +393,13 @@ def internal_error(message: str) -> ApiError:
 
 
 def service_unavailable(message: str, retry_after_s: int = 1) -> ApiError:
-    return ApiError(503, "ServiceUnavailable", message, None, {"Retry-After": str(retry_after_s)})
+    return ApiError(
+        503,
+        "ServiceUnavailable",
+        message,
+        {"retryAfterSeconds": retry_after_s},
+        {"Retry-After": str(retry_after_s)},
+    )
 
 
 def timeout(message: str, retry_after_s: int = 1) -> ApiError:

@@ -112,7 +112,7 @@ class GroundMoved(ApiError):
             503,
             "ServiceUnavailable",
             "what the write depends on keeps changing; try again",
-            None,
+            {"retryAfterSeconds": 1},
             {"Retry-After": "1"},
         )
 

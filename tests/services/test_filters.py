@@ -217,6 +217,7 @@ async def test_a_store_that_cannot_answer_is_a_503_to_try_again(world: Serving) 
     response = await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}")
     assert (response.status, status_of(response)["reason"]) == (503, "ServiceUnavailable")
     assert ("Retry-After", "1") in response.headers
+    assert status_of(response)["details"] == {"retryAfterSeconds": 1}
     assert b"secret" not in response.body
 
 
