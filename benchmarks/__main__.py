@@ -72,6 +72,7 @@ def measure_ours(generator: Generator, directory: Path) -> Measured:
             found.floor |= loads.reads(generator, target)
             print("Clusterling, SQLite", file=sys.stderr)
         found.figures |= loads.watches(generator, server.bench)
+        found.figures |= loads.begun(generator, server.bench)
         found.numbers["definition"] = loads.definitions(generator, server.bench, generator.count(DEFINITIONS))
         found.numbers["loaded"] = resident_mb(server.bench.pids)
     with clusterling(directory / "clusters") as server:
@@ -97,6 +98,7 @@ def measure_peer(generator: Generator, directory: Path) -> Measured:
         found.figures |= loads.verbs(generator, target)
         found.figures |= loads.declared(generator, target)
         found.figures |= loads.watches(generator, target)
+        found.figures |= loads.begun(generator, target)
         found.numbers["definition"] = loads.definitions(generator, target, PEER_DEFINITIONS)
         found.numbers["loaded"] = resident_mb(peer.pids)
     return found

@@ -21,6 +21,9 @@ from benchmarks.cluster import Target
 IN_FLIGHT = (16, 64)
 WATCHERS = 1000
 WATCH_RATE = 4.0
+BEGUN_OBJECTS = 20_000
+BEGUN_WATCHES = 8
+BEGUN_TOGETHER = 4
 ACROSS_WATCHERS = 8
 ACROSS_RATE = 50.0
 ACROSS_WRITES = 500
@@ -185,6 +188,26 @@ def watches(generator: Generator, target: Target) -> dict[str, Figure]:
         )
         generator.ask(target, "deletecollection", ns="benchwatch", n=1)
     return found
+
+
+def begun(generator: Generator, target: Target) -> dict[str, Figure]:
+    """Watches of a big collection that begin with all of it, a few together, each up to the end of its initial events."""
+    objects = generator.count(BEGUN_OBJECTS)
+    _progress(f"watches that begin with {objects:,} objects")
+    generator.ask(target, "setup", ns="benchbegun")
+    generator.ask(target, "seed", kind="configmap", ns="benchbegun", c=32, n=objects, max_time="600s")
+    run = generator.ask(
+        target,
+        "begin",
+        kind="configmap",
+        ns="benchbegun",
+        c=BEGUN_TOGETHER,
+        n=BEGUN_WATCHES,
+        warm=1,
+        expect=objects,
+    )
+    generator.ask(target, "deletecollection", kind="configmap", ns="benchbegun", n=1)
+    return {f"begun@{BEGUN_TOGETHER}": _figure([run])}
 
 
 def across(generator: Generator, target: Target, writer: Target, reader: Target) -> dict[str, Any]:

@@ -557,6 +557,8 @@ func one(c *http.Client, ctx context.Context, i int, gen string, first *bool) (i
 			}
 			return total, code, nil
 		}
+	case "begin":
+		return begin(c, ctx, u)
 	case "create", "seed":
 		code, b, err := do(c, ctx, "POST", u, "application/json", object(name, gen))
 		if err == nil && code == 409 && *op == "seed" {
@@ -605,6 +607,47 @@ func one(c *http.Client, ctx context.Context, i int, gen string, first *bool) (i
 	}
 	die(fmt.Errorf("unknown op %s", *op))
 	return 0, 0, nil
+}
+
+// A watch that begins with all there is, read up to the bookmark that says so.
+func begin(c *http.Client, ctx context.Context, u string) (int, int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	u += "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=600"
+	req, _ := http.NewRequestWithContext(ctx, "GET", u, nil)
+	req.Header.Set("Accept", "application/json")
+	if *token != "" {
+		req.Header.Set("Authorization", "Bearer "+*token)
+	}
+	r, err := c.Do(req)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer r.Body.Close()
+	if r.StatusCode != 200 {
+		return 0, r.StatusCode, fmt.Errorf("status %d", r.StatusCode)
+	}
+	total, events := 0, 0
+	br := bufio.NewReaderSize(r.Body, 64<<10)
+	beginning := true
+	for {
+		l, err := br.ReadSlice('\n')
+		total += len(l)
+		if err != nil && err != bufio.ErrBufferFull {
+			return total, r.StatusCode, err
+		}
+		if beginning && bytes.HasPrefix(l, []byte(`{"type":"ADDED"`)) {
+			events++
+		}
+		if bytes.Contains(l, []byte(`"k8s.io/initial-events-end"`)) {
+			break
+		}
+		beginning = err == nil
+	}
+	if events < *expect {
+		return total, r.StatusCode, fmt.Errorf("watch began with %d objects, want %d", events, *expect)
+	}
+	return total, r.StatusCode, nil
 }
 
 const crd = `{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"widgets.bench.peers.example"},"spec":{"group":"bench.peers.example","names":{"kind":"Widget","listKind":"WidgetList","plural":"widgets","singular":"widget"},"scope":"Namespaced","versions":[{"name":"v1","served":true,"storage":true,"subresources":{"status":{}},"schema":{"openAPIV3Schema":{"type":"object","properties":{"spec":{"type":"object","properties":{"replicas":{"type":"integer","minimum":0,"maximum":100},"gen":{"type":"string"},"payload":{"type":"string","maxLength":100000}}},"status":{"type":"object","properties":{"ready":{"type":"boolean"}}}}}}}]}}`
