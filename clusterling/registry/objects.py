@@ -44,6 +44,7 @@ from clusterling.registry.ports import Clock
 from clusterling.registry.receiving import Undecodable, receive, yaml_lines
 from clusterling.registry.resource import Resource, Served
 from clusterling.registry.strategy import Companions, Context, Strategy
+from clusterling.registry.turns import Turns
 from clusterling.registry.uids import new_uid
 from clusterling.registry.views import Selection
 from clusterling.registry.watching import FrameCodec, ObjectWatch
@@ -67,7 +68,10 @@ from clusterling.storage.store import (
 
 GENERATED_NAME_TRIES: Final = 8
 PROBLEMS_MAX: Final = 1000  # Told of one object.
-TRIES: Final = 5  # Of a write whose ground moved, unless the client tied it to a resourceVersion (upstream: MaxRetryWhenPatchConflicts).
+TRIES: Final = 5  # Of a write whose ground moved.
+# Of a write of an object that others write, unless the client tied it to a resourceVersion. Each time one of them got
+# through; upstream goes on until the request's time is up (etcd3/store.go, GuaranteedUpdate), which comes first here, too.
+CONFLICTS_MAX: Final = 1000
 CHARGE_TRIES: Final = (
     50  # Of a write whose accounts other replicas charge at the same time: each time one of them got through.
 )
@@ -142,6 +146,7 @@ class ObjectStore:
         self._clock = clock
         self._random = random.Random()
         self._watches: set[ObjectWatch] = set()
+        self._turns = Turns()
 
     # ------------------------------------------------------------------ reads
 
@@ -487,19 +492,24 @@ class ObjectStore:
                 return await self._create_by_update(ctx, served, namespace, next(copies), options), True
             return await self._replace(ctx, served, namespace, entry, next(copies), options), False
 
-        return await self._retried(attempt, conflicts=not tied)
+        return await self._retried(attempt, of=_key(served.resource, namespace, name), conflicts=not tied)
 
     async def _create_by_update(
         self, ctx: Context, served: Served, namespace: str, obj: Object, options: WriteOptions | None
     ) -> bytes:
-        """`options` None: the object tells already who owns its fields."""
+        """`options` None: the object tells already who owns its fields. Raises _Again if somebody made it meanwhile."""
         metadata = meta(obj)
         if metadata.get("uid"):
             raise _precondition_uid(served, name_of(obj), metadata["uid"], "")
         _check_revision(metadata.pop("resourceVersion", None))
         if options is not None:
             managing.track_create(served, obj, options, self._now())
-        return await self._create(ctx, served, namespace, obj)
+        try:
+            return await self._create(ctx, served, namespace, obj)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            raise _Again(error) from error
 
     async def patch(
         self,
@@ -527,7 +537,8 @@ class ObjectStore:
             return await self._replace(ctx, served, namespace, entry, obj, options)
 
         try:
-            return await self._retried(attempt, conflicts=lambda: not tied)
+            key = _key(served.resource, namespace, name)
+            return await self._retried(attempt, of=key, conflicts=lambda: not tied)
         except Undecodable as error:
             entry = await self._entry(served.resource, namespace, name)
             if entry is not None:
@@ -592,7 +603,7 @@ class ObjectStore:
             obj = merged(orjson.loads(views.document(entry, served)))
             return await self._replace(ctx, served, namespace, entry, obj, None), False
 
-        return await self._retried(attempt, conflicts=not tied)
+        return await self._retried(attempt, of=_key(served.resource, namespace, name), conflicts=not tied)
 
     def _takes_shape(
         self,
@@ -737,7 +748,8 @@ class ObjectStore:
                 raise errors.not_found(served.plural, served.group, name)
             return await self._delete(ctx, served, namespace, entry, options)
 
-        return await self._retried(attempt, conflicts=not options.resource_version)
+        key = _key(served.resource, namespace, name)
+        return await self._retried(attempt, of=key, conflicts=not options.resource_version)
 
     async def _delete(
         self, ctx: Context, served: Served, namespace: str, entry: Entry, options: DeleteOptions
@@ -1055,21 +1067,42 @@ class ObjectStore:
         return revisions[0]
 
     async def _retried(
-        self, attempt: Callable[[], Awaitable[_T]], *, conflicts: bool | Callable[[], bool] = True
+        self,
+        attempt: Callable[[], Awaitable[_T]],
+        *,
+        of: str = "",
+        conflicts: bool | Callable[[], bool] = True,
     ) -> _T:
         """Runs an attempt until it was computed from what was current when it committed.
 
-        `conflicts` False: a conflict on the object itself goes to the client, who named a resourceVersion.
+        `of`: the key of the object, before which who lost a race waits for a turn. `conflicts` False: a conflict on
+        the object itself goes to the client, who named a resourceVersion.
         """
-        for tried in range(1, TRIES + 1):
-            try:
-                return await attempt()
-            except _Again as again:
+        moved = lost = 0
+
+        async def once_more(again: _Again) -> None:
+            nonlocal moved, lost
+            if again.conflict is None:
+                moved += 1
+            else:
+                lost += 1
                 mine = conflicts() if callable(conflicts) else conflicts
-                if again.conflict is not None and (not mine or tried == TRIES):
+                if not mine or lost == CONFLICTS_MAX:
                     raise again.conflict from again
-                await self._translated(self._store.fresh())
-        raise errors.service_unavailable("what the write depends on keeps changing; try again")
+            if moved == TRIES:
+                raise errors.service_unavailable("what the write depends on keeps changing; try again")
+            await self._translated(self._store.fresh())
+
+        try:
+            return await attempt()
+        except _Again as again:
+            await once_more(again)
+        async with self._turns.of(of) if of else nullcontext():
+            while True:
+                try:
+                    return await attempt()
+                except _Again as again:
+                    await once_more(again)
 
     @staticmethod
     async def _translated(answer: Awaitable[_T]) -> _T:
