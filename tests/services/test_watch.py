@@ -314,6 +314,50 @@ async def test_a_bookmark_comes_once_the_watch_has_moved(
     assert sinks[1].writes == []
 
 
+async def test_each_watch_gets_one_bookmark_in_sixty_ticks_of_a_second(
+    world: Serving,
+) -> None:
+    client = world.client()
+    loop = asyncio.get_running_loop()
+    asked = "timeoutSeconds=30&labelSelector=none=such&allowWatchBookmarks=true"
+    opened_ones = [await opened(world, asked) for _ in range(3)]
+    sinks = [Recorder() for _ in opened_ones]
+    tasks = [
+        asyncio.create_task(response.stream.run(sink))
+        for response, sink in zip(opened_ones, sinks, strict=True)
+    ]
+    await settle()
+    revisions: list[str] = []
+    for minute in range(2):
+        made = await client.post(CONFIGMAPS, configmap(f"a{minute}"))
+        revisions.append(made["metadata"]["resourceVersion"])
+        await settle()
+        for _ in range(60):
+            world.app.streams._send_bookmarks(loop)
+    for response in opened_ones:
+        response.stream.stop()
+    await asyncio.gather(*tasks)
+    for response, sink in zip(opened_ones, sinks, strict=True):
+        await response.close()
+        told = [event["object"]["metadata"]["resourceVersion"] for event in sink.events()]
+        assert told[1:] == revisions  # The first ends the initial events, of which there are none.
+    assert (watching.BOOKMARK_TICK_S, watching.BOOKMARK_TICKS) == (1.0, 60)
+
+
+async def test_the_last_that_a_watch_tells_is_how_far_it_has_come(world: Serving) -> None:
+    client = world.client()
+    response = await opened(world, "timeoutSeconds=1&labelSelector=none=such&allowWatchBookmarks=true")
+    sink = Recorder()
+    task = asyncio.create_task(response.stream.run(sink))
+    await settle()
+    made = await client.post(CONFIGMAPS, configmap("a"))
+    await task
+    await response.close()
+    last = sink.events()[-1]
+    assert last["type"] == "BOOKMARK"
+    assert last["object"]["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+
+
 async def test_stopping_ends_every_watch_and_refuses_to_begin_more(world: Serving) -> None:
     client = world.client()
     ended: list[int] = []

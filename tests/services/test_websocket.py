@@ -183,6 +183,41 @@ async def test_each_event_is_one_text_message(world: Serving) -> None:
     assert (third["type"], len(third["object"]["data"]["x"])) == ("ADDED", 90_000)
 
 
+FORMS = ("", "Table", "PartialObjectMetadata")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("selector", ["labelSelector=on%3Dyes", "fieldSelector=metadata.name%3Da", ""])
+async def test_messages_are_the_lines_that_others_are_sent(world: Serving, form: str, selector: str) -> None:
+    client = world.client()
+    accept = f"Accept: application/json;as={form};v=v1;g=meta.k8s.io" if form else "Accept: application/json"
+    await client.post(CONFIGMAPS, configmap("a"))
+    target = f"{WATCH}&{selector}&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    async with (
+        listening(world) as listener,
+        watching(listener, target, accept) as socket,
+        connected(listener) as wire,
+    ):
+        await wire.send(get(target, accept))
+        await wire.head()
+        for label in ("yes", "no", None, "yes"):
+            change = {"metadata": {"labels": {"on": label}, "annotations": {"at": str(label)}}}
+            await client.patch(f"{CONFIGMAPS}/a", change)
+            await client.patch(f"{CONFIGMAPS}/a", {"data": {"x": str(label)}})
+        await client.delete(f"{CONFIGMAPS}/a")
+        await client.post(CONFIGMAPS, {**configmap("a"), "metadata": {"name": "a", "labels": {"on": "yes"}}})
+        entering, leaving = ["ADDED", "MODIFIED"], ["DELETED"]
+        expected = ["ADDED", "BOOKMARK", *["MODIFIED"] * 8, "DELETED", "ADDED"]
+        if selector.startswith("label"):
+            expected = ["BOOKMARK", *entering, *leaving, *entering, *leaving, "ADDED"]
+        messages = [await socket.event() for _ in expected]
+        lines: list[Any] = []
+        while len(lines) < len(expected):
+            lines += map(json.loads, (await wire.chunk()).splitlines())
+    assert lines == messages
+    assert [event["type"] for event in messages] == expected
+
+
 async def test_history_that_is_gone_is_told_in_a_message(world: Serving) -> None:
     client = world.client()
     for number in range(3):
