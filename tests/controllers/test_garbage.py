@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
+from clusterling.controllers import garbage
+from clusterling.machinery.errors import ApiError
+from clusterling.machinery.meta import Object
+from clusterling.server import ApiServer
+from clusterling.storage import memory
 from tests.controllers.conftest import Served, config_map, exists, owned_by, until
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -98,3 +105,131 @@ async def test_owners_in_a_circle_all_go_when_one_is_deleted_in_the_foreground(s
         return not any([await exists(api, f"{MAPS}/{name}") for name in names])
 
     await until(all_gone)
+
+
+@pytest.mark.parametrize("policy", ["Background", "Foreground", "Orphan"])
+async def test_an_owner_of_more_dependents_than_a_slice_is_worked_through_to_the_last(
+    served: Served, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage, "SLICE", 10)
+    api = served.cluster
+    owner = await api.post(MAPS, config_map("owner"))
+    references = owned_by(owner, blockOwnerDeletion=True)
+    for number in range(35):
+        await api.post(MAPS, config_map(f"child-{number}", ownerReferences=references))
+    await api.delete(f"{MAPS}/owner", propagationPolicy=policy)
+
+    async def done() -> bool:
+        names = {item["metadata"]["name"]: item for item in (await api.get(MAPS))["items"]}
+        children = [item for name, item in names.items() if name.startswith("child-")]
+        if "owner" in names:
+            return False
+        if policy != "Orphan":
+            return not children
+        return len(children) == 35 and not any("ownerReferences" in one["metadata"] for one in children)
+
+    await until(done)
+
+
+async def test_an_owner_waits_for_the_last_of_several_slices(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage, "SLICE", 4)
+    api = served.cluster
+    owner = await api.post(MAPS, config_map("owner"))
+    references = owned_by(owner, blockOwnerDeletion=True)
+    names = [f"child-{number}" for number in range(10)]
+    for name in names:
+        held = config_map(name, ownerReferences=references, finalizers=["example.com/hold"])
+        await api.post(MAPS, held)
+    await api.delete(f"{MAPS}/owner", propagationPolicy="Foreground")
+    for name in names:
+
+        async def goes(name: str = name) -> bool:
+            return "deletionTimestamp" in (await api.get(f"{MAPS}/{name}"))["metadata"]
+
+        await until(goes)
+        assert await exists(api, f"{MAPS}/owner")
+        await api.patch(f"{MAPS}/{name}", {"metadata": {"finalizers": None}})
+
+    async def gone() -> bool:
+        return not await exists(api, f"{MAPS}/owner")
+
+    await until(gone)
+
+
+def _definition() -> Object:
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    names = {"plural": "gadgets", "kind": "Gadget"}
+    spec = {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [version]}
+    return {"metadata": {"name": "gadgets.example.com"}, "spec": spec}
+
+
+async def test_an_object_whose_owner_is_of_a_kind_that_nobody_knows_is_judged_once_the_kind_is_served(
+    served: Served,
+) -> None:
+    api = served.cluster
+    gadget = {"apiVersion": "example.com/v1", "kind": "Gadget", "metadata": {"name": "a", "uid": "1"}}
+    await api.post(MAPS, config_map("child", ownerReferences=owned_by(gadget)))
+    # What came after it has been judged, and so has it.
+    absent = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b", "uid": "2"}}
+    await api.post(MAPS, config_map("marker", ownerReferences=owned_by(absent)))
+
+    async def judged() -> bool:
+        return not await exists(api, f"{MAPS}/marker")
+
+    await until(judged)
+    assert await exists(api, f"{MAPS}/child")
+    await api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", _definition())
+
+    async def gone() -> bool:
+        return not await exists(api, f"{MAPS}/child")
+
+    await until(gone)
+
+
+async def test_an_owner_that_waits_is_found_again_after_a_restart() -> None:
+    async with memory.open() as store:
+        async with ApiServer(store).running() as server:
+            await server.clusters.create("team")
+            api = server.client("team")
+            owner = await api.post(MAPS, config_map("owner"))
+            references = owned_by(owner, blockOwnerDeletion=True)
+            held = config_map("child", ownerReferences=references, finalizers=["example.com/hold"])
+            await api.post(MAPS, held)
+            await api.delete(f"{MAPS}/owner", propagationPolicy="Foreground")
+
+            async def child_goes() -> bool:
+                return "deletionTimestamp" in (await api.get(f"{MAPS}/child"))["metadata"]
+
+            await until(child_goes)
+        async with ApiServer(store).running() as server:
+            api = server.client("team")
+            await api.patch(f"{MAPS}/child", {"metadata": {"finalizers": None}})
+
+            async def gone() -> bool:
+                return not await exists(api, f"{MAPS}/owner")
+
+            await until(gone)
+
+
+async def test_an_object_that_is_rewritten_while_it_is_judged_goes_all_the_same(served: Served) -> None:
+    api = served.cluster
+    owner = await api.post(MAPS, config_map("owner"))
+    await api.post(MAPS, config_map("child", ownerReferences=owned_by(owner)))
+    await api.delete(f"{MAPS}/owner", propagationPolicy="Background")
+    count = 0
+
+    async def rewritten_until_gone() -> bool:
+        nonlocal count
+        count += 1
+        if not await exists(api, f"{MAPS}/child"):
+            return True
+        try:
+            await api.patch(f"{MAPS}/child", {"data": {"count": str(count)}})
+        except ApiError as error:
+            assert error.code == 404, error
+        return False
+
+    await until(rewritten_until_gone)
