@@ -51,6 +51,7 @@ def test_values_are_those_go_yaml_makes(text: str, value: Any) -> None:
         ("? [a]\n: 1\n", 'yaml: invalid map key: []interface {}{"a"}'),
         ("<<: 3\n", "yaml: map merge requires map or sequence of maps as the value"),
         ("a: \x01\n", "yaml: control characters are not allowed"),
+        ("%YAML 1.2\n---\na: b\n", "yaml: found incompatible YAML document"),
     ],
 )
 def test_what_json_cannot_hold_is_refused_in_go_yamls_words(text: str, message: str) -> None:

@@ -226,6 +226,9 @@ def test_warnings_are_quoted_said_once_and_bounded() -> None:
         ("Warning", '299 - "unknown field \\"spec.a\\\\b\\""'),
         ("Warning", '299 - "x"'),
     ]
+    # All that were told before there were too many stay, and the first that was.
+    fitting = warning_headers([f"{number:03} " + "y" * 252 for number in range(20)])
+    assert [len(value) for _, value in fitting] == [len('299 - ""') + 256] * 17
     many = warning_headers([f"{number} " + "y" * 500 for number in range(100)])
     assert sum(len(value) for _, value in many) <= WARNING_RUNES_MAX + 300 + len(many) * 8
     assert all(len(value) <= 256 + 8 for _, value in many)
