@@ -117,6 +117,14 @@ class _Document:
             raise _NotApplicable(f"Unexpected kind: {kind}")
         function(self, operation)
 
+    def sort(self) -> None:
+        """Puts what was changed in the order in which upstream writes it, which is that in which it is read again."""
+        for container in self._own.values():
+            if isinstance(container, dict):
+                items = sorted(container.items())
+                container.clear()
+                container.update(items)
+
     def _owned(self, container: Container) -> Container:
         if id(container) in self._own:
             return container
@@ -335,6 +343,7 @@ def json_patch(doc: Object, operations: object, *, typed: bool = True) -> Object
         raise _rejected() from error
     if isinstance(document.root, list):
         raise _no_object(document.root)
+    document.sort()
     return document.root
 
 

@@ -19,7 +19,7 @@ from typing_extensions import override
 CHARACTERS_MAX: Final = 256
 EXPONENT_MAX: Final = 256
 
-_FORMAT_WRONG: Final = (
+FORMAT_WRONG: Final = (
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 )
 _NUMERIC: Final = "unable to parse numeric part of quantity"
@@ -62,7 +62,7 @@ class Quantity:
         given = value if isinstance(value, str) else repr(value)
         found = _parts(given) if 0 < len(given) <= CHARACTERS_MAX else None
         if found is None:
-            raise ValueError(_FORMAT_WRONG)
+            raise ValueError(FORMAT_WRONG)
         sign, zeros, whole, fraction, suffix = found.groups("")
         written, exponent = _interpret(suffix)
         if not (zeros or whole or fraction):

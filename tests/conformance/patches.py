@@ -270,6 +270,15 @@ def _disordered(r: Random, order: list[Json], stranger: Json) -> Json:
 
 def _json(r: Random, kind: Kind, name: str, made: Json) -> Step:
     part = _part(r, kind)
+    if part == "/scale":
+        return _step(
+            r,
+            kind,
+            name,
+            PatchType.JSON,
+            [{"op": "add", "path": "/spec", "value": _wanted(r, kind, part)["spec"]}],
+            part,
+        )
     whole = {**made, **_wanted(r, kind, part)}
     operations = [_operation(r, made, whole) for _ in range(r.choice([1, 1, 1, 2, 3]))]
     return _step(r, kind, name, PatchType.JSON, operations, part)

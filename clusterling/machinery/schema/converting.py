@@ -12,8 +12,9 @@ from base64 import b64encode
 from typing import Any, Final
 
 from clusterling.machinery.gotext import json_type
+from clusterling.machinery.quantity import FORMAT_WRONG
 from clusterling.machinery.schema.node import Node
-from clusterling.machinery.schema.typed import GoTypes, named_type
+from clusterling.machinery.schema.typed import QUANTITY, GoTypes, named_type
 
 # What reflect calls the kinds of decoded JSON; a whole number is one of these by its type.
 _KINDS: Final = {"bool": "bool", "string": "string", "array": "slice", "object": "map"}
@@ -80,6 +81,8 @@ class _Reading:
             return value
         if node.types == ("integer", "string"):
             return _from_json(value, "int32", str, int)
+        if node.source.get("oneOf") == QUANTITY and type(value) in (bool, list, dict):
+            raise _Unfit(FORMAT_WRONG)
         if len(node.types) != 1:
             return value
         form = node.source.get("format") or ""

@@ -17,6 +17,7 @@ from typing import Final
 import orjson
 
 from clusterling.machinery.errors import (
+    SHOWN_CHARACTERS_MAX,
     FieldError,
     go_quote,
     invalid_value,
@@ -176,29 +177,57 @@ def _wrong_type(path: str, wanted: str, got: str, result: Result) -> None:
 
 def _enum(node: Node, value: object, path: str, result: Result) -> None:
     values = node.source.get("enum")
-    if not values or any(_equals_through_go(value, one) for one in values):
+    if not values:
         return
-    shown = [
-        one if type(one) is str else orjson.dumps(one, option=orjson.OPT_SORT_KEYS).decode() for one in values
-    ]
-    result.add(f"{path} in body should be one of {shown}", not_supported(_name(path), value, shown))
+    accepted = node.compiled.get("enum")
+    if accepted is None:
+        accepted = node.compiled["enum"] = _Accepted(values)
+    if not accepted.has(value):
+        result.add(
+            f"{path} in body should be one of {accepted.shown}",
+            not_supported(_name(path), value, accepted.shown),
+        )
 
 
-def _equals_through_go(value: object, accepted: object) -> bool:
-    """The value, converted to the accepted value's Go type, equals it; null equals nothing."""
-    if value is None or accepted is None:
-        return False
-    if type(accepted) is str:
-        if is_int64(value):
-            assert isinstance(value, int), "is_int64"
-            return accepted == (chr(value) if 0 <= value < 0x110000 and not 0xD800 <= value < 0xE000 else "�")
-        return type(value) is str and value == accepted
-    if is_int64(accepted) and is_number(value):
+class _Accepted:
+    """The values of an enumeration, to be looked up: there may be ten thousand, and as many items to be held against them."""
+
+    __slots__ = ("_bools", "_compound", "_floats", "_integers", "_texts", "shown")
+
+    def __init__(self, values: list[object]) -> None:
+        self._texts = {one for one in values if type(one) is str}
+        self._bools = {one for one in values if type(one) is bool}
+        self._integers = {one for one in values if is_int64(one)}
+        self._floats = {as_float(one) for one in values if is_number(one) and not is_int64(one)}
+        self._compound = [one for one in values if isinstance(one, dict | list)]
+        self.shown: list[str] = []
+        left = SHOWN_CHARACTERS_MAX
+        for one in values:
+            text = one if type(one) is str else orjson.dumps(one, option=orjson.OPT_SORT_KEYS).decode()
+            left -= len(text)
+            self.shown.append(text if left > 0 else "...")
+            if left <= 0:
+                return
+
+    def has(self, value: object) -> bool:
+        """Whether the value, converted to an accepted value's Go type, equals it; null equals nothing."""
+        match value:
+            case None:
+                return False
+            case str():
+                return value in self._texts
+            case bool():
+                return value in self._bools
+            case dict() | list():
+                if self._compound:
+                    spend(self._compound)
+                return any(type(value) is type(one) and json_equal(value, one) for one in self._compound)
         number = as_float(value)
-        return value == accepted if is_int64(value) else math.isfinite(number) and int(number) == accepted
-    if is_number(accepted) and is_number(value):
-        return as_float(value) == as_float(accepted)
-    return type(value) is type(accepted) and json_equal(value, accepted)
+        if not is_int64(value):
+            return number in self._floats or (math.isfinite(number) and int(number) in self._integers)
+        assert isinstance(value, int), "is_int64"
+        character = chr(value) if 0 <= value < 0x110000 and not 0xD800 <= value < 0xE000 else "�"
+        return value in self._integers or character in self._texts or number in self._floats
 
 
 def _text(node: Node, value: str, path: str, result: Result) -> None:

@@ -22,7 +22,7 @@ _REF: Final = "#/components/schemas/"
 _NUMBERS: Final = {"int32": 2**31, "int64": 2**63}
 _ZERO: Final = {"string": "", "integer": 0, "number": 0, "boolean": False}
 _NUMERIC: Final = frozenset({int, float})
-_QUANTITY: Final = [{"type": "string"}, {"type": "number"}]
+QUANTITY: Final = [{"type": "string"}, {"type": "number"}]
 
 
 def compile_fits(node: Node, *, skip: frozenset[str] = frozenset()) -> Check:
@@ -56,7 +56,7 @@ def _fits_of(node: Node, skip: frozenset[str]) -> Check:
             return lambda value: type(value) in _NUMERIC
         case ("integer", "string"):
             return lambda value: type(value) is str or (type(value) is int and _fits_int32(value))
-        case () if node.source.get("oneOf") == _QUANTITY:
+        case () if node.source.get("oneOf") == QUANTITY:
             # What is none is told by whoever reads it.
             return lambda value: type(value) is str or type(value) in _NUMERIC
         case ("array",) if node.items is not None:
