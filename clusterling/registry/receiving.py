@@ -11,6 +11,8 @@ from heapq import merge
 from operator import itemgetter
 from typing import Any, Final
 
+import orjson
+
 from clusterling.machinery.errors import ApiError, go_quote
 from clusterling.machinery.fieldorder import PLACED_MAX, Order, order_of, place_of, quoted_path
 from clusterling.machinery.meta import GroupVersion, Object
@@ -54,9 +56,8 @@ def receive(
     schema = served.version.schema
     builtin = served.resource.builtin
     as_it_is = builtin and schema.fits(obj)
-    # Where nothing goes but unknown metadata, that is all in one place.
-    tells_order = builtin and (options.duplicates or not as_it_is)
-    order = order_of(obj, by_keys=options.told_by == "keys") if tells_order else {}
+    # What goes is told in the order of what came, so that is kept; where nothing can go but metadata, they alone tell it.
+    written = orjson.dumps(obj) if builtin and (options.duplicates or not as_it_is) else b""
     given = obj.get("metadata")
     unknown: list[str] = []
     try:
@@ -68,7 +69,8 @@ def receive(
     pruned = [] if as_it_is else _reshaped(served, obj, options)
     if unknown or pruned or options.duplicates:
         if builtin:
-            order = order or order_of({"metadata": given}, by_keys=options.told_by == "keys")
+            came = orjson.loads(written) if written else {"metadata": given}
+            order = order_of(came, by_keys=options.told_by == "keys")
             strict = _strict_typed([*pruned, *unknown], options, order)
         else:
             order = order_of({"metadata": given}, by_keys=True)
