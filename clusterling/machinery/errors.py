@@ -126,6 +126,9 @@ def _go_value(value: object) -> str:
             return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
+# Of the errors of one object: behind so many no further one is told.
+INVALID_CHARACTERS_MAX: Final = 1024 * 1024
+
 # Of a field's path. A walk makes the path of each of a million items anew: below a key of a megabyte that would be hours.
 PATH_CHARACTERS_MAX: Final = 2_048
 
@@ -317,14 +320,26 @@ def forbidden(resource: str, group: str, name: str, why: str) -> ApiError:
 
 def invalid(kind: str, group: str, name: str, errors: Sequence[FieldError]) -> ApiError:
     """422 with a cause for each error, and upstream's aggregate message (duplicates said once)."""
-    texts = list(dict.fromkeys(str(error) for error in errors))
+    told = _told(errors)
+    texts = list(dict.fromkeys(map(str, told)))
     message = f"{qualified(kind, group)} {go_quote(name)} is invalid"
     if len(texts) == 1:
         message += f": {texts[0]}"
     elif texts:
         message += f": [{', '.join(texts)}]"
-    causes = [error.cause() for error in errors]
+    causes = [error.cause() for error in told]
     return ApiError(422, "Invalid", message, _details(name, group, kind, causes=causes))
+
+
+def _told(errors: Sequence[FieldError]) -> list[FieldError]:
+    """The errors, as far as they fit: thousands of them may each quote kilobytes."""
+    characters, told = 0, []
+    for error in errors:
+        told.append(error)
+        characters += len(str(error))
+        if characters > INVALID_CHARACTERS_MAX:
+            break
+    return told
 
 
 def bad_request(message: str) -> ApiError:

@@ -366,15 +366,21 @@ def _in_go_order(reference: Object) -> Object:
     return {key: reference[key] for key in _OWNER_FIELDS if key in reference}
 
 
+_CONTROLLERS_TOLD_MAX: Final = 16
+
+
 def _owner_references(references: Sequence[Object], path: str) -> list[FieldError]:
     errors: list[FieldError] = []
-    controller = ""
+    controller = shown = ""
     for index, reference in enumerate(references):
         errors += _owner_reference(reference, f"{path}[{index}]")
         if reference.get("controller"):
             this = f"{reference['kind']}/{reference['name']}"
-            if controller:
-                shown = go_json([_in_go_order(one) for one in references], sort_keys=False)
+            if not controller:
+                controller = this
+            elif len(errors) < _CONTROLLERS_TOLD_MAX:
+                # Each is told with all references.
+                shown = shown or go_json([_in_go_order(one) for one in references], sort_keys=False)
                 errors.append(
                     FieldError(
                         FieldErrorType.INVALID,
@@ -383,8 +389,6 @@ def _owner_references(references: Sequence[Object], path: str) -> list[FieldErro
                         f'Found "true" in references for {controller} and {this}',
                     )
                 )
-            else:
-                controller = this
     return errors
 
 

@@ -647,7 +647,8 @@ def resource_of(
     names = (crd.get("status") or {}).get("acceptedNames") or {}
     if not names.get("plural"):
         names = spec["names"]
-    versions = tuple(_version_of(spec, version) for version in spec["versions"])
+    newest = _newest(spec)
+    versions = tuple(_version_of(spec, version, newest) for version in spec["versions"])
     return Resource(
         group=spec["group"],
         names=Names(
@@ -668,7 +669,7 @@ def resource_of(
     )
 
 
-def _version_of(spec: Object, version: Object) -> Version:
+def _version_of(spec: Object, version: Object, newest: str) -> Version:
     schema = _schema_of(version) or {"x-kubernetes-preserve-unknown-fields": True}
     subresources = version.get("subresources") or {}
     scale = subresources.get("scale")
@@ -689,7 +690,7 @@ def _version_of(spec: Object, version: Object) -> Version:
         selectable_fields=tuple(
             one["jsonPath"].removeprefix(".") for one in version.get("selectableFields") or ()
         ),
-        deprecation_warning=_deprecation_warning(spec, version),
+        deprecation_warning=_deprecation_warning(spec, version, newest),
     )
 
 
@@ -706,7 +707,7 @@ def _column(column: Object) -> Column:
         return Column(name, kind, lambda _obj, _now: None, wanted, description, priority)
 
 
-def _deprecation_warning(spec: Object, version: Object) -> str:
+def _deprecation_warning(spec: Object, version: Object, newest: str) -> str:
     """Upstream: customresource_handler.go, defaultDeprecationWarning."""
     if not version.get("deprecated"):
         return ""
@@ -716,9 +717,10 @@ def _deprecation_warning(spec: Object, version: Object) -> str:
     group, kind, name = spec["group"], spec["names"]["kind"], version["name"]
     text = f"{group}/{name} {kind} is deprecated"
     mine = version_priority(name)
-    newer = [
-        one["name"]
-        for one in spec["versions"]
-        if one.get("served") and not one.get("deprecated") and version_priority(one["name"]) < mine
-    ]
-    return f"{text}; use {group}/{min(newer, key=version_priority)} {kind}" if newer else text
+    return f"{text}; use {group}/{newest} {kind}" if newest and version_priority(newest) < mine else text
+
+
+def _newest(spec: Object) -> str:
+    """The version that those who use a deprecated one are pointed to: the foremost that is served and is not, "" if none."""
+    names = [one["name"] for one in spec["versions"] if one.get("served") and not one.get("deprecated")]
+    return min(names, key=version_priority, default="")

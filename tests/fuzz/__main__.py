@@ -34,13 +34,13 @@ def _plant(target: Target, corpus: Path) -> None:
         (corpus / hashlib.sha256(seed).hexdigest()[:20]).write_bytes(seed)
 
 
-def _fuzz(target: Target, seconds: int, out: Path) -> bool:
+def _fuzz(target: Target, seconds: int, input_s: int, out: Path) -> bool:
     """Whether the target held."""
     corpus = out / "corpus" / target.name
     _plant(target, corpus)
     command = [
         *(sys.executable, "-m", "tests.fuzz.one", target.name, str(MEMORY_BYTES_MAX), str(out), str(corpus)),
-        *(f"-max_total_time={seconds}", f"-timeout={INPUT_S_MAX}", f"-max_len={INPUT_BYTES_MAX}"),
+        *(f"-max_total_time={seconds}", f"-timeout={input_s}", f"-max_len={INPUT_BYTES_MAX}"),
         *(
             f"-rss_limit_mb={MEMORY_BYTES_MAX >> 20}",
             f"-artifact_prefix={out / target.name}-",
@@ -65,6 +65,7 @@ def main() -> int:
     )
     parser.add_argument("targets", nargs="*", help="all of them where none is named")
     parser.add_argument("--time", type=int, default=60, help="seconds for each target")
+    parser.add_argument("--input-time", type=int, default=INPUT_S_MAX, help="seconds that one input may take")
     parser.add_argument("--out", type=Path, default=Path(".cache/fuzz/out"))
     parser.add_argument("--input", type=Path, help="an input to run once")
     parser.add_argument("--scaling", action="store_true", help="measure attacks at doubled sizes")
@@ -81,7 +82,7 @@ def main() -> int:
             target.run(args.input.read_bytes())
         return 0
     args.out.mkdir(parents=True, exist_ok=True)
-    held = [_fuzz(target, args.time, args.out) for target in chosen]
+    held = [_fuzz(target, args.time, args.input_time, args.out) for target in chosen]
     return 0 if all(held) else 1
 
 

@@ -16,10 +16,12 @@ import orjson
 from clusterling.machinery import codec, patch, strictjson
 from clusterling.machinery.apply import fieldset
 from clusterling.machinery.apply.types import MapType, TypedError, object_type
-from clusterling.machinery.errors import ApiError
+from clusterling.machinery.errors import ApiError, invalid
 from clusterling.machinery.fieldorder import order_of, place_of
 from clusterling.machinery.jsonpath import compile_path
 from clusterling.machinery.meta import Object
+from clusterling.machinery.names import is_dns1123_subdomain
+from clusterling.machinery.objectmeta import validate_object_meta
 from clusterling.machinery.patch import PatchMeta
 from clusterling.machinery.protobuf import PREFIX
 from clusterling.machinery.protowire import content
@@ -27,6 +29,7 @@ from clusterling.machinery.schema import Schema, compile_schema
 from clusterling.machinery.selectors import FieldSelector, LabelSelector
 from clusterling.machinery.structural import validate_schema
 from clusterling.packs import builtin
+from clusterling.registry.crd import CustomResourceStrategy, resource_of
 from clusterling.services import requestinfo
 
 # What each may end in: the rest is not foreseen.
@@ -48,7 +51,13 @@ _Make = Callable[[int], tuple[Callable[[], object], int]]
 
 
 # They cost more for each byte by design, up to a bound that ends them.
-EXPLOSIVE: Final = frozenset({"JSON patch that doubles by copying", "YAML of aliases of aliases"})
+EXPLOSIVE: Final = frozenset(
+    {
+        "JSON patch that doubles by copying",
+        "YAML of aliases of aliases",
+        "objects of items that a long enumeration has not",
+    }
+)
 
 
 def _attack(name: str, size: int) -> Callable[[_Make], _Make]:
@@ -405,6 +414,37 @@ _judged("schemas of defaults", 500, lambda n: {"type": "object", "properties": {
 
 
 _judged("schemas below a long name", 500, lambda n: {"type": "object", "properties": {_long(n): {"type": "object", "properties": {str(at): {"type": "x"} for at in range(n)}}}})  # fmt: skip
+
+
+_checked("objects of items that an enumeration has", 3_000, _spec({"type": "array", "items": {"type": "string", "enum": [f"v{at}" for at in range(3_000)]}}), lambda n: {"a": ["v2999"] * n + [1]})  # fmt: skip
+_checked("objects of items that a long enumeration has not", 300, _spec({"type": "array", "items": {"type": "string", "enum": ["v" * at for at in range(1_000)]}}), lambda n: {"a": ["x"] * n})  # fmt: skip
+
+
+@_attack("references to many controllers", 200)
+def _controllers(size: int) -> tuple[Callable[[], object], int]:
+    references = [
+        {"apiVersion": "v1", "kind": "A", "name": "a", "uid": str(at), "controller": True}
+        for at in range(size)
+    ]
+    metadata = {"name": "a", "ownerReferences": references}
+
+    def run() -> None:
+        errors = validate_object_meta(metadata, namespaced=False, name_problems=is_dns1123_subdomain)
+        raise invalid("A", "", "a", errors)
+
+    return run, len(orjson.dumps(metadata))
+
+
+@_attack("definitions of many deprecated versions", 300)
+def _deprecated(size: int) -> tuple[Callable[[], object], int]:
+    versions = [
+        {"name": f"v{at + 1}", "served": True, "storage": not at, "deprecated": True} for at in range(size)
+    ]
+    names = {"plural": "as", "singular": "a", "kind": "A", "listKind": "AList"}
+    crd: Object = {"metadata": {"name": "as.example.com"}, "spec": {"group": "example.com", "scope": "Cluster", "names": names, "versions": versions}}  # fmt: skip
+    return lambda: resource_of(crd, schema_revision=1, guard_key="", strategy=CustomResourceStrategy()), len(
+        orjson.dumps(crd)
+    )
 
 
 @_attack("a path that descends", 500)

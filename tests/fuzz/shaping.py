@@ -75,6 +75,11 @@ def schemas(data: bytes) -> None:
     """A schema that is taken shapes any object: what it pruned and defaulted stays so, and every error can be told."""
     source = Source(data)
     schema, obj, old = source.object(), source.object(), source.object()
+    around = {"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]}}
+    fitting = _fitting(_crd_kind(), around, "CustomResourceDefinition")
+    if fitting is None:
+        return
+    schema = fitting["spec"]["versions"][0].get("schema", {}).get("openAPIV3Schema") or {}
     before = written(schema)
     errors = validate_schema(schema, "spec.validation.openAPIV3Schema")
     assert written(schema) == before

@@ -14,7 +14,9 @@ BYTES_A_BYTE_MAX = 160
 BYTES_MAX = 4 << 20  # Whatever was sent.
 
 
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
+@pytest.mark.parametrize(
+    "attack", [one for one in ATTACKS.values() if one.name not in EXPLOSIVE], ids=lambda one: one.name
+)
 def test_an_attack_ends_in_an_answer_and_takes_memory_in_proportion_to_what_was_sent(attack: Attack) -> None:
     run, sent = attack.make(attack.size)
     carried_out(run)  # Once before: what is loaded and compiled at first use is no part of it.
