@@ -285,7 +285,10 @@ class ObjectStore:
             return values, page, more
         found: list[Entry] = []
         while True:
-            page = await self._store.list(prefix, after=after, limit=SCAN_PAGE, revision=at)
+            # What is current is looked at in one go as it is at this moment; what is older is read from the store, in pages.
+            scan = SCAN_PAGE if at else 0
+            page = await self._store.list(prefix, after=after, limit=scan, revision=at)
+            goes_on = bool(scan) and _goes_on(page, scan)
             until = perf_counter() + SCAN_SLICE_S
             for entry in page.entries:
                 if perf_counter() >= until:
@@ -294,9 +297,9 @@ class ObjectStore:
                 if selection.matches(entry):
                     found.append(entry)
                     if limit and len(found) == limit:
-                        rest = _goes_on(page, SCAN_PAGE) or entry is not page.entries[-1]
+                        rest = goes_on or entry is not page.entries[-1]
                         return await _documents(found, served), page, entry.key if rest else ""
-            if not _goes_on(page, SCAN_PAGE):
+            if not goes_on:
                 return await _documents(found, served), page, ""
             after, at = page.entries[-1].key, page.revision
             await asyncio.sleep(0)

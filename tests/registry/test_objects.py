@@ -11,6 +11,7 @@ import pytest
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.machinery.selectors import FieldSelector, LabelSelector
+from clusterling.registry import objects
 from clusterling.registry.continuation import CONTINUE_TOO_OLD, PAGES_S
 from clusterling.registry.options import DeleteOptions, ListOptions, WriteOptions
 from tests.registry.conftest import World
@@ -283,6 +284,28 @@ async def test_selectors_pick(world: World) -> None:
     named = ListOptions(field_selector=FieldSelector.parse("metadata.name=w3"))
     found = await world.objects.list(world.served, "default", named)
     assert [loads(v)["metadata"]["name"] for v in found.values] == ["w3"]
+
+
+async def test_what_is_selected_is_of_one_moment_though_others_have_the_loop_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "SCAN_SLICE_S", 0.0)
+    monkeypatch.setattr(objects, "SCAN_PAGE", 10)
+    for number in range(200):
+        await world.create(f"w{number:03}", metadata={"labels": {"on": "yes"}})
+    before = await world.objects.list(world.served, "", ListOptions())
+    on = ListOptions(label_selector=LabelSelector.parse("on=yes"))
+    listing = asyncio.create_task(world.objects.list(world.served, "", on))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await world.objects.delete(world.context(), world.served, "default", "w199", DeleteOptions())
+    await world.create("w0001", metadata={"labels": {"on": "yes"}})
+    assert not listing.done()
+    found = await listing
+    assert list(found.values) == list(before.values)
+    after = await world.objects.list(world.served, "", on)
+    assert len(after.values) == 200
+    assert list(after.values) != list(before.values)
 
 
 async def test_a_future_revision_answers_504_with_its_cause(world: World) -> None:
