@@ -301,7 +301,7 @@ class ObjectStore:
                         return await _documents(found, served), page, entry.key if rest else ""
             if not goes_on:
                 return await _documents(found, served), page, ""
-            after, at = page.entries[-1].key, page.revision
+            after = page.entries[-1].key
             await asyncio.sleep(0)
 
     async def _not_older_than(self, asked: str) -> None:
