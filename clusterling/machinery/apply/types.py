@@ -792,7 +792,10 @@ def object_type(node: Node, *, metadata: bool = True) -> MapType:
         raise TypedError("a kind's objects are maps")
     if not metadata:
         return mapping
-    return MapType(_Root(mapping.declared), mapping.element, atomic=mapping.atomic, mixed=mapping.mixed)
+    mixed = _is_mixed(node, with_metadata=True) or bool(
+        node.source.get("x-kubernetes-preserve-unknown-fields")
+    )
+    return MapType(_Root(mapping.declared), mapping.element, atomic=mapping.atomic, mixed=mixed)
 
 
 def _type(node: Node, *, preserve: bool) -> Type:
@@ -861,8 +864,7 @@ def _mixed(node: Node | None, preserve: bool) -> bool:
     """Whether values of any type may be in the place or below it. A type within itself adds nothing to that."""
     if node is None:
         return True
-    preserve = preserve or node.preserve or bool(node.source.get("x-kubernetes-preserve-unknown-fields"))
-    if preserve:
+    if preserve or node.source.get("x-kubernetes-preserve-unknown-fields"):
         return True
     found: bool | None = node.compiled.get("apply/mixed")
     if found is None:
@@ -871,16 +873,20 @@ def _mixed(node: Node | None, preserve: bool) -> bool:
     return found
 
 
-def _is_mixed(node: Node) -> bool:
+def _is_mixed(node: Node, *, with_metadata: bool = False) -> bool:
+    """`with_metadata`: it is an object, whose metadata is of its own type whatever the schema says."""
     match node.source.get("type") or "":
         case "object":
+            below = dict(node.properties)
+            if "ownerReferences" in below:
+                below.pop("managedFields", None)  # Nobody's, and owned as a whole.
+            if with_metadata or node.embedded:
+                below.pop("metadata", None)
             if node.additional is not None:
-                below = [*node.properties.values(), node.additional]
-            elif node.properties and node.source.get("additionalProperties") is not True:
-                below = list(node.properties.values())
-            else:
+                below[""] = node.additional
+            elif not node.properties or node.source.get("additionalProperties") is True:
                 return True
-            return any(_mixed(one, False) for one in below)
+            return any(_mixed(one, False) for one in below.values())
         case "array":
             return _mixed(node.items, False)
         case "":
