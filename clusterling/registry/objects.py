@@ -89,6 +89,9 @@ DOCUMENTS_SLICE: Final = (
 )
 COLLECTION_DELETES: Final = 16  # In flight at once, of a deletecollection.
 
+# What an applied configuration has that is unknown is told of where it is typed, or kept.
+_UNLOOKED: Final = WriteOptions(field_validation="Ignore")
+
 NAMESPACE_FENCE: Final = "~fence/namespaces/-/"
 ACTIVE_FENCE: Final = b'{"phase":"Active"}'
 
@@ -566,8 +569,6 @@ class ObjectStore:
         given = applied.get("metadata")
         tied = isinstance(given, dict) and bool(given.get("resourceVersion"))
         twice, copies = options.duplicates, _copies(applied)
-        # What is unknown is told of where the configuration is typed, or kept.
-        unlooked = replace(options, duplicates=(), field_validation="Ignore")
 
         def merged(current: Object | None) -> Object:
             part = "" if current is None else ctx.subresource
@@ -583,7 +584,7 @@ class ObjectStore:
             before = None if current is None else meta(current)
             known = {"managedFields": meta(obj).get("managedFields")}
             try:
-                self._takes_shape(ctx, served, namespace, name, before, obj, unlooked, known)
+                self._takes_shape(ctx, served, namespace, name, before, obj, _UNLOOKED, known)
             except Undecodable as error:
                 raise managing.unconvertible(served, applied, error.why) from error
             for holder, field in nulls:
