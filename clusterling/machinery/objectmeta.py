@@ -311,7 +311,13 @@ def validate_object_meta_update(
     if entries := judged.get("managedFields"):
         errors += _managed_fields(entries, f"{path}.managedFields")
     if builtin:
-        errors += _unqualified_finalizers(new.get("finalizers") or (), f"{path}.finalizers")
+        finalizers = new.get("finalizers") or ()
+        errors += [
+            invalid_value(f"{path}.finalizers", one, problem)
+            for one in finalizers
+            for problem in is_qualified_name(one)
+        ]
+        errors += _unqualified_finalizers(finalizers, f"{path}.finalizers")
     return errors
 
 

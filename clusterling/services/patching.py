@@ -21,7 +21,7 @@ from clusterling.machinery.errors import (
     invalid_value,
     unsupported_patch_type,
 )
-from clusterling.machinery.fieldorder import order_of, place_of, quoted_path
+from clusterling.machinery.fieldorder import is_within, order_of, place_of, quoted_path
 from clusterling.machinery.gotext import go_text, json_type
 from clusterling.machinery.meta import Object
 from clusterling.machinery.objectmeta import coerce_object_meta
@@ -118,6 +118,9 @@ def _operation_problems(operations: object, duplicates: list[str]) -> list[str]:
     found = patch.json_patch_unknown_fields(operations)
     if duplicates:
         order = order_of(operations)
+        unknown = {quoted_path(text) for text in found}
+        # Nobody looks into a field that is unknown.
+        duplicates = [text for text in duplicates if not is_within(quoted_path(text), unknown)]
         found = list(merge(found, duplicates, key=lambda text: place_of(quoted_path(text), order)))
     return [f"json patch {text}" for text in found]
 
@@ -203,7 +206,12 @@ def _check_scale(before: Object, after: Object) -> None:
         metadata, _ = coerce_object_meta(after.get("metadata"), kind="Scale")
     except ValueError as error:
         raise patch.undecodable(after, str(error)) from error
-    wanted, name = before["metadata"]["name"], metadata.get("name")
+    own = before["metadata"]
+    wanted, name = own["name"], metadata.get("name")
+    if metadata.get("namespace") not in (None, "", own.get("namespace")):
+        raise bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
     if not name:
         raise bad_request(_NO_NAME.format(wanted))
     if name != wanted:
