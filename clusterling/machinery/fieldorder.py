@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Set
 from itertools import islice
 from typing import Final
 
 SEPARATORS_MAX: Final = 32  # Dots and brackets in one key, of a field whose place is found.
+
+WITHIN_CHARACTERS_MAX: Final = 2_048
 
 _separator: Final = re.compile(r"[.\[]").finditer
 _index: Final = re.compile(r"\[([0-9]{1,9})\]").match
@@ -82,6 +85,12 @@ def _longest_key(path: str, order: Order) -> str | None:
         return path
     ends = [found.start() for found in islice(_separator(path), SEPARATORS_MAX)]
     return next((path[:end] for end in reversed(ends) if path[:end] in order), None)
+
+
+def is_within(path: str, fields: Set[str]) -> bool:
+    """The path is that of one of the fields, or below it; as far as it is looked at."""
+    path = path[:WITHIN_CHARACTERS_MAX]
+    return path in fields or any(path[: found.start()] in fields for found in _separator(path))
 
 
 def quoted_path(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from clusterling.machinery.errors import ApiError, go_quote
-from clusterling.machinery.fieldorder import PLACED_MAX, Order, order_of, place_of, quoted_path
+from clusterling.machinery.fieldorder import PLACED_MAX, Order, is_within, order_of, place_of, quoted_path
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.objectmeta import coerce_object_meta
 from clusterling.registry.options import WriteOptions
@@ -138,18 +138,14 @@ def _strict_typed(unknown: Sequence[str], options: WriteOptions, order: Order) -
         # What a JSON patch says of its own operations comes first.
         first = [text for text in duplicates if not text.startswith(_DUPLICATE)]
         twice = [(quoted_path(text), text) for text in duplicates if text.startswith(_DUPLICATE)]
+        fields = frozenset(unknown)
         # Nobody looks into a field that is unknown, nor whether it is there again.
         # What is in a field is read before that is found to be there again.
-        known = [(place_of(path, order) + _AFTER, text) for path, text in twice if not _is_in(path, unknown)]
+        known = [
+            (place_of(path, order) + _AFTER, text) for path, text in twice if not is_within(path, fields)
+        ]
         placed = list(merge(placed, known, key=itemgetter(0)))
     return [*first, *(text for _, text in placed[:STRICT_PROBLEMS_MAX])]
-
-
-def _is_in(path: str, fields: Sequence[str]) -> bool:
-    """The path is that of one of the fields, or below it."""
-    return any(
-        path.startswith(field) and path[len(field) : len(field) + 1] in ("", ".", "[") for field in fields
-    )
 
 
 def _tell(ctx: Context, served: Served, options: WriteOptions, strict: Sequence[str]) -> None:

@@ -388,8 +388,8 @@ def compare(steps: list[Step], record: bool, skipped: int) -> int:
         ours = recordings.tell_bodies(beside.as_peer(server), steps)
     wrong = [
         text
-        for step, one, other in zip(steps, theirs, ours, strict=True)
-        for text in exchange.judge(step, one, other)
+        for step, row, other in zip(steps, exchange.rows(steps, theirs), ours, strict=True)
+        for text in exchange.judge(step, row, other)
     ]
     print("\n".join(wrong[:60]))
     print(f"{len(steps) - skipped} requests, {len(wrong)} differences")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clusterling.machinery.errors import go_quote
-from clusterling.machinery.fieldorder import PLACED_MAX, order_of, place_of, quoted_path
+from clusterling.machinery.fieldorder import PLACED_MAX, is_within, order_of, place_of, quoted_path
 
 DOCUMENT = {"b": {"x": 1, "a.b": {"c": 2}, "a": [1, {"z": 1, "y": 2}], "": 3}, "a": {"0": [[{"q": 1}]]}}
 
@@ -50,6 +50,17 @@ def test_a_document_of_more_fields_than_are_placed_has_its_first_levels_in_order
     for _ in range(PLACED_MAX * 2):
         deep = [deep]
     assert order_of(deep)
+
+
+def test_a_path_is_within_a_field_and_not_within_another_that_begins_alike() -> None:
+    fields = {"spec.a", "spec.b[0]", "spec.c.d"}
+    assert all(
+        is_within(path, fields) for path in ("spec.a", "spec.a.x", "spec.a[3]", "spec.b[0].x", "spec.c.d")
+    )
+    assert not any(
+        is_within(path, fields) for path in ("spec", "spec.ab", "spec.b[01]", "spec.c", "spec.c.dx")
+    )
+    assert not is_within("." * 3_000_000, fields)
 
 
 @pytest.mark.parametrize("path", ["spec.x", 'a"b', "back\\slash", "émile", ""])
