@@ -16,18 +16,16 @@ Upstream: pkg/controller/garbagecollector/{garbagecollector,graph_builder}.go.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
 from typing_extensions import override
 
+from clusterling.controllers import misplaced
 from clusterling.controllers.reach import (
-    QUIET,
     Clusters,
     context,
     edit,
@@ -38,11 +36,11 @@ from clusterling.controllers.reach import (
 )
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.errors import ApiError
-from clusterling.machinery.meta import Object, rfc3339
+from clusterling.machinery.meta import Object
 from clusterling.registry import owners
 from clusterling.registry.cluster import CRDS, Cluster
 from clusterling.registry.deleting import FOREGROUND, ORPHAN
-from clusterling.registry.options import DeleteOptions, ListOptions, Propagation
+from clusterling.registry.options import DeleteOptions, Propagation
 from clusterling.registry.owners import Dependent
 from clusterling.registry.ownership import (
     UNDECIDED,
@@ -51,7 +49,6 @@ from clusterling.registry.ownership import (
     blocks,
     fate,
     is_ignored,
-    owner_kind,
     references,
     waits,
 )
@@ -63,10 +60,7 @@ logger = logging.getLogger(__name__)
 SLICE: Final = 500  # Dependents that are worked through before others get their turn.
 TOGETHER: Final = 32  # Dependents that are written at once.
 LOOK_AGAIN_S: Final = 30.0  # What was missed, for the process was started anew, is found by then.
-SEARCHED_MAX: Final = 500  # Objects looked through for an owner that is in another namespace.
 REST_S_A_DEPENDENT: Final = 100e-6  # Between two looks at an owner that waits: five times what a look costs.
-
-COMPONENT: Final = "garbage-collector-controller"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +142,9 @@ class GarbageCollector(Controller[Key]):
             self._note(event)
             return ()
         waiting = self._waiting.get(where.cluster)
+        ownerless = where.cluster in self._ownerless and where.cluster not in self._owning
         if event.entry is None:
-            if where.cluster in self._ownerless and where.cluster not in self._owning:
-                return ()
-            return self._removed(where.cluster, event, waiting)
+            return () if ownerless else self._removed(where.cluster, event, waiting)
         found: list[Key] = []
         value = event.entry.value
         dependent = Dependent(where.group, where.plural, where.namespace, where.name)
@@ -159,8 +152,9 @@ class GarbageCollector(Controller[Key]):
             found.append(Present(where.cluster, dependent))
         if waiting:
             found += _unblocked(where.cluster, event, waiting)
-        if CRDS in event.key and b'"deletionTimestamp"' not in value:
-            found.append(Learned(where.cluster, orjson.loads(value)["spec"]["names"]["kind"]))
+        if CRDS in event.key:
+            if not ownerless and b'"deletionTimestamp"' not in value:
+                found.append(Learned(where.cluster, orjson.loads(value)["spec"]["names"]["kind"]))
         elif (changed := of_other_packs(event)) is not None:
             found.append(Learned(changed, ""))
         return found
@@ -421,7 +415,7 @@ async def _check_owners(
     fates = [(one, await fate(cluster, one, namespace, gone)) for one in found]
     if not prompted:
         lost = [reference for reference, one in fates if one in (Fate.ABSENT, Fate.OUT_OF_REACH)]
-        await _tell_where(cluster, obj, lost)
+        await misplaced.tell(cluster, obj, lost)
     judged = {one for _, one in fates}
     if judged & UNDECIDED or (not prompted and Fate.ABSENT not in judged):
         return
@@ -512,70 +506,3 @@ async def _deleted(cluster: Cluster, served: Served, obj: Object, propagation: P
             seen = ""
         else:
             return
-
-
-# ---------------------------------------------------------------------- owners in other namespaces
-
-
-async def _tell_where(cluster: Cluster, obj: Object, lost: Iterable[Object]) -> None:
-    """Says in an Event that an owner is in another namespace, and so is none; of one owner, as upstream does.
-
-    Upstream: graph_builder.go, reportInvalidNamespaceOwnerRef.
-    """
-    events = cluster.catalog.find("", "v1", "events")
-    namespace = obj["metadata"].get("namespace", "")
-    for reference in lost:
-        served = owner_kind(cluster, reference)
-        if served is None or not served.resource.namespaced or events is None:
-            continue
-        if await _is_elsewhere(cluster, served, reference["uid"], namespace):
-            event = _event(obj, reference, rfc3339(cluster.ports.clock.now()))
-            # It was said before; or its namespace takes no more.
-            with suppress(ApiError):
-                await cluster.objects.create(
-                    context(cluster), events, event["metadata"]["namespace"], event, QUIET
-                )
-            return
-
-
-async def _is_elsewhere(cluster: Cluster, served: Served, uid: str, namespace: str) -> bool:
-    """The object of that uid is in another namespace; of many of its kind only the first are looked through."""
-    text = b'"uid":' + orjson.dumps(uid)
-    listing = await cluster.objects.list(served, "", ListOptions(limit=SEARCHED_MAX))
-    for value in listing.values:
-        if text in value:
-            metadata = orjson.loads(value)["metadata"]
-            if metadata["uid"] == uid:
-                return bool(metadata["namespace"] != namespace)
-    return False
-
-
-def _event(obj: Object, reference: Object, now: str) -> Object:
-    metadata = obj["metadata"]
-    namespace = metadata.get("namespace", "")
-    owner = f"{reference['apiVersion']}/{reference['kind']}, namespace: {namespace}, name: {reference['name']}, uid: {reference['uid']}"
-    about = {
-        "kind": obj["kind"],
-        "namespace": namespace,
-        "name": metadata["name"],
-        "uid": metadata["uid"],
-        "apiVersion": obj["apiVersion"],
-    }
-    # One name for one thing said: it is not said again while it stands.
-    mark = hashlib.blake2b(f"{metadata['uid']}/{reference['uid']}".encode(), digest_size=8).hexdigest()
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{metadata['name']}.{mark}", "namespace": namespace or "default"},
-        "involvedObject": {key: value for key, value in about.items() if value},
-        "reason": "OwnerRefInvalidNamespace",
-        "message": f'ownerRef [{owner}] does not exist in namespace "{namespace}"',
-        "source": {"component": COMPONENT},
-        "firstTimestamp": now,
-        "lastTimestamp": now,
-        "count": 1,
-        "type": "Warning",
-        "eventTime": None,
-        "reportingComponent": COMPONENT,
-        "reportingInstance": "",
-    }

@@ -13,7 +13,11 @@ def test_deletions_end_as_kube_controller_manager_was_recorded_to_end_them(kube_
     recorded = deletions.recorded()
     stories = {name: deletions.story(name) for name in recorded}
     told = deletions.tell_all(
-        Peer(kube.url, kube.token, kube.ca_pem), stories, deletions.PATIENT, wanted=recorded
+        Peer(kube.url, kube.token, kube.ca_pem),
+        stories,
+        deletions.PATIENT,
+        wanted=recorded,
+        idle=lambda: kube_server.server._runtime.idle,
     )
     wrong = [
         f"[{name}] {text}"
