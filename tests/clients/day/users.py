@@ -91,7 +91,8 @@ class Api:
                     headers=self.headers | ({"Content-Type": content_type} if body is not None else {}),
                     timeout=aiohttp.ClientTimeout(10),
                 ) as answer:
-                    if answer.status < 500:
+                    busy = answer.status == 429 or (answer.status == 409 and method == "PATCH")
+                    if answer.status < 500 and not busy:
                         return answer.status, await answer.json()
                     said = f"{answer.status} {await answer.text()}"
             except (aiohttp.ClientError, OSError, TimeoutError) as error:

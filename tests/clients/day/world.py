@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ STOP_S: Final = 15.0
 RESYNC_MINUTES: Final = 600
 
 
-class Process:
+class Process(ABC):
     """A program that is started again when it ends, while it is meant to run. `name` numbers its starts."""
 
     def __init__(self, name: str, log: Path) -> None:
@@ -47,9 +48,9 @@ class Process:
     def name(self) -> str:
         return f"{self._name}.{self.starts}"
 
+    @abstractmethod
     def command(self) -> tuple[list[str], dict[str, str]]:
         """What to run now, and its environment."""
-        raise NotImplementedError
 
     def start(self) -> None:
         self._up = True

@@ -46,6 +46,7 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	go endWithParent(os.Getppid())
 
 	reading := &rest.Config{Host: *server, BearerToken: *token, QPS: -1}
 	writing := rest.CopyConfig(reading)
@@ -81,6 +82,14 @@ func main() {
 	// A lease that was not renewed in time is over for us before it is for others.
 	gardener.expired = func() bool { return elector.Check(*renew-*lease) != nil || !elector.IsLeader() }
 	elector.Run(ctx)
+}
+
+// endWithParent sees to it that nothing is left of a test that was killed.
+func endWithParent(parent int) {
+	for os.Getppid() == parent {
+		time.Sleep(time.Second)
+	}
+	os.Exit(1)
 }
 
 // gardener has what both replicas have, leading or not: clients, and informers that follow the cluster.
