@@ -19,6 +19,7 @@ import orjson
 from clusterling.machinery.errors import (
     SHOWN_CHARACTERS_MAX,
     FieldError,
+    FieldErrorType,
     go_quote,
     invalid_value,
     not_supported,
@@ -183,16 +184,14 @@ def _enum(node: Node, value: object, path: str, result: Result) -> None:
     if accepted is None:
         accepted = node.compiled["enum"] = _Accepted(values)
     if not accepted.has(value):
-        result.add(
-            f"{path} in body should be one of {accepted.shown}",
-            not_supported(_name(path), value, accepted.shown),
-        )
+        error = FieldError(FieldErrorType.NOT_SUPPORTED, _name(path), value, accepted.detail)
+        result.add(f"{path} in body should be one of {accepted.told}", error)
 
 
 class _Accepted:
     """The values of an enumeration, to be looked up: there may be ten thousand, and as many items to be held against them."""
 
-    __slots__ = ("_bools", "_compound", "_floats", "_integers", "_texts", "shown")
+    __slots__ = ("_bools", "_compound", "_floats", "_integers", "_texts", "detail", "told")
 
     def __init__(self, values: list[object]) -> None:
         self._texts = {one for one in values if type(one) is str}
@@ -200,14 +199,9 @@ class _Accepted:
         self._integers = {one for one in values if is_int64(one)}
         self._floats = {as_float(one) for one in values if is_number(one) and not is_int64(one)}
         self._compound = [one for one in values if isinstance(one, dict | list)]
-        self.shown: list[str] = []
-        left = SHOWN_CHARACTERS_MAX
-        for one in values:
-            text = one if type(one) is str else orjson.dumps(one, option=orjson.OPT_SORT_KEYS).decode()
-            left -= len(text)
-            self.shown.append(text if left > 0 else "...")
-            if left <= 0:
-                return
+        shown = _shown(values)
+        self.told = str(shown)
+        self.detail = not_supported("", "", shown).detail
 
     def has(self, value: object) -> bool:
         """Whether the value, converted to an accepted value's Go type, equals it; null equals nothing."""
@@ -228,6 +222,19 @@ class _Accepted:
         assert isinstance(value, int), "is_int64"
         character = chr(value) if 0 <= value < 0x110000 and not 0xD800 <= value < 0xE000 else "�"
         return value in self._integers or character in self._texts or number in self._floats
+
+
+def _shown(values: list[object]) -> list[str]:
+    """The values as messages have them, as far as they fit."""
+    shown: list[str] = []
+    left = SHOWN_CHARACTERS_MAX
+    for one in values:
+        text = one if type(one) is str else orjson.dumps(one, option=orjson.OPT_SORT_KEYS).decode()
+        left -= len(text)
+        if left <= 0:
+            return [*shown, "..."]
+        shown.append(text)
+    return shown
 
 
 def _text(node: Node, value: str, path: str, result: Result) -> None:
