@@ -80,13 +80,13 @@ def schemas(data: bytes) -> None:
     if fitting is None:
         return
     schema = fitting["spec"]["versions"][0].get("schema", {}).get("openAPIV3Schema") or {}
+    drop_unreadable(schema)
     before = written(schema)
     errors = validate_schema(schema, "spec.validation.openAPIV3Schema")
     assert written(schema) == before
     _told(errors)
     if errors:
         return
-    drop_unreadable(schema)
     is_structural(schema)
     unrecognized_formats(schema)
     try:
