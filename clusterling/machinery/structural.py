@@ -102,7 +102,8 @@ def children(schema: Object) -> Iterator[Object]:
 
 def _below(schema: Object) -> Iterator[object]:
     for keyword in ("properties", "patternProperties", "definitions"):
-        yield from (schema.get(keyword) or {}).values()
+        below = schema.get(keyword) or {}
+        yield from below.values() if isinstance(below, dict) else (below,)
     for keyword in ("items", "allOf", "anyOf", "oneOf"):
         below = schema.get(keyword)
         if isinstance(below, list):
@@ -112,7 +113,9 @@ def _below(schema: Object) -> Iterator[object]:
     for keyword in ("additionalProperties", "additionalItems", "not"):
         if isinstance(schema.get(keyword), dict):
             yield schema[keyword]
-    yield from (one for one in (schema.get("dependencies") or {}).values() if isinstance(one, dict))
+    dependencies = schema.get("dependencies")
+    if isinstance(dependencies, dict):
+        yield from (one for one in dependencies.values() if isinstance(one, dict))
 
 
 def drop_unreadable(schema: Object) -> None:
@@ -137,6 +140,16 @@ def anywhere(schema: Object, holds: Callable[[Object], bool]) -> bool:
     return False
 
 
+# Below `items`, which may be a schema or a list of them, the definition's own schema does not look.
+_KEYWORDS: Final = {
+    **dict.fromkeys(("type", "format", "pattern", "x-kubernetes-list-type", "x-kubernetes-map-type"), str),
+    **dict.fromkeys(("required", "enum", "x-kubernetes-list-map-keys", "x-kubernetes-validations"), list),
+    **dict.fromkeys(("allOf", "anyOf", "oneOf"), list),
+    "dependencies": dict,
+    "not": dict,
+}
+
+
 def _malformed(schema: Object, path: str) -> list[FieldError]:
     """Schemas that are no objects. OpenAPI cannot say what they must be where they may also be something else."""
     stack = [schema]
@@ -147,6 +160,9 @@ def _malformed(schema: Object, path: str) -> list[FieldError]:
                 return [invalid_value(path, one[keyword], "boolean or JSON schema expected")]
         if not all(isinstance(below, dict) for below in _below(one)):
             return [invalid_value(path, "", "a JSON schema must be an object")]
+        for keyword, wanted in _KEYWORDS.items():
+            if not isinstance(one.get(keyword), wanted | None):
+                return [invalid_value(path, "", f"{keyword} of a JSON schema is of the wrong type")]
         stack.extend(children(one))
     return []
 

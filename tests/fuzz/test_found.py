@@ -30,6 +30,7 @@ from clusterling.machinery.schema import compile_schema
 from clusterling.machinery.schema.explaining import explain
 from clusterling.machinery.schema.node import Node
 from clusterling.machinery.selectors import LabelSelector
+from clusterling.machinery.structural import drop_unreadable, validate_schema
 from clusterling.machinery.timestamps import normal_rfc3339
 from clusterling.machinery.yaml import TAG_DIRECTIVES_MAX
 from clusterling.packs import builtin
@@ -380,3 +381,14 @@ def test_who_uses_a_deprecated_version_is_pointed_to_the_foremost_that_is_not() 
     assert [one.deprecation_warning for one in kind.versions] == [
         "x/v1alpha1 A is deprecated; use x/v2 A", "", "", "x/v3 A is deprecated",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "items",
+    [{"properties": True}, {"type": 5}, {"required": 7}, {"allOf": "x"}, {"not": []}, {"dependencies": [1]}],
+)
+def test_a_schema_of_items_whose_keywords_are_of_wrong_types_is_refused(items: Object) -> None:
+    """What stands below `items` no type check had seen: such a definition was a 500."""
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": items}}}
+    drop_unreadable(schema)
+    assert validate_schema(schema, "spec")
