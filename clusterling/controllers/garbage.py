@@ -147,9 +147,10 @@ class GarbageCollector(Controller[Key]):
             return () if ownerless else self._removed(where.cluster, event, waiting)
         found: list[Key] = []
         value = event.entry.value
-        dependent = Dependent(where.group, where.plural, where.namespace, where.name)
-        if _concerns(value) and not is_ignored(dependent):
-            found.append(Present(where.cluster, dependent))
+        if _concerns(value):
+            dependent = Dependent(where.group, where.plural, where.namespace, where.name)
+            if not is_ignored(dependent):
+                found.append(Present(where.cluster, dependent))
         if waiting:
             found += _unblocked(where.cluster, event, waiting)
         if CRDS in event.key:
