@@ -17,6 +17,7 @@ from clusterling.registry.strategy import SERVER, Context
 from clusterling.storage.store import Compacted, Entry, Event
 from clusterling.tenancy.cluster import GROUP, PLURAL
 from clusterling.tenancy.names import ROOT_ID
+from clusterling.tenancy.underlay import UNDERLAY_ID
 
 QUIET: Final = WriteOptions(field_validation="Ignore")
 EVERYTHING: Final = ListOptions()
@@ -65,6 +66,8 @@ def place(key: str) -> Place | None:
     if len(parts) != 5 or parts[1].startswith("~"):
         return None
     cluster, group, plural, namespace, name = parts
+    if cluster.startswith("~") and cluster != UNDERLAY_ID:
+        return None
     return Place(
         cluster, "" if group == "core" else group, plural, "" if namespace == "-" else namespace, name
     )

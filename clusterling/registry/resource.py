@@ -54,7 +54,7 @@ class Scale:
 class SubresourceCall:
     """One request to a subresource that computes its answer. `parent` is the object, None where it does not exist.
 
-    `query`: the parameters of one that connects, each with its values in order.
+    `query`: the parameters, each with its values in order.
     """
 
     verb: str

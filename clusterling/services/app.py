@@ -23,7 +23,7 @@ from clusterling.services.barrier import Barrier
 from clusterling.services.deadlines import Deadlines
 from clusterling.services.health import Health
 from clusterling.services.kept import Kept
-from clusterling.services.request import Request, Response, page_not_found
+from clusterling.services.request import Request, Response, Stream, page_not_found
 from clusterling.services.requestinfo import RequestInfo
 from clusterling.services.turnstile import Turnstile
 from clusterling.services.watch import Streams
@@ -64,6 +64,13 @@ class Authenticator(Protocol):
 
         Called only for requests that carry a credential. Takes as long for a cluster that is not there.
         """
+
+
+class Credentials(Protocol):
+    """What streams last no longer than."""
+
+    async def hold(self, request: Request, stream: Stream) -> Callable[[], None]:
+        """Stops the stream when the credential ends that its request came with; what is returned is called when it is over."""
 
 
 class Decision(Struct, frozen=True, gc=False):
@@ -135,6 +142,7 @@ class App:
     """Everything between a Request and its Response. Call it: `response = await app(request)`.
 
     `barrier`: what every request passes that believes what memory says, where there are other replicas.
+    `credentials`: what ends open streams with the credential of their request; None: they go on.
     `default_cluster` is served at `/`; "" for none. `bound_cluster` instead: only this one, and no `/clusters/` prefix.
     """
 
@@ -149,6 +157,7 @@ class App:
         health: Health | None = None,
         audit: Audit | None = None,
         barrier: Barrier | None = None,
+        credentials: Credentials | None = None,
         default_cluster: str = "",
         bound_cluster: str = "",
         request_timeout_s: float = REQUEST_TIMEOUT_S,
@@ -161,6 +170,7 @@ class App:
         self.health = health or Health()
         self.audit = audit
         self.barrier = barrier
+        self.credentials = credentials
         self.default_cluster = default_cluster
         self.bound_cluster = bound_cluster
         self.deadlines = Deadlines(request_timeout_s)

@@ -42,7 +42,7 @@ from clusterling.services.requestinfo import RequestInfo, parse
 from clusterling.storage.store import StorageError, UnknownOutcome
 
 if TYPE_CHECKING:
-    from clusterling.services.app import App, Handler
+    from clusterling.services.app import App, Credentials, Handler
 
 _log = logging.getLogger(__name__)
 
@@ -284,9 +284,21 @@ def with_user(app: App, handle: Handler) -> Handler:
                 return public
         if known is None:
             raise unauthorized()
-        return await handle(request)
+        response = await handle(request)
+        if app.credentials is not None and isinstance(response, StreamingResponse):
+            await _held(app.credentials, request, response)
+        return response
 
     return user
+
+
+async def _held(credentials: Credentials, request: Request, response: StreamingResponse) -> None:
+    """Has the stream end with the credential that it was asked for with."""
+    try:
+        response.ended.append(await credentials.hold(request, response.stream))
+    except BaseException:
+        await response.close()
+        raise
 
 
 def with_impersonation(app: App, handle: Handler) -> Handler:

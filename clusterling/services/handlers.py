@@ -367,7 +367,8 @@ async def call_subresource(app: App, request: Request, served: Served) -> Respon
     if info.verb in {"create", "update", "patch"}:
         body = await _part_body(app, request, ctx, part, options)
     parent = await ctx.objects.read(served, namespace, info.name)
-    answer = await part.function(ctx, SubresourceCall(info.verb, info.name, namespace, body, parent))
+    call = SubresourceCall(info.verb, info.name, namespace, body, parent, info.query)
+    answer = await part.function(ctx, call)
     status = 201 if info.verb == "create" else 200
     return Response(status, encoding.document(orjson.dumps(answer)), encoding.content_type)
 

@@ -309,8 +309,12 @@ async def _kubeconfig(ctx: Context, call: SubresourceCall) -> Object:
     return ctx.ports.kubeconfigs.kubeconfig(call.name, token)
 
 
-def root_pack(offer: Offer) -> Pack:
-    """What the logical cluster `root` serves besides the packs of every cluster; `offer` is what those choose from."""
+def root_pack(offer: Offer, parts: Sequence[Subresource] = ()) -> Pack:
+    """What the logical cluster `root` serves besides the packs of every cluster; `offer` is what those choose from.
+
+    `parts`: more subresources of a LogicalCluster.
+    """
+    kubeconfig = Subresource("kubeconfig", "", "v1", "Config", ("create",), _kubeconfig)
     resource = Resource(
         group=GROUP,
         names=Names(PLURAL, "logicalcluster", KIND, f"{KIND}List", ("lc",), ("clusterling",)),
@@ -335,9 +339,7 @@ def root_pack(offer: Offer) -> Pack:
         ),
         storage_version=VERSION,
         strategy=LogicalClusterStrategy(offer),
-        subresources=MappingProxyType(
-            {"kubeconfig": Subresource("kubeconfig", "", "v1", "Config", ("create",), _kubeconfig)}
-        ),
+        subresources=MappingProxyType({part.name: part for part in (kubeconfig, *parts)}),
         builtin=False,
     )
     return Pack("tenancy", (resource,))
