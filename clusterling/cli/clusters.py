@@ -85,7 +85,8 @@ def _name_arguments(command: _F) -> _F:
     )(command)
 
 
-def _admin(kubeconfig: str | None, data_dir: str | None, timeout_s: float) -> Admin:
+def admin_of(kubeconfig: str | None, data_dir: str | None, timeout_s: float) -> Admin:
+    """Who speaks with the server that the flags name, until the command ends."""
     admin = Admin(find_target(kubeconfig, data_dir), timeout_s)
     click.get_current_context().call_on_close(admin.close)
     return admin
@@ -133,7 +134,7 @@ def create_command(
     quiet: bool,
 ) -> None:
     """Create the logical cluster NAME. It is ready when this returns."""
-    admin = _admin(kubeconfig, data_dir, timeout_s)
+    admin = admin_of(kubeconfig, data_dir, timeout_s)
     if kubeconfig_out is not None:
         # Before there is a cluster that nobody got the kubeconfig of.
         check_writable(kubeconfig_out)
@@ -210,7 +211,7 @@ def list_command(
     quiet: bool,
 ) -> None:
     """List all logical clusters."""
-    admin = _admin(kubeconfig, data_dir, timeout_s)
+    admin = admin_of(kubeconfig, data_dir, timeout_s)
     if output == "table":
         emit(as_table(admin.list_table(), headers=not no_headers))
         return
@@ -242,7 +243,7 @@ def get_command(
     quiet: bool,
 ) -> None:
     """Show logical clusters by NAME."""
-    admin = _admin(kubeconfig, data_dir, timeout_s)
+    admin = admin_of(kubeconfig, data_dir, timeout_s)
     if output == "table":
         tables = [admin.get_table(name) for name in names]
         tables[0]["rows"] = [row for table in tables for row in table["rows"]]
@@ -287,7 +288,7 @@ def delete_command(
 
     Their addresses end at once, and with them all watches and credentials; data are removed soon after.
     """
-    admin = _admin(kubeconfig, data_dir, timeout_s)
+    admin = admin_of(kubeconfig, data_dir, timeout_s)
     found = [obj for name in names if (obj := _existing(admin, name, if_exists)) is not None]
     if found and not yes:
         _confirm([name_of(obj) for obj in found])
@@ -368,7 +369,7 @@ def kubeconfig_command(
 
     Each call makes a new credential, an administrator's of that one cluster. The server keeps no copy.
     """
-    document = _admin(kubeconfig, data_dir, timeout_s).kubeconfig(name)
+    document = admin_of(kubeconfig, data_dir, timeout_s).kubeconfig(name)
     text = as_json(document) if output == "json" else as_yaml(document)
     if out is None:
         emit(text)

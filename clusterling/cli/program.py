@@ -24,6 +24,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "get": ("clusters", "Show logical clusters by name."),
     "delete": ("clusters", "Delete logical clusters and all they hold."),
     "kubeconfig": ("clusters", "Print a kubeconfig for a logical cluster."),
+    "token": ("token", "Issue, list, rotate and revoke a cluster's tokens."),
     "explain-deletion": ("explain_deletion", "Say why an object is not deleted."),
     "check-server": ("check_server", "Check any Kubernetes API for what clients assume of it."),
     "store": ("store", "Check, count, compact and copy stores."),

@@ -10,7 +10,7 @@ import json
 import socket
 import ssl
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from typing_extensions import override
 
@@ -64,6 +64,26 @@ class Admin:
         return self._call(
             "POST", f"{_path(name)}/kubeconfig", {"apiVersion": "v1", "kind": "Config"}, about=name
         )
+
+    def tokens(self, cluster: str) -> Object:
+        """All of them, however many answers they take."""
+        path = f"{_path(cluster)}/tokens"
+        found = self._call("GET", path, about=cluster)
+        more = found["metadata"].pop("continue", "")
+        while more:
+            part = self._call("GET", f"{path}?continue={more}", about=cluster)
+            found["items"] += part["items"]
+            more = part["metadata"].get("continue", "")
+        return found
+
+    def create_token(self, cluster: str, token: Object) -> Object:
+        return self._call("POST", f"{_path(cluster)}/tokens", token, about=cluster)
+
+    def rotate_token(self, cluster: str, token: Object) -> Object:
+        return self._call("PUT", f"{_path(cluster)}/tokens", token, about=cluster)
+
+    def revoke_token(self, cluster: str, name: str) -> Object:
+        return self._call("DELETE", f"{_path(cluster)}/tokens?name={quote(name, safe='')}", about=cluster)
 
     def close(self) -> None:
         if self._connection is not None:
@@ -152,7 +172,14 @@ class Admin:
             refused = 'User "' in message
             return CliError(message, "only credentials of `root` administer clusters" if refused else "")
         if code == 404:
-            if (status.get("details") or {}).get("name"):
+            details = status.get("details") or {}
+            if details.get("kind") == "clustertokens":
+                return CliError(
+                    f"{about} has no token {details.get('name')}",
+                    f"see `clusterling token list {about}`",
+                    Exit.NOT_FOUND,
+                )
+            if details.get("name"):
                 return _absent(about)
             return CliError(
                 f"{self._target.server} serves no logical clusters",
@@ -161,6 +188,8 @@ class Admin:
             )
         if code == 409:
             exists = status.get("reason") == "AlreadyExists"
+            if exists and (status.get("details") or {}).get("kind") == "clustertokens":
+                return CliError(message, "rotate it, or choose another name", Exit.CONFLICT)
             text = f"there is a logical cluster {about} already" if exists else message
             return CliError(text, "add --if-not-exists to accept that" if exists else "", Exit.CONFLICT)
         if code in (408, 504):

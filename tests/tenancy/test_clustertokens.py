@@ -26,7 +26,7 @@ PATIENCE_S = 30.0
 class Served:
     """A server with the cluster `team`, and requests that show a token."""
 
-    def __init__(self, server: ApiServer, store: Store, clock: Turned) -> None:
+    def __init__(self, server: ApiServer, store: Store | None, clock: Turned) -> None:
         self.server = server
         self.store = store
         self.clock = clock
@@ -267,6 +267,7 @@ async def test_a_tenant_has_no_say_over_tokens_of_the_platform(served: Served) -
 async def test_the_end_of_a_token_is_nothing_to_the_controllers(served: Served) -> None:
     await served.create("brief", 60)
     served.clock.turn(timedelta(seconds=61))
+    assert served.store is not None
     assert await expiry.sweep(served.store, served.clock) == 2
     await served.server.client("team").post(
         MAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
