@@ -15,7 +15,7 @@ import os
 import secrets
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,8 +46,12 @@ from clusterling.services.app import Cluster as ServedCluster
 from clusterling.services.barrier import Barrier
 from clusterling.services.client import Client
 from clusterling.services.health import Health
+from clusterling.services.metrics import families, sources
+from clusterling.services.metrics.scraping import Parts
+from clusterling.services.metrics.sources import Sampled
 from clusterling.services.request import Request, Stream
 from clusterling.services.requestinfo import RequestInfo
+from clusterling.storage.backed import BackedStore
 from clusterling.storage.backoff import Backoff
 from clusterling.storage.cache import CacheBudget
 from clusterling.storage.election import Election, Led, lead
@@ -58,11 +62,12 @@ from clusterling.tenancy.authentication.tokens import IssuedTokens, StaticTokens
 from clusterling.tenancy.authorization import ADMIN, allows
 from clusterling.tenancy.cluster import GROUP, KIND, PLURAL, VERSION, ensure_root, refresh_urls, root_pack
 from clusterling.tenancy.clustertokens import tokens_part
-from clusterling.tenancy.directory import Directory
+from clusterling.tenancy.directory import Directory, Record
 from clusterling.tenancy.kubeconfig import Endpoint
 from clusterling.tenancy.limits import Limits
 from clusterling.tenancy.names import ROOT, ROOT_ID
 from clusterling.tenancy.pool import ClusterPool
+from clusterling.tenancy.totals import Totals
 from clusterling.tenancy.underlay import UNDERLAY_ID, Underlay
 
 if TYPE_CHECKING:
@@ -228,6 +233,7 @@ class ApiServer:
     may choose from by `spec.packs`; None: `packs`, and everything that comes with this library. `admin_tokens`: bearer tokens of root's realm.
     `external_url`: what kubeconfigs and statuses say, where it is not the first listener's address.
     `default_cluster` is also served at `/`. `run_controllers` False: another replica does what they do.
+    `metrics` False: nothing is counted. `metrics_token`: lets scrapers have /metrics, and nothing else.
     """
 
     def __init__(
@@ -246,6 +252,8 @@ class ApiServer:
         default_cluster: str = "",
         cache_bytes_max: int = 512 << 20,
         run_controllers: bool = True,
+        metrics: bool = True,
+        metrics_token: str = "",
     ) -> None:
         if offer is None:
             from clusterling.packs import OFFER
@@ -254,6 +262,7 @@ class ApiServer:
         self._offer = offer if packs is None else offer.with_default(tuple(packs))
         # What this replica writes while it leads, and may have lost the lead, is refused where others write as well.
         self._replicated = store if is_shared(store) else None
+        self._backed = store if isinstance(store, BackedStore) else None
         store = store if self._replicated is None else Led(store)
         self._store = store
         self._clock = clock or SystemClock()
@@ -269,6 +278,7 @@ class ApiServer:
         choices.default.load()
         self._root_keys = Keyspace(store, ROOT_ID)
         self._directory = Directory(self._root_keys)
+        self._budget = CacheBudget(cache_bytes_max)
         self._underlay = Underlay(Keyspace(store, UNDERLAY_ID), self._root_ca)
         self.pool = ClusterPool(
             store,
@@ -286,7 +296,7 @@ class ApiServer:
                 root_ca=self._root_ca,
             ),
             admission=AdmissionChain((CatalogAdmission(), *admission)),
-            budget=CacheBudget(cache_bytes_max),
+            budget=self._budget,
         )
         bearers = BearerTokens(known_tokens, self._tokens, self._directory)
         self.app = App(
@@ -301,7 +311,10 @@ class ApiServer:
             if self._replicated is None
             else Barrier(store.fresh, self._clock.monotonic, getattr(self._replicated, "others", None)),
             default_cluster=default_cluster,
+            metrics=Parts(self._samples, Totals(store)) if metrics else None,
+            metrics_token=metrics_token,
         )
+        self._directory.listen(self._heard_of)
         self.clusters = Clusters(self.client(str(ROOT)))
         self.failed: BaseException | None = None
         self._runtime = Runtime(
@@ -358,6 +371,26 @@ class ApiServer:
         self._election = election = Election(self._replicated, self._clock, holder=holder)
         group.create_task(election.run(), name="election")
         group.create_task(lead(election, self._control), name="leader")
+
+    def _samples(self) -> Iterator[Sampled]:
+        """What there is to tell of the parts that requests do not pass."""
+        yield Sampled(families.ERRORS, [((), self.app.errors)])
+        yield Sampled(families.CLUSTERS, [((), len(self._directory))])
+        yield Sampled(families.SERVED, [((), len(self.pool))])
+        yield Sampled(families.CONNECTIONS, [((), sum(one.connections for one in self._listeners))])
+        yield Sampled(families.ACCEPTED, [((), sum(one.accepted for one in self._listeners))])
+        yield Sampled(families.ESTABLISHED, [((), sum(one.established for one in self._listeners))])
+        yield from sources.cache(self._budget)
+        if self._backed is not None:
+            yield from sources.store(self._backed)
+        alone = self._replicated is None and self._run_controllers
+        leads = alone if self._election is None else self._election.term is not None
+        yield from sources.queues(self._runtime.queues(), leads=leads)
+
+    def _heard_of(self, old: Record | None, new: Record | None) -> None:
+        """A cluster that is gone has no metrics."""
+        if old is not None and new is None:
+            self.app.recorder.tenants.forget(old.name)
 
     def _controllers(self) -> str:
         """Why what controllers finish may wait; "" where they are at work."""
@@ -441,6 +474,8 @@ class ApiServer:
 
     async def _stop(self) -> None:
         self._ready.clear()
+        if self.app.metrics is not None:
+            self.app.metrics.lag.stop()
         await self.stop_listening()
         await self.pool.aclose()
 

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections.abc import AsyncIterator, Hashable, Iterable
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
 import orjson
@@ -24,6 +24,7 @@ import orjson
 from clusterling.machinery.errors import ApiError
 from clusterling.registry.ports import Clock
 from clusterling.storage.backoff import Backoff
+from clusterling.storage.histogram import Histogram
 from clusterling.storage.store import Compacted, Event, Op, StorageError, Store
 
 logger = logging.getLogger(__name__)
@@ -54,12 +55,23 @@ class Controller(Protocol[K]):
         """Brings one key into order. Returns seconds after which to look again, or None. Safe to repeat."""
 
 
+class QueueFigures:
+    """What a controller's queues did, for metrics: they outlive each."""
+
+    def __init__(self) -> None:
+        self.adds = 0
+        self.retries = 0
+        self.waits = Histogram()  # Seconds from when a key was ready to when a worker took it.
+        self.works = Histogram()  # Seconds that a worker had it.
+
+
 class WorkQueue:
     """Keys to work on: each once, however often added; not again while worked on; later after a failure."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, figures: QueueFigures | None = None) -> None:
         self._clock = clock
-        self._ready: dict[Hashable, None] = {}
+        self.figures = figures or QueueFigures()
+        self._ready: dict[Hashable, float] = {}  # And since when.
         self._working: set[Hashable] = set()
         self._again: set[Hashable] = set()
         self._failures: dict[Hashable, int] = {}
@@ -81,8 +93,9 @@ class WorkQueue:
     def add(self, key: Hashable) -> None:
         if key in self._working:
             self._again.add(key)
-        else:
-            self._ready[key] = None
+        elif key not in self._ready:
+            self.figures.adds += 1
+            self._ready[key] = self._clock.monotonic()
             self._wake.set()
 
     def add_after(self, key: Hashable, delay_s: float) -> None:
@@ -101,7 +114,7 @@ class WorkQueue:
             timeout = self._promote()
             if self._ready:
                 key = next(iter(self._ready))
-                del self._ready[key]
+                self.figures.waits.observe(self._clock.monotonic() - self._ready.pop(key))
                 self._working.add(key)
                 return key
             self._wake.clear()
@@ -117,6 +130,7 @@ class WorkQueue:
 
     def failed(self, key: Hashable) -> float:
         """Puts the key off; returns for how long, in seconds."""
+        self.figures.retries += 1
         count = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(BACKOFF_FIRST_S * float(2 ** min(count - 1, 20)), BACKOFF_MAX_S)
         self._release(key)
@@ -154,6 +168,11 @@ class Runtime:
         self._seen = 0
         self._saved = 0
 
+    def queues(self) -> Iterator[tuple[str, int, QueueFigures]]:
+        """Of each controller its name, how many keys it has to look at, and its figures."""
+        for controller, queue in self._queues:
+            yield controller.name, len(queue), queue.figures
+
     @property
     def idle(self) -> bool:
         """Everything known up to now is done (what waits for a later time aside)."""
@@ -161,7 +180,9 @@ class Runtime:
 
     async def run(self) -> None:
         # What an earlier run left undone is behind its cursor, and comes again from there.
-        self._queues = [(controller, WorkQueue(self._clock)) for controller, _ in self._queues]
+        self._queues = [
+            (controller, WorkQueue(self._clock, queue.figures)) for controller, queue in self._queues
+        ]
         self._seen = self._saved = 0
         try:
             async with asyncio.TaskGroup() as group:
@@ -215,6 +236,7 @@ class Runtime:
     async def _work(self, controller: Controller[Any], queue: WorkQueue) -> None:
         while True:
             key = await queue.get()
+            began = self._clock.monotonic()
             try:
                 again = await controller.reconcile(key)
             except (ApiError, StorageError) as error:
@@ -235,6 +257,8 @@ class Runtime:
                 queue.done(key)
                 if again is not None:
                     queue.add_after(key, again)
+            finally:
+                queue.figures.works.observe(self._clock.monotonic() - began)
 
     async def _cursor(self) -> int:
         entry = await self._store.get(CURSOR_KEY)

@@ -75,6 +75,7 @@ class ObjectWatch:
     ) -> None:
         self._watch = watch
         self._served = served
+        self.framed = 0  # Events that were taken; whoever counts them puts it back.
         self._selection = selection
         self._initial: Iterator[Entry] | None = iter(initial) if initial or marks_initial_end else None
         self._marks_initial_end = marks_initial_end
@@ -85,6 +86,11 @@ class ObjectWatch:
         # bookmarks, and may resume anywhere from here on (decision 10).
         self._moved = self._bookmarked = begun_at
         self._use(codec)
+
+    @property
+    def served(self) -> Served:
+        """The kind that is watched."""
+        return self._served
 
     def _use(self, codec: FrameCodec) -> None:
         self._codec = codec
@@ -122,6 +128,8 @@ class ObjectWatch:
                     self._moved = max(self._moved, batch.events[-1].revision)
                 data = self._frames(batch)
                 if data:
+                    # Of selections that let little through, more than went out.
+                    self.framed += len(batch.events)
                     return data
                 until = until or perf_counter() + SLICE_S
                 if perf_counter() >= until:
@@ -182,8 +190,10 @@ class ObjectWatch:
                 frames.append(frame)
                 size += len(frame)
             if len(frames) == INITIAL_CHUNK or size >= INITIAL_BYTES or perf_counter() >= until:
+                self.framed += len(frames)
                 return self._codec.join(frames) if frames else b""
         self._initial = None
+        self.framed += len(frames)
         if self._marks_initial_end:
             frames.append(self._bookmark(self._moved, {INITIAL_EVENTS_END: "true"}))
             self._bookmarked = self._moved

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -23,10 +22,13 @@ from clusterling.services.barrier import Barrier
 from clusterling.services.deadlines import Deadlines
 from clusterling.services.health import Health
 from clusterling.services.kept import Kept
+from clusterling.services.metrics.recorder import Recorder
+from clusterling.services.metrics.scraping import METRICS_PATH, NO_PARTS, Metrics, Parts
 from clusterling.services.request import Request, Response, Stream, page_not_found
 from clusterling.services.requestinfo import RequestInfo
 from clusterling.services.turnstile import Turnstile
 from clusterling.services.watch import Streams
+from clusterling.tenancy.names import ROOT_ID
 
 
 class Cluster(Protocol):
@@ -114,19 +116,6 @@ Documents = Callable[[Request, Catalog | None], Awaitable[Response | None]]
 Audit = Callable[[Request, Response], None]
 
 
-@dataclass(slots=True)
-class Counters:
-    """What the hot path counts, in plain numbers; whoever exports metrics reads them.
-
-    `requests` by (verb, group, resource, code), `seconds` by (verb, group, resource): never by names that a client chooses.
-    """
-
-    requests: dict[tuple[str, str, str, int], int] = field(default_factory=dict)
-    seconds: dict[tuple[str, str, str], float] = field(default_factory=dict)
-    in_flight: int = 0
-    errors: int = 0
-
-
 Handler = Callable[[Request], Awaitable[Response]]
 
 REQUEST_TIMEOUT_S: Final = 60.0
@@ -143,6 +132,7 @@ class App:
 
     `barrier`: what every request passes that believes what memory says, where there are other replicas.
     `credentials`: what ends open streams with the credential of their request; None: they go on.
+    `metrics`: what is told of the rest of the server; None: nothing is counted.
     `default_cluster` is served at `/`; "" for none. `bound_cluster` instead: only this one, and no `/clusters/` prefix.
     """
 
@@ -156,6 +146,8 @@ class App:
         limits: Limits | None = None,
         health: Health | None = None,
         audit: Audit | None = None,
+        metrics: Parts | None = NO_PARTS,
+        metrics_token: str = "",
         barrier: Barrier | None = None,
         credentials: Credentials | None = None,
         default_cluster: str = "",
@@ -174,10 +166,14 @@ class App:
         self.default_cluster = default_cluster
         self.bound_cluster = bound_cluster
         self.deadlines = Deadlines(request_timeout_s)
-        self.counters = Counters()
+        self.errors = 0  # Requests that ended in something unforeseen.
         self.turnstile = Turnstile()
+        self.recorder = Recorder()
+        self.metrics = (
+            None if metrics is None else Metrics(self.recorder, self.turnstile, metrics, token=metrics_token)
+        )
         self.decoding = asyncio.Semaphore(DECODING_MAX)
-        self.streams = Streams()
+        self.streams = Streams(sent=None if self.metrics is None else self.recorder.sent)
         self.lists = Kept(LISTS_BYTES_MAX)
         # Says why controllers are not at work, "" where they are: what they finish waits for them.
         self.controllers: Callable[[], str] = str
@@ -219,6 +215,11 @@ class App:
 
     async def _document(self, request: Request, catalog: Catalog) -> Response:
         info = request.info
+        if info.path == METRICS_PATH and self.metrics is not None and request.method in {"GET", "HEAD"}:
+            assert request.cluster is not None, "authorization refuses clusters that are not there"
+            if request.cluster.id == ROOT_ID:
+                return await self.metrics.everything(request)
+            return await self.metrics.of_cluster(request, request.cluster.name, request.cluster.id)
         found = await self.health.respond(info.path, info.query)
         if found is None:
             found = await self.documents(request, catalog)

@@ -43,7 +43,7 @@ _READS: Final = frozenset({"get", "list", "watch"})
 _COMMITS: Final = frozenset({"create", "update", "patch", "delete"})
 _WRITING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _NO: Final = frozenset({401, 403, 404})
-_OF_ITSELF: Final = ENDPOINTS | {"version"}
+_OF_ITSELF: Final = ENDPOINTS | {"version", "metrics"}
 
 
 class Barrier:

@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -35,11 +36,14 @@ from clusterling.registry.strategy import ANONYMOUS, User
 from clusterling.services.barrier import with_barrier
 from clusterling.services.begun import Begun
 from clusterling.services.deadlines import Deadline, Deadlines
+from clusterling.services.metrics.recorder import READING
+from clusterling.services.metrics.scraping import METRICS_PATH
 from clusterling.services.negotiation import accept_anyway, wants_pretty
 from clusterling.services.parameters import request_timeout_s
 from clusterling.services.request import NOSNIFF, Header, Request, Response, StreamingResponse
 from clusterling.services.requestinfo import RequestInfo, parse
 from clusterling.storage.store import StorageError, UnknownOutcome
+from clusterling.tenancy.names import ROOT, ROOT_ID
 
 if TYPE_CHECKING:
     from clusterling.services.app import App, Credentials, Handler
@@ -47,7 +51,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 GZIP_BYTES_MIN: Final = 128 * 1024
-SERIES_MAX: Final = 5_000  # Combinations of verb, kind and code that are counted apart.
 AUDIT_ID_CHARACTERS_MAX: Final = 64
 
 WARNING_RUNES_MAX: Final = 4 * 1024
@@ -75,7 +78,7 @@ def with_errors(app: App, handle: Handler) -> Handler:
                 answer = service_unavailable("the store cannot serve this now; try again later")
             response = status_response(request, answer)
         except Exception:  # noqa: BLE001 - the one place that turns the unforeseen into an answer
-            app.counters.errors += 1
+            app.errors += 1
             _log.exception("request failed id=%s method=%s path=%s", request.id, request.method, request.path)
             response = status_response(
                 request,
@@ -137,31 +140,40 @@ def _escaped(text: str) -> str:
 
 
 def with_telemetry(app: App, handle: Handler) -> Handler:
-    """Gives the request its id, counts it, and tells the audit of it."""
-    counters = app.counters
-    clock = time.perf_counter
+    """Gives the request its id, counts it, and tells the audit of it. A scraper with a token of its own is let in here."""
+    recorder, metrics = app.recorder, app.metrics
+    if metrics is None:
+        return partial(_untold, app, handle)
+    in_flight, answered = recorder.in_flight, recorder.answered
 
     async def telemetry(request: Request) -> Response:
         request.id = _audit_id(request.headers.get("Audit-Id"))
-        counters.in_flight += 1
+        if request.path == METRICS_PATH and metrics.admits(request):
+            return await metrics.everything(request)
+        writes = request.method not in READING
+        now = in_flight[writes] = in_flight[writes] + 1
+        most = recorder.most_in_flight
+        most[writes] = max(most[writes], now)
         try:
             response = await handle(request)
         finally:
-            counters.in_flight -= 1
-        served = request.served
-        key = (request.info.verb, served.group, served.plural) if served is not None else ("", "", "")
-        counted = (*key, response.status)
-        if counted not in counters.requests and len(counters.requests) >= SERIES_MAX:
-            # Tenants name groups and kinds, and could name them for ever.
-            key = (request.info.verb, "", "")
-            counted = (*key, response.status)
-        counters.requests[counted] = counters.requests.get(counted, 0) + 1
-        counters.seconds[key] = counters.seconds.get(key, 0.0) + clock() - request.came_s
+            in_flight[writes] -= 1
+        answered(request, response)
         if app.audit is not None:
+            recorder.audited += 1
             app.audit(request, response)
         return response
 
     return telemetry
+
+
+async def _untold(app: App, handle: Handler, request: Request) -> Response:
+    """Where nothing is counted."""
+    request.id = _audit_id(request.headers.get("Audit-Id"))
+    response = await handle(request)
+    if app.audit is not None:
+        app.audit(request, response)
+    return response
 
 
 def _audit_id(given: str | None) -> str:
@@ -274,7 +286,7 @@ def with_user(app: App, handle: Handler) -> Handler:
 
     async def authenticated(request: Request) -> Response:
         has_credential = "Authorization" in request.headers or request.peer.certificate is not None
-        known = await app.authenticator.authenticate(request) if has_credential else None
+        known = await _authenticated(app, request) if has_credential else None
         if known is None and has_credential:
             raise unauthorized()
         request.user = known or ANONYMOUS
@@ -299,6 +311,18 @@ async def _held(credentials: Credentials, request: Request, response: StreamingR
     except BaseException:
         await response.close()
         raise
+
+
+async def _authenticated(app: App, request: Request) -> User | None:
+    """Whom the credential means, counted by what came of it."""
+    began = time.perf_counter()
+    result = "error"
+    try:
+        user = await app.authenticator.authenticate(request)
+        result = "failure" if user is None else "success"
+        return user
+    finally:
+        app.recorder.authenticated[result].observe(time.perf_counter() - began)
 
 
 def with_impersonation(app: App, handle: Handler) -> Handler:
@@ -357,13 +381,20 @@ def with_limits(app: App, handle: Handler) -> Handler:
 
 def with_authorization(app: App, handle: Handler) -> Handler:
     """Refuses, in one way, what is not allowed and what is not there."""
+    decided = app.recorder.authorized
 
     async def authorization(request: Request) -> Response:
         info, user = request.info, request.user
-        cluster = await app.clusters.find(info.cluster) if info.cluster else None
+        name = info.cluster
+        if request.path == METRICS_PATH and user.realm == ROOT_ID:
+            # The server's own, which are `root`'s to see.
+            name = str(ROOT)
+        cluster = await app.clusters.find(name) if name else None
         decision = await app.authorizer.authorize(user, cluster, info)
         if cluster is None or not decision.allowed:
+            decided["denied"] += 1
             raise refusal(user, info, decision.reason)
+        decided["allowed"] += 1
         request.cluster = cluster
         return await handle(request)
 

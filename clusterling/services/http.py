@@ -82,6 +82,7 @@ class Listener:
         self.leaving = False
         self.closing = False
         self.open: set[_Connection] = set()
+        self.accepted = self.established = 0  # Before, and after TLS.
         self._server: asyncio.Server | None = None
 
     @property
@@ -185,6 +186,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
         self._listener = listener
+        listener.accepted += 1
         self._app = listener.app
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
@@ -218,6 +220,7 @@ class _Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self._peer = _peer_of(self.transport)
         self._listener.open.add(self)
+        self._listener.established += 1
         self.task = self._loop.create_task(self._go_on())
         self._active_s = self._loop.time()
         self._timer = self._loop.call_later(IDLE_S, self._look)

@@ -64,8 +64,14 @@ BOOKMARK_TICKS: Final = 60  # A watch gets a bookmark on one tick in so many.
 class Streams:
     """All watches of a server. One for an App; it owns the loop's callbacks that serve them."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.perf_counter,
+        sent: Callable[[Served, int, int], None] | None = None,
+    ) -> None:
+        """`sent` is told of a kind, of how many events were written to its watches, and of their bytes."""
         self.clock = clock
+        self.sent = sent
         self._open: set[WatchStream] = set()
         self._ready: deque[WatchStream | _Cohort] = deque()
         self._cohorts: dict[Hashable, _Cohort] = {}
@@ -280,6 +286,7 @@ class _Cohort:
         # Who joins now is level with the leader, and not in this round.
         self._left = list(self._members) if parts else []
         self._data = parts[0] if len(parts) == 1 else b"".join(parts)
+        leader.tell(len(self._data), len(self._left))
         self._began = now
         self._unlooked += len(self._data)
         self._looks = self._unlooked >= LOOK_BYTES
@@ -403,7 +410,9 @@ class WatchStream(Stream):
             return
         parts, more, error = self.collect()
         if parts:
-            self.write(parts[0] if len(parts) == 1 else b"".join(parts))
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            self.write(data)
+            self.tell(len(data), 1)
         room = self.look()
         if error is not None:
             self.fail(error)
@@ -429,6 +438,12 @@ class WatchStream(Stream):
                 _log.exception("watch failed")
             return parts, False, error
         return parts, False, None
+
+    def tell(self, size: int, readers: int) -> None:
+        """Has it counted what was taken last: so many bytes, for so many watches."""
+        events, self.watch.framed = self.watch.framed, 0
+        if events and readers and self._streams.sent is not None:
+            self._streams.sent(self.watch.served, events * readers, size * readers)
 
     def look(self) -> bool:
         """Looks at what the peer has not read. False: too much, so the stream goes alone, and takes no more until it has."""

@@ -10,6 +10,7 @@ from typing import Any
 from clusterling.storage.backend import Backend
 from clusterling.storage.batcher import Batcher
 from clusterling.storage.feed import Feed
+from clusterling.storage.metered import Figures
 from clusterling.storage.question import Question, Questions
 from clusterling.storage.store import Entry, Guard, Identity, Op, Page, Unavailable, Watch
 
@@ -20,61 +21,70 @@ class BackedStore:
     def __init__(self, backend: Backend, *, shared: bool = True) -> None:
         self.shared = shared
         self._backend = backend
-        self._batcher = Batcher(backend)
-        self._feed = Feed(backend)
-        self._questions = Questions(backend.fresh, self._feed)
+        # For metrics: what is asked of the backend, what is written, what is followed.
+        self.figures = Figures()
+        self.batcher = Batcher(backend)
+        self.feed = Feed(backend)
+        self._questions = Questions(backend.fresh, self.feed)
         # As `others.py` has it; None where the backend cannot tell.
         self.others: Callable[[], int] | None = getattr(backend, "others", None)
         self._closed = False
-        backend.follow(self._feed.publish, self._feed.lose)
+        backend.follow(self.feed.publish, self.feed.lose)
 
     async def get(self, key: str) -> Entry | None:
         self._check_open()
-        return await self._backend.get(key)
+        with self.figures.call("get"):
+            return await self._backend.get(key)
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page:
         self._check_open()
-        return await self._backend.list(prefix, after=after, limit=limit, revision=revision)
+        with self.figures.call("list"):
+            return await self._backend.list(prefix, after=after, limit=limit, revision=revision)
 
     async def count(self, prefix: str) -> int:
         self._check_open()
-        return await self._backend.count(prefix)
+        with self.figures.call("count"):
+            return await self._backend.count(prefix)
 
     def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Coroutine[Any, Any, Sequence[int]]:
-        return self._batcher.write(ops, guards)
+        return self.batcher.write(ops, guards)
 
     def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
-        return self._feed.watch(prefix, after=after)
+        return self.feed.watch(prefix, after=after)
 
     def head(self) -> int:
-        return self._feed.revision
+        return self.feed.revision
 
     def fresh(self) -> Question:
         return self._questions.next()
 
     async def compact(self, horizon: int) -> None:
         self._check_open()
-        await self._backend.compact(horizon)
+        with self.figures.call("compact"):
+            await self._backend.compact(horizon)
 
     async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
         self._check_open()
-        await self._backend.drop(prefix, guards)
+        with self.figures.call("drop"):
+            await self._backend.drop(prefix, guards)
 
     async def expired(self, now: int, limit: int) -> Sequence[Entry]:
         self._check_open()
-        return await self._backend.expired(now, limit)
+        with self.figures.call("expired"):
+            return await self._backend.expired(now, limit)
 
     async def identity(self) -> Identity:
         self._check_open()
-        return await self._backend.identity()
+        with self.figures.call("identity"):
+            return await self._backend.identity()
 
     async def _run(self) -> None:
-        await self._batcher.run()
+        await self.batcher.run()
 
     async def _close(self) -> None:
         self._closed = True
-        self._batcher.close()
-        self._feed.close()
+        self.batcher.close()
+        self.feed.close()
         await self._questions.close()
 
     def _check_open(self) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 
 from clusterling.storage.backend import Backend, Committed, Transaction
 from clusterling.storage.company import Company
+from clusterling.storage.histogram import Histogram
 from clusterling.storage.others import OTHERS
 from clusterling.storage.store import (
     VALUE_BYTES_MAX,
@@ -33,6 +34,7 @@ from clusterling.storage.store import (
 BATCH_OPS_MAX: Final = WRITE_OPS_MAX
 BATCH_BYTES_MAX: Final = 1 << 20
 GATHER_MAX_S: Final = 0.003  # Without a writer, and a batch closes; sooner where the last commit took less.
+BATCH_WRITES: Final = (1, 2, 5, 10, 20, 50, 100, 200)
 LOOK_AHEAD: Final = (
     4 * BATCH_OPS_MAX
 )  # Writers of one hot key must not make every batch walk the whole queue.
@@ -58,6 +60,11 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._company = Company()
         self._closed = False
+        # For metrics: seconds that commits took, writes of each, commits that failed, bytes of values that came.
+        self.commits = Histogram()
+        self.batches = Histogram(BATCH_WRITES)
+        self.failures = 0
+        self.value_bytes = 0
 
     async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
         """As `Store.write`."""
@@ -76,11 +83,17 @@ class Batcher:
             raise Unavailable("the store is closed")
         outcome: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(Transaction(ops, guards), outcome, size))
+        self.value_bytes += size
         waiting = len(self._queue)
         if waiting == 1:
             self._arrived.set()
         self._company.came(waiting)
         return await outcome
+
+    @property
+    def waiting(self) -> int:
+        """Writes that wait for a batch."""
+        return len(self._queue)
 
     async def run(self) -> None:
         """Commits batches until `close`."""
@@ -95,7 +108,10 @@ class Batcher:
                     began = monotonic()
                     await self._commit(batch)
                     came = min(len(batch) + len(self._queue), BATCH_OPS_MAX)
-                    self._company.served(came, min(monotonic() - began, GATHER_MAX_S))
+                    took = monotonic() - began
+                    self._company.served(came, min(took, GATHER_MAX_S))
+                    self.commits.observe(took)
+                    self.batches.observe(len(batch))
         finally:
             self.close()
 
@@ -140,6 +156,7 @@ class Batcher:
         try:
             outcomes = await self._backend.commit([waiting.transaction for waiting in batch])
         except StorageError as error:
+            self.failures += 1
             for waiting in batch:
                 _fail(waiting, type(error)(*error.args), cause=error)
             return

@@ -57,6 +57,7 @@ EVICTION_LOOKS_MAX: Final = (
 )
 GETS_BEFORE_LOAD: Final = 4  # So many single reads of a unit go below before it is worth loading.
 GETS_REMEMBERED_MAX: Final = 256
+LOADS_MAX: Final = 400  # Kinds whose loads are counted apart.
 
 
 def as_stored(_key: str, value: bytes, _revision: int) -> bytes:
@@ -71,6 +72,9 @@ class CacheBudget:
         self.bytes_max = bytes_max
         self.bytes = 0
         self.replayed = 0  # Bytes of history that watches hold each for itself.
+        # For metrics: reads from memory, reads from below, units let go for others, units loaded by prefix.
+        self.hits = self.misses = self.evictions = 0
+        self.loads: dict[str, int] = {}
         self._units: OrderedDict[_Unit, None] = OrderedDict()
 
     def charge(self, unit: _Unit) -> None:
@@ -81,6 +85,23 @@ class CacheBudget:
         unit.charged = size
         if self.bytes > self.bytes_max:
             self._make_room(unit)
+
+    def loaded(self, prefix: str) -> None:
+        """Counts a unit that was loaded; of kinds that are too many, as one of no kind."""
+        if len(self.loads) >= LOADS_MAX:
+            prefix = prefix if prefix in self.loads else ""
+        self.loads[prefix] = self.loads.get(prefix, 0) + 1
+
+    def entries(self) -> dict[str, int]:
+        """How many entries are in memory, by the prefix of their units."""
+        found: dict[str, int] = {}
+        for unit in self._units:
+            found[unit.prefix] = found.get(unit.prefix, 0) + len(unit.entries)
+        return found
+
+    def __len__(self) -> int:
+        """How many units are in memory."""
+        return len(self._units)
 
     def remove(self, unit: _Unit) -> None:
         if unit in self._units:
@@ -102,6 +123,7 @@ class CacheBudget:
                 unit.used = False
                 self._units.move_to_end(unit)
             else:
+                self.evictions += 1
                 unit.cache.evict(unit)
 
 
@@ -350,6 +372,7 @@ class CachedStore:
         if unit is None:
             return None
         unit.used = True
+        self.budget.hits += 1
         return unit.entries.get(key)
 
     def is_loaded(self, prefix: str) -> bool:
@@ -374,11 +397,13 @@ class CachedStore:
         prefix = unit_of(key)
         unit = self._units.get(prefix)
         if unit is None:
+            self.budget.misses += 1
             if not prefix or not self._worth_loading(prefix):
                 entry = await self._below.get(key)
                 return None if entry is None else self._finished(entry)
             unit = await self._load(prefix)
         else:
+            self.budget.hits += 1
             unit.used = True
         return unit.entries.get(key)
 
@@ -392,8 +417,10 @@ class CachedStore:
             await self._below.fresh()
         unit = self._units.get(name)
         if unit is None:
+            self.budget.misses += 1
             unit = await self._load(name)
         else:
+            self.budget.hits += 1
             unit.used = True
         now = unit.revision()
         at = revision or now
@@ -517,6 +544,7 @@ class CachedStore:
                 unit.follow()
             except Compacted:
                 return None
+            self.budget.loaded(prefix)
             self._units[prefix] = unit
             self._gets.pop(prefix, None)
             self.budget.charge(unit)

@@ -310,6 +310,13 @@ class Feed:
         self._streams: dict[str, Stream] = {}
         self._closed: StorageError | None = None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self.events = 0  # Published, and
+        self.gaps = 0  # how often some were missed.
+
+    @property
+    def watches(self) -> int:
+        """How many watches there are."""
+        return sum(len(stream.watches) for stream in self._streams.values())
 
     @property
     def revision(self) -> int:
@@ -318,6 +325,7 @@ class Feed:
 
     def publish(self, events: Sequence[Event], revision: int) -> None:
         """The sink of the backend."""
+        self.events += len(events)
         streams = self._streams
         touched: dict[Stream, list[Event]] = {}
         if streams:
@@ -341,6 +349,7 @@ class Feed:
 
     def lose(self, revision: int) -> None:
         """Ends every watch with Compacted: there is a gap up to `revision`, from where new ones go on."""
+        self.gaps += 1
         streams, self._streams = self._streams, {}
         self._revision = max(self._revision, revision)
         for stream in streams.values():

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import perf_counter
 from types import TracebackType
 
+from clusterling.storage.histogram import Histogram
 from clusterling.storage.store import Entry, Guard, Identity, Op, Page, Store, Watch
 
 
@@ -14,8 +15,7 @@ class Figures:
     """Totals by method of Store, since the start. Several stores may add to the same figures."""
 
     def __init__(self) -> None:
-        self.calls: dict[str, int] = {}
-        self.seconds: dict[str, float] = {}  # From call to answer, waiting included.
+        self.durations: dict[str, Histogram] = {}  # Seconds from call to answer, waiting included.
         self.errors: dict[
             tuple[str, str], int
         ] = {}  # By method and class of the StorageError, or of what else it was.
@@ -23,8 +23,30 @@ class Figures:
         self.entries_listed = 0
         self.watches = 0  # Open now.
 
+    @property
+    def calls(self) -> dict[str, int]:
+        return {method: taken.count for method, taken in self.durations.items()}
 
-class _Call:
+    @property
+    def seconds(self) -> dict[str, float]:
+        return {method: taken.total for method, taken in self.durations.items()}
+
+    def count(self, method: str, seconds: float, error: type[BaseException] | None = None) -> None:
+        """Counts one call."""
+        taken = self.durations.get(method)
+        if taken is None:
+            taken = self.durations[method] = Histogram()
+        taken.observe(seconds)
+        if error is not None:
+            what = (method, error.__name__)
+            self.errors[what] = self.errors.get(what, 0) + 1
+
+    def call(self, method: str) -> Call:
+        """Counts the call that is the body of the context."""
+        return Call(self, method)
+
+
+class Call:
     """Counts one call, around its body."""
 
     __slots__ = ("_figures", "_method", "_start")
@@ -39,12 +61,7 @@ class _Call:
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        figures, method = self._figures, self._method
-        figures.calls[method] = figures.calls.get(method, 0) + 1
-        figures.seconds[method] = figures.seconds.get(method, 0.0) + perf_counter() - self._start
-        if kind is not None:
-            what = (method, kind.__name__)
-            figures.errors[what] = figures.errors.get(what, 0) + 1
+        self._figures.count(self._method, perf_counter() - self._start, kind)
 
 
 class MeteredStore:
@@ -53,21 +70,21 @@ class MeteredStore:
         self._store = store
 
     async def get(self, key: str) -> Entry | None:
-        with _Call(self.figures, "get"):
+        with self.figures.call("get"):
             return await self._store.get(key)
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page:
-        with _Call(self.figures, "list"):
+        with self.figures.call("list"):
             page = await self._store.list(prefix, after=after, limit=limit, revision=revision)
         self.figures.entries_listed += len(page.entries)
         return page
 
     async def count(self, prefix: str) -> int:
-        with _Call(self.figures, "count"):
+        with self.figures.call("count"):
             return await self._store.count(prefix)
 
     async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
-        with _Call(self.figures, "write"):
+        with self.figures.call("write"):
             revisions = await self._store.write(ops, guards)
         self.figures.value_bytes_written += sum(len(op.value) for op in ops if op.value is not None)
         return revisions
@@ -79,30 +96,30 @@ class MeteredStore:
         return self._store.head()
 
     async def fresh(self) -> int:
-        with _Call(self.figures, "fresh"):
+        with self.figures.call("fresh"):
             return await self._store.fresh()
 
     async def compact(self, horizon: int) -> None:
-        with _Call(self.figures, "compact"):
+        with self.figures.call("compact"):
             await self._store.compact(horizon)
 
     async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
-        with _Call(self.figures, "drop"):
+        with self.figures.call("drop"):
             await self._store.drop(prefix, guards)
 
     async def expired(self, now: int, limit: int) -> Sequence[Entry]:
-        with _Call(self.figures, "expired"):
+        with self.figures.call("expired"):
             return await self._store.expired(now, limit)
 
     async def identity(self) -> Identity:
-        with _Call(self.figures, "identity"):
+        with self.figures.call("identity"):
             return await self._store.identity()
 
     @asynccontextmanager
     async def _watch(self, prefix: str, after: int) -> AsyncIterator[Watch]:
         """The duration of a watch is that of putting it in place."""
         place = self._store.watch(prefix, after=after)
-        with _Call(self.figures, "watch"):
+        with self.figures.call("watch"):
             watch = await place.__aenter__()
         self.figures.watches += 1
         try:

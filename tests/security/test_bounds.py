@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from clusterling.machinery.protobuf import PLAIN_FIELDS_MAX
-from clusterling.services import filters
 from clusterling.services.http import serve
 from clusterling.services.request import Headers, Request, StreamingResponse
 from clusterling.storage import cache
@@ -36,16 +35,16 @@ async def test_answers_that_nobody_reads_stop_the_requests_behind_them(it: World
     token = await kubeconfig_token(it)
     made = {"metadata": {"name": "big"}, "data": {"k": "v" * 60_000}}
     assert (await it.ask("POST", CONFIGMAPS, made))[0] == 201
-    key = ("get", "", "configmaps", 200)
+    key = ("GET", "", "configmaps", 200)
     reader, writer = await asyncio.open_connection("127.0.0.1", listener.port, limit=1024)
     try:
         request = f"GET /clusters/mallory{CONFIGMAPS}/big HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
         # 120 MB of answers: more than the kernel takes on both sides of a connection.
         writer.write(request.encode() * 2_000)
-        counts = it.server.app.counters.requests
+        counts = it.server.app.recorder.requests
         before = -1
-        while counts.get(key, 0) != before:
-            before = counts.get(key, 0)
+        while counts().get(key, 0) != before:
+            before = counts().get(key, 0)
             await asyncio.sleep(0.3)
         assert 0 < before < 1_000
         assert reader is not None
@@ -59,19 +58,19 @@ async def test_a_client_that_leaves_before_its_body_is_no_error_of_the_server(
 ) -> None:
     listener = await serve(it.server.app, "127.0.0.1", 0)
     token = await kubeconfig_token(it)
-    counters = it.server.app.counters
+    recorder = it.server.app.recorder
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         head = f"POST /clusters/mallory{CONFIGMAPS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
         writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
-        while not counters.in_flight:
+        while not recorder.busy:
             await asyncio.sleep(0.01)
         writer.transport.abort()
-        while counters.in_flight:
+        while recorder.busy:
             await asyncio.sleep(0.01)
     finally:
         await listener.close(1.0)
-    assert counters.errors == 0
+    assert it.server.app.errors == 0
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
@@ -115,13 +114,15 @@ async def first_frame(it: World, path: str) -> bytes:
 async def test_kinds_that_come_and_go_do_not_fill_the_counters(
     it: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counters = it.server.app.counters
-    monkeypatch.setattr(filters, "SERIES_MAX", len(counters.requests) + 3)
+    from clusterling.services.metrics import recorder as recorders
+
+    monkeypatch.setattr(recorders, "OWN_KINDS_MAX", 3)
     for at in range(20):
         assert (await it.ask("POST", CRDS, crd(f"kind{at}s", {"type": "object"})))[0] == 201
         assert (await it.ask("GET", f"/apis/x.io/v1/kind{at}s"))[0] == 200
-    assert not any(plural == "kind19s" for _, _, plural, _ in counters.requests)
-    assert counters.requests["list", "", "", 200] >= 10
+    counts = it.server.app.recorder.requests()
+    assert not any(plural == "kind19s" for _, _, plural, _ in counts)
+    assert counts["LIST", "other", "other", 200] >= 10
 
 
 def varint(number: int) -> bytes:

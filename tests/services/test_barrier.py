@@ -75,7 +75,7 @@ async def test_no_request_is_begun_before_the_store_has_answered() -> None:
         await store.asked()
         for _ in range(20):
             await asyncio.sleep(0)
-        assert begun == [] and world.app.counters.in_flight == 0
+        assert begun == [] and world.app.recorder.busy == 0
         await store.answer()
         assert (await wire.answer())[0] == 200
         assert begun == [f"{TEAM}{CONFIGMAPS}/a"]
@@ -171,7 +171,7 @@ async def test_an_answer_that_comes_late_serves_who_has_waited_long(monkeypatch:
     monkeypatch.setattr(question, "PATIENCE_S", 0.01)
     async with among_replicas() as (world, store, listener), connected(listener) as wire:
         await wire.send(ONE)
-        while world.app.counters.in_flight == 0:  # Begun for want of an answer, and still waiting for it.
+        while world.app.recorder.busy == 0:  # Begun for want of an answer, and still waiting for it.
             await asyncio.sleep(0.001)
         await store.answer()
         assert (await wire.answer())[0] == 200
@@ -190,9 +190,9 @@ async def test_a_write_whose_client_has_gone_meanwhile_is_not_begun() -> None:
             await wire.send(get(f"{TEAM}{CONFIGMAPS}/b"))
             await store.answer()
             assert (await wire.answer())[0] == 404
-        assert world.app.counters.requests.keys() == {
-            ("create", "", "configmaps", 201),
-            ("get", "", "configmaps", 404),
+        assert world.app.recorder.requests().keys() == {
+            ("POST", "", "configmaps", 201),
+            ("GET", "", "configmaps", 404),
         }
 
 
@@ -230,7 +230,8 @@ async def test_the_time_a_request_waits_counts_as_its_own() -> None:
         await asyncio.sleep(0.05)
         await store.answer()
         assert (await wire.answer())[0] == 200
-        assert world.app.counters.seconds["get", "", "configmaps"] >= 0.05
+        taken = [one for one in world.app.recorder.series.values() if one.labels[0] == "GET"]
+        assert [one.seconds.total >= 0.05 for one in taken] == [True]
 
 
 def write() -> Request:

@@ -186,7 +186,7 @@ async def test_the_unforeseen_is_a_500_that_tells_only_where_to_look(
     assert "42" not in response.body.decode()
     assert "abc-123" in status["message"]
     assert "the secret is 42" in caplog.text
-    assert world.app.counters.errors == 1
+    assert world.app.errors == 1
 
 
 async def test_an_error_is_told_in_yaml_where_yaml_is_asked_for(world: Serving) -> None:
@@ -286,14 +286,14 @@ async def test_a_cancelled_request_is_cancelled_and_not_answered(world: Serving)
     slow = _Slow()
     world.app.authorizer = slow  # type: ignore[assignment]
     task = asyncio.create_task(world.ask("GET", f"/clusters/team-a{CONFIGMAPS}"))
-    while not world.app.counters.in_flight:
+    while not world.app.recorder.busy:
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert slow.cancelled
-    assert world.app.counters.in_flight == 0
+    assert world.app.recorder.busy == 0
 
 
 @pytest.mark.parametrize(
@@ -397,10 +397,10 @@ async def test_requests_are_counted_by_what_is_served_never_by_what_is_asked(wor
     await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}")
     await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}/nope")
     await world.ask("GET", "/clusters/team-a/apis/random-1234/v1/things")
-    assert world.app.counters.requests == {
-        ("list", "", "configmaps", 200): 1,
-        ("get", "", "configmaps", 404): 1,
-        ("", "", "", 404): 1,
+    assert world.app.recorder.requests() == {
+        ("LIST", "", "configmaps", 200): 1,
+        ("GET", "", "configmaps", 404): 1,
+        ("LIST", "", "", 404): 1,
     }
 
 

@@ -678,11 +678,11 @@ async def test_a_request_that_does_not_end_is_not_waited_for_for_ever(world: Ser
     listener = await serve(world.app, "127.0.0.1", 0)
     async with connected(listener) as wire:
         await wire.send(get(f"{TEAM}{CONFIGMAPS}"))
-        while not world.app.counters.in_flight:
+        while not world.app.recorder.busy:
             await asyncio.sleep(0)
         await listener.close(0.2)
         assert await wire.ended()
-        assert world.app.counters.in_flight == 0
+        assert world.app.recorder.busy == 0
 
 
 # ---------------------------------------------------------------------- TLS
