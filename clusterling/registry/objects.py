@@ -51,6 +51,7 @@ from clusterling.registry.watching import FrameCodec, ObjectWatch
 from clusterling.storage.cache import CachedStore
 from clusterling.storage.store import (
     ABSENT,
+    VALUE_BYTES_MAX,
     Compacted,
     Entry,
     FutureRevision,
@@ -327,6 +328,14 @@ class ObjectStore:
             return found
         return await self._translated(self._store.get(key))
 
+    async def _certain_entry(self, resource: Resource, namespace: str, name: str) -> Entry | None:
+        """As `_entry`, where it is written what is absent: only once it is certain that it is."""
+        found = await self._entry(resource, namespace, name)
+        if found is None:
+            await self._translated(self._store.fresh())
+            found = await self._entry(resource, namespace, name)
+        return found
+
     # ------------------------------------------------------------------ watch
 
     @asynccontextmanager
@@ -415,7 +424,7 @@ class ObjectStore:
             given = next(copies)
             if name:
                 meta(given)["name"] = name
-            return await self._create(ctx, served, namespace, given)
+            return await self._create(ctx, served, namespace, given, applied=False)
 
         for tried in range(1, GENERATED_NAME_TRIES + 1):
             if base:
@@ -438,7 +447,9 @@ class ObjectStore:
             error.message = f"object is being deleted: {error.message}"
         return error
 
-    async def _create(self, ctx: Context, served: Served, namespace: str, obj: Object) -> bytes:
+    async def _create(
+        self, ctx: Context, served: Served, namespace: str, obj: Object, *, applied: bool
+    ) -> bytes:
         resource, strategy = served.resource, served.resource.strategy
         if resource.terminating:
             why = "create not allowed while custom resource definition is terminating"
@@ -460,7 +471,7 @@ class ObjectStore:
         await self._admission.validate(ctx, served, "CREATE", obj, None)
         companions = await self._companions(ctx, served, obj, None)
         given = meta(obj).pop("resourceVersion", None)
-        stored = encode_stored(views.to_storage(obj, served))
+        stored = _stored(obj, served, owned=applied or ctx.dry_run)
         if ctx.dry_run:
             if await self._entry(resource, namespace, name_of(obj)) is not None:
                 raise errors.already_exists(served.plural, served.group, name_of(obj))
@@ -487,11 +498,7 @@ class ObjectStore:
         copies = _copies(obj)
 
         async def attempt() -> tuple[bytes, bool]:
-            entry = await self._entry(served.resource, namespace, name)
-            if entry is None:
-                # A tenant may learn what is missing only once it is certain.
-                await self._translated(self._store.fresh())
-                entry = await self._entry(served.resource, namespace, name)
+            entry = await self._certain_entry(served.resource, namespace, name)
             if entry is None:
                 if not served.resource.strategy.allow_create_on_update or ctx.subresource:
                     raise errors.not_found(served.plural, served.group, name)
@@ -511,7 +518,7 @@ class ObjectStore:
         if options is not None:
             managing.track_create(served, obj, options, self._now())
         try:
-            return await self._create(ctx, served, namespace, obj)
+            return await self._create(ctx, served, namespace, obj, applied=options is None)
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
@@ -592,10 +599,7 @@ class ObjectStore:
             return obj
 
         async def attempt() -> tuple[bytes, bool]:
-            entry = await self._entry(served.resource, namespace, name)
-            if entry is None:
-                await self._translated(self._store.fresh())
-                entry = await self._entry(served.resource, namespace, name)
+            entry = await self._certain_entry(served.resource, namespace, name)
             if entry is None:
                 if ctx.subresource or not creates:
                     raise errors.not_found(served.plural, served.group, name)
@@ -702,7 +706,7 @@ class ObjectStore:
             return orjson.dumps(obj)
         companions = await self._companions(ctx, served, obj, old)
         guards = await self._guards(ctx, served, "", name_of(obj))
-        stored = encode_stored(views.to_storage(obj, served))
+        stored = _stored(obj, served, owned=options is None or ctx.dry_run)
         if ctx.dry_run:
             return orjson.dumps(_reread(obj, stored, served))
         op = Op(entry.key, stored, entry.revision, strategy.expires_at(ctx, obj))
@@ -1200,6 +1204,17 @@ def _copies(obj: Object) -> Iterator[Object]:
     yield obj
     while True:
         yield orjson.loads(was)
+
+
+def _stored(obj: Object, served: Served, *, owned: bool) -> bytes:
+    """The object as it is kept: without who owns its fields where it would be too large with that, unless it is to be `owned`.
+
+    Upstream: endpoints/handlers/{create,update,patch}.go, isTooLargeError.
+    """
+    stored = encode_stored(views.to_storage(obj, served))
+    if len(stored) > VALUE_BYTES_MAX and not owned and meta(obj).pop("managedFields", None):
+        stored = encode_stored(views.to_storage(obj, served))
+    return stored
 
 
 def _shown(obj: Object, stored: bytes, revision: int, served: Served) -> bytes:

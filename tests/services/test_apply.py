@@ -212,3 +212,20 @@ async def test_lists_of_a_custom_kind_are_merged_by_their_keys_and_status_by_its
     status = await applied(world, "ctl", {**config, "status": {"replicas": 1}}, f"{path}/status")
     [entry] = [one for one in status["metadata"]["managedFields"] if one["manager"] == "ctl"]
     assert (entry["subresource"], entry["fieldsV1"]) == ("status", {"f:status": {"f:replicas": {}}})
+
+
+async def test_an_object_that_is_too_large_with_its_owners_is_kept_without_but_not_applied(
+    world: Serving,
+) -> None:
+    big = data(**{f"a-key-of-forty-characters-of-which-{n:05}": "" for n in range(20_000)})
+    code, made = await ask(world, "POST", CONFIGMAPS, big, "application/json")
+    assert (code, owners(made)) == (201, {})
+    code, patched = await ask(world, "PATCH", CM, {"metadata": {"labels": {"x": "1"}}}, MERGE)
+    assert code == 200
+    assert {name.split()[1] for name in owners(patched)} <= {"Update"}
+    code, replaced = await ask(
+        world, "PUT", CM, big | {"data": big["data"] | {"more": ""}}, "application/json"
+    )
+    assert (code, "more" in replaced["data"]) == (200, True)
+    code, refused = await ask(world, "PATCH", f"{CM}?fieldManager=m&force=true", big)
+    assert (code, refused["reason"]) == (413, "RequestEntityTooLarge")
