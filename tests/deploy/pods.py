@@ -115,10 +115,12 @@ class Node:
             text = re.sub(r"\$\((\w+)\)", lambda found: env[found[1]], text)
             return mounted.sub(lambda found: mounts[found[1]], text)
 
+        # What is this machine's own stays: it may lie below a path that the pod has a volume at.
         started = [sys.executable if one == "python" else one for one in container.get("command", entrypoint)]
-        return [placed(one) for one in [*started, *container.get("args", ())]], {
-            name: placed(value) for name, value in env.items()
-        }
+        line = [
+            one if one == sys.executable else placed(one) for one in [*started, *container.get("args", ())]
+        ]
+        return line, {name: value if name == "PATH" else placed(value) for name, value in env.items()}
 
     def run(self, pod: str, container: Manifest, volumes: Mapping[str, Path]) -> str:
         """Runs a container that ends, and returns what it said."""
