@@ -271,6 +271,9 @@ Examples:
 @_name_arguments
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--if-exists", is_flag=True, help="Accept that a cluster is not there.")
+@click.option(
+    "--force", is_flag=True, help="Lift the protection of clusters that are protected from deletion."
+)
 @click.option("--wait", is_flag=True, help="Return when the clusters' data are removed.")
 @server_options
 def delete_command(
@@ -278,6 +281,7 @@ def delete_command(
     names: tuple[str, ...],
     yes: bool,
     if_exists: bool,
+    force: bool,
     wait: bool,
     kubeconfig: str | None,
     data_dir: str | None,
@@ -294,12 +298,71 @@ def delete_command(
         _confirm([name_of(obj) for obj in found])
     for obj in found:
         # By uid: what was confirmed is this cluster, not one made under its name since.
-        admin.delete(name_of(obj), obj["metadata"]["uid"])
+        uid = obj["metadata"]["uid"]
+        if obj.get("spec", {}).get("deletionProtection"):
+            if not force:
+                raise CliError(
+                    f"logical cluster {name_of(obj)} is protected from deletion",
+                    "add --force to lift that first",
+                )
+            admin.patch(name_of(obj), {"deletionProtection": None}, uid)
+        admin.delete(name_of(obj), uid)
         say(f"logical cluster {name_of(obj)} deleted")
     if wait:
         deadline = time.monotonic() + timeout_s
         for obj in found:
             _wait_until_gone(admin, obj, deadline)
+
+
+@click.command(
+    "suspend",
+    epilog="""\b
+Examples:
+  clusterling suspend team-a
+  clusterling suspend team-a --read-only
+""",
+)
+@_name_arguments
+@click.option("--read-only", is_flag=True, help="Refuse writes alone: reads and watches go on.")
+@server_options
+def suspend_command(
+    *,
+    names: tuple[str, ...],
+    read_only: bool,
+    kubeconfig: str | None,
+    data_dir: str | None,
+    timeout_s: float,
+    quiet: bool,
+) -> None:
+    """Have logical clusters refuse all requests, or writes alone. Their data stay."""
+    admin = admin_of(kubeconfig, data_dir, timeout_s)
+    for name in names:
+        admin.patch(name, {"access": "ReadOnly"} if read_only else {"suspended": True})
+        say(f"logical cluster {name} {'is read-only' if read_only else 'suspended'}")
+
+
+@click.command(
+    "resume",
+    epilog="""\b
+Examples:
+  clusterling resume team-a
+""",
+)
+@_name_arguments
+@server_options
+def resume_command(
+    *,
+    names: tuple[str, ...],
+    kubeconfig: str | None,
+    data_dir: str | None,
+    timeout_s: float,
+    quiet: bool,
+) -> None:
+    """Have logical clusters serve all requests again that were suspended or read-only."""
+    admin = admin_of(kubeconfig, data_dir, timeout_s)
+    for name in names:
+        admin.patch(name, {"suspended": None, "access": None})
+        say(f"logical cluster {name} resumed")
 
 
 def _existing(admin: Admin, name: str, if_exists: bool) -> Object | None:

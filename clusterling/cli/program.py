@@ -23,6 +23,8 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "list": ("clusters", "List logical clusters."),
     "get": ("clusters", "Show logical clusters by name."),
     "delete": ("clusters", "Delete logical clusters and all they hold."),
+    "suspend": ("clusters", "Have logical clusters refuse requests."),
+    "resume": ("clusters", "Have suspended logical clusters serve again."),
     "kubeconfig": ("clusters", "Print a kubeconfig for a logical cluster."),
     "token": ("token", "Issue, list, rotate and revoke a cluster's tokens."),
     "explain-deletion": ("explain_deletion", "Say why an object is not deleted."),

@@ -23,6 +23,8 @@ from clusterling.version import __version__
 COLLECTION: Final = "/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
 TABLE: Final = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
+_MERGE: Final = "application/merge-patch+json"
+
 # An answer larger than this is not from this API.
 _ANSWER_BYTES_MAX: Final = 256 * 1024 * 1024
 
@@ -52,6 +54,13 @@ class Admin:
 
     def create(self, obj: Object) -> Object:
         return self._call("POST", COLLECTION, obj, about=obj["metadata"]["name"])
+
+    def patch(self, name: str, spec: Object, uid: str = "") -> Object:
+        """Changes what of the spec is given; None takes a field away. `uid`: as for `delete`."""
+        body: Object = {"spec": spec}
+        if uid:
+            body["metadata"] = {"uid": uid}
+        return self._call("PATCH", _path(name), body, about=name)
 
     def delete(self, name: str, uid: str = "") -> Object:
         """`uid`: only the cluster with it, not a namesake made since."""
@@ -104,7 +113,7 @@ class Admin:
             headers["Authorization"] = f"Bearer {self._target.token}"
         content = None
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = _MERGE if method == "PATCH" else "application/json"
             content = json.dumps(body).encode()
         code, answer = self._exchange(method, self._url.path.rstrip("/") + path, content, headers)
         try:

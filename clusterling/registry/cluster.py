@@ -34,11 +34,16 @@ from clusterling.registry.ports import Ports
 from clusterling.registry.resource import Resource
 from clusterling.registry.strategy import Context, User
 from clusterling.storage.cache import CachedStore
+from clusterling.storage.guarded import Guarded
 from clusterling.storage.store import Entry, StorageError, Store, Watch
 
 logger = logging.getLogger(__name__)
 
 CRDS: Final = f"{GROUP}/{PLURAL}/"
+
+# What a logical cluster lets nobody do, or nobody but those who read; "" is everything allowed.
+SUSPENDED: Final = "Suspended"
+READ_ONLY: Final = "ReadOnly"
 _NOTHING: Final = Catalog(())  # What is served by a cluster that is not ready yet.
 
 
@@ -78,6 +83,9 @@ class Cluster:
         self.objects = ObjectStore(store, records, admission, ports.clock)
         self.store = store
         self.catalog = _NOTHING
+        # Both are kept by whoever serves the cluster: what nobody may do, and what its writes depend on.
+        self.access = ""
+        self.fence: Guarded | None = None
         self.used_at = (
             0.0  # Monotonic seconds of the last request, kept by whoever decides what stays served.
         )

@@ -46,6 +46,10 @@ class Cluster(Protocol):
     @property
     def objects(self) -> ObjectStore: ...
 
+    @property
+    def access(self) -> str:
+        """`SUSPENDED`, `READ_ONLY`, or "" where everything may be done."""
+
     async def ready(self) -> None: ...
 
     def context(self, user: User, *, dry_run: bool = False, subresource: str = "") -> Context: ...
@@ -127,6 +131,9 @@ LISTS_BYTES_MAX: Final = (
 )  # Of joined lists, kept for who asks for the same collection before it changes.
 
 
+_READING: Final = frozenset({"get", "list", "watch"})
+
+
 class App:
     """Everything between a Request and its Response. Call it: `response = await app(request)`.
 
@@ -202,6 +209,8 @@ class App:
         if served is None:
             return _unknown(catalog, info.group)
         request.served = served
+        if cluster.access and info.verb not in _READING and served.resource.review is None:
+            raise filters.read_only(request, served)
         if served.version.deprecation_warning:
             request.warnings.append(served.version.deprecation_warning)
         misplaced = _placed(served, info)

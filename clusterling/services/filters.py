@@ -32,6 +32,7 @@ from clusterling.machinery.errors import (
     unauthorized,
 )
 from clusterling.machinery.meta import Object
+from clusterling.registry.cluster import SUSPENDED
 from clusterling.registry.strategy import ANONYMOUS, User
 from clusterling.services.barrier import with_barrier
 from clusterling.services.begun import Begun
@@ -46,6 +47,7 @@ from clusterling.storage.store import StorageError, UnknownOutcome
 from clusterling.tenancy.names import ROOT, ROOT_ID
 
 if TYPE_CHECKING:
+    from clusterling.registry.resource import Served
     from clusterling.services.app import App, Credentials, Handler
 
 _log = logging.getLogger(__name__)
@@ -395,10 +397,24 @@ def with_authorization(app: App, handle: Handler) -> Handler:
             decided["denied"] += 1
             raise refusal(user, info, decision.reason)
         decided["allowed"] += 1
+        if cluster.access == SUSPENDED:
+            raise suspended(info.cluster)
         request.cluster = cluster
         return await handle(request)
 
     return authorization
+
+
+def suspended(cluster: str) -> ApiError:
+    """503 without `Retry-After`: clients obey that, and wait in vain for what only the platform ends."""
+    why = f"logical cluster {go_quote(cluster)} is suspended"
+    return ApiError(503, "ServiceUnavailable", why, {"causes": [{"reason": SUSPENDED, "message": why}]})
+
+
+def read_only(request: Request, served: Served) -> ApiError:
+    """403, as from an admission plugin: another attempt would fare no better, and nothing is wrong with the request."""
+    why = f"logical cluster {go_quote(request.info.cluster)} is read-only: its objects cannot be changed now"
+    return forbidden(served.plural, served.group, request.info.name, why)
 
 
 def refusal(user: User, info: RequestInfo, reason: str = "") -> ApiError:

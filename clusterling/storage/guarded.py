@@ -1,7 +1,7 @@
 """Guarded: a Store whose every write depends on one key besides: how a deleted cluster's late writers are stopped.
 
-The key's revision is learnt at the first write and holds for good: a fence that was rewritten is another fence. Only
-where the store begins a new epoch, after it was put back to a backup, may the same fence have another revision.
+The key's revision is learnt at the first write, and anew after one that failed for it: a fence is rewritten where the
+cluster is closed to writes or opened again, and has another revision in a store that was put back to a backup.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Final
 
 from typing_extensions import override
 
 from clusterling.storage.store import Entry, Guard, GuardFailed, Identity, Op, Page, Store, Watch
+
+CLOSED: Final = b'{"closed":true}'  # What a fence says that is there and lets no write through.
 
 
 class Guarding(ABC):
@@ -60,20 +63,19 @@ class Guarding(ABC):
 
 
 class Guarded(Guarding):
-    """Adds one guard to each write. `fence` is read in the same `store`; where it is absent, no write is done."""
+    """Adds one guard to each write. `fence` is read in the same `store`; where it is absent or closed, no write is done."""
 
     def __init__(self, store: Store, fence: str) -> None:
         super().__init__(store)
         self._fence = fence
         self._added: tuple[Guard, ...] = ()
-        self._epoch = 0
 
     @override
     async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
         try:
             return await super().write(ops, guards)
         except GuardFailed as error:
-            await self._doubt(error)
+            self._doubt(error)
             raise
 
     @override
@@ -81,20 +83,23 @@ class Guarded(Guarding):
         try:
             await super().drop(prefix, guards)
         except GuardFailed as error:
-            await self._doubt(error)
+            self._doubt(error)
             raise
 
-    async def _doubt(self, error: GuardFailed) -> None:
-        """What failed has failed; but the next write learns the fence anew where its revision is of another epoch."""
-        if error.args[0] == self._fence and (await self._store.identity()).epoch != self._epoch:
+    def _doubt(self, error: GuardFailed) -> None:
+        """What failed has failed; but the next write learns the fence anew: it may have been closed and opened meanwhile."""
+        if error.args[0] == self._fence:
             self._added = ()
+
+    def forget(self) -> None:
+        """The fence was rewritten: the next write learns it anew."""
+        self._added = ()
 
     @override
     async def added(self) -> Sequence[Guard]:
         if not self._added:
-            epoch = (await self._store.identity()).epoch
             entry = await self._store.get(self._fence)
-            if entry is None:
+            if entry is None or entry.value == CLOSED:
                 raise GuardFailed(self._fence)
-            self._added, self._epoch = (Guard(self._fence, entry.revision),), epoch
+            self._added = (Guard(self._fence, entry.revision),)
         return self._added

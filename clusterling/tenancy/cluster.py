@@ -30,13 +30,15 @@ from clusterling.machinery.meta import Object, meta, name_of, rfc3339
 from clusterling.machinery.schema import compile_schema
 from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, column_from_jsonpath
 from clusterling.registry.choice import Offer
+from clusterling.registry.cluster import READ_ONLY, SUSPENDED
 from clusterling.registry.pack import Pack
 from clusterling.registry.ports import Clock
 from clusterling.registry.resource import Names, Resource, Subresource, SubresourceCall, Version
 from clusterling.registry.strategy import NO_COMPANIONS, Companions, Context, Strategy, User
+from clusterling.storage.guarded import CLOSED
 from clusterling.storage.store import ABSENT, Entry, KeyExists, Op, RevisionConflict, Store
 from clusterling.tenancy.authorization import MASTERS
-from clusterling.tenancy.directory import COLLECTION, key_of
+from clusterling.tenancy.directory import COLLECTION, access_of, key_of
 from clusterling.tenancy.names import ROOT, ROOT_ID, cluster_id, fence_key, name_problems
 
 GROUP: Final = "tenancy.clusterling.io"
@@ -78,7 +80,16 @@ _SPEC: Final[Object] = {
         },
         "suspended": {
             "type": "boolean",
-            "description": "Whether requests to the cluster are refused. True is refused in this version.",
+            "description": "Whether all requests to the cluster are refused with 503. Its data stay.",
+        },
+        "access": {
+            "type": "string",
+            "enum": ["ReadWrite", "ReadOnly"],
+            "description": "ReadOnly: writes are refused, reads and watches go on. ReadWrite where it is left out.",
+        },
+        "deletionProtection": {
+            "type": "boolean",
+            "description": "Whether deleting the cluster is refused.",
         },
         "ttl": _reserved({"type": "string", "maxLength": 32}, "How long the cluster lives, as in 2h."),
         "packs": {
@@ -129,7 +140,10 @@ _STATUS: Final[Object] = {
             "type": "string",
             "description": "The cluster's identity in the store and in credentials. Never used again.",
         },
-        "phase": {"type": "string", "description": "Ready, or Terminating while its data are removed."},
+        "phase": {
+            "type": "string",
+            "description": "Ready, ReadOnly, Suspended, or Terminating while its data are removed.",
+        },
         "url": {"type": "string", "description": "Where clients reach the cluster."},
         "conditions": {
             "type": "array",
@@ -154,15 +168,39 @@ SCHEMA: Final[Object] = {
 }
 
 
-def _condition(now: str, generation: int, *, ready: bool) -> Object:
+# phase → status and message of the condition Ready, whose reason is the phase where the cluster is not served.
+_PHASES: Final = {
+    READY: ("True", "the cluster is served"),
+    READ_ONLY: ("True", "the cluster is served, and refuses writes"),
+    SUSPENDED: ("False", "the cluster is suspended: all requests are refused"),
+    TERMINATING: ("False", "the cluster's data are being removed"),
+}
+
+
+def _condition(now: str, generation: int, phase: str) -> Object:
+    status, message = _PHASES[phase]
     return {
         "type": READY,
-        "status": "True" if ready else "False",
+        "status": status,
         "observedGeneration": generation,
         "lastTransitionTime": now,
-        "reason": "Serving" if ready else TERMINATING,
-        "message": "the cluster is served" if ready else "the cluster's data are being removed",
+        "reason": "Serving" if phase == READY else phase,
+        "message": message,
     }
+
+
+def _brought_up(obj: Object, status: Object, now: str) -> Object:
+    """The status with the phase that the spec asks for, and its condition. One that is being deleted stays so."""
+    phase = access_of(obj["spec"]) or READY
+    if status.get("phase") in (phase, TERMINATING):
+        return status
+    given = status.get("conditions") or ()
+    others = [one for one in given if one["type"] != READY]
+    condition = _condition(now, meta(obj).get("generation", 1), phase)
+    for one in given:
+        if one["type"] == READY and one["status"] == condition["status"]:
+            condition["lastTransitionTime"] = one["lastTransitionTime"]
+    return {**status, "phase": phase, "conditions": [*others, condition]}
 
 
 def initial_status(uid: str, *, url: str, now: str, generation: int = 1) -> Object:
@@ -170,7 +208,7 @@ def initial_status(uid: str, *, url: str, now: str, generation: int = 1) -> Obje
     status: Object = {"id": cluster_id(uid), "phase": READY}
     if url:
         status["url"] = url
-    status["conditions"] = [_condition(now, generation, ready=True)]
+    status["conditions"] = [_condition(now, generation, READY)]
     return status
 
 
@@ -193,6 +231,7 @@ class LogicalClusterStrategy(Strategy):
             url=ctx.ports.kubeconfigs.url(name_of(new)),
             now=rfc3339(ctx.ports.clock.now()),
         )
+        new["status"] = _brought_up(new, new["status"], rfc3339(ctx.ports.clock.now()))
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
@@ -201,7 +240,7 @@ class LogicalClusterStrategy(Strategy):
             new["status"] = _guarded_status(new.get("status") or {}, old["status"])
         else:
             new.setdefault("spec", {})
-            new["status"] = old["status"]
+            new["status"] = _brought_up(new, old["status"], rfc3339(ctx.ports.clock.now()))
         if FINALIZER in (meta(old).get("finalizers") or ()) and ctx.user != CONTROLLER:
             meta(new)["finalizers"] = _with_ours(meta(new).get("finalizers"))
 
@@ -213,10 +252,12 @@ class LogicalClusterStrategy(Strategy):
     def _reserved_problems(new: Object) -> Sequence[FieldError]:
         spec = new.get("spec") or {}
         wrong = [forbidden_field(f"spec.{field}", _LATER) for field in _NOT_YET if field in spec]
-        if spec.get("suspended"):
-            wrong.append(
-                forbidden_field("spec.suspended", "true is not available in this version of Clusterling")
-            )
+        if name_of(new) == ROOT:
+            wrong += [
+                forbidden_field(f"spec.{field}", "root stays as it is")
+                for field in ("suspended", "access", "deletionProtection")
+                if field in spec
+            ]
         return wrong
 
     def _pack_problems(self, new: Object) -> Sequence[FieldError]:
@@ -250,21 +291,31 @@ class LogicalClusterStrategy(Strategy):
 
     @override
     async def companions(self, ctx: Context, new: Object | None, old: Object | None) -> Companions:
-        """The cluster's fence stands from its creation to its deletion; every write in the cluster guards on it."""
+        """The cluster's fence stands from its creation to its deletion; every write in the cluster guards on it.
+
+        It is closed while nobody may write there, which also ends the writes that are under way at that moment.
+        """
         obj = new if new is not None else old
         assert obj is not None, "a write has an object before or after it"
         fence = fence_key(obj["status"]["id"])
         if old is None:
-            return Companions((Op(fence, b"{}", expected=ABSENT),))
-        if name_of(obj) == ROOT or not (new is None or meta(new).get("deletionTimestamp")):
+            return Companions((Op(fence, _fence_of(obj), expected=ABSENT),))
+        if name_of(obj) == ROOT:
+            return NO_COMPANIONS
+        ends = new is None or bool(meta(new).get("deletionTimestamp"))
+        if not ends and _fence_of(obj) == _fence_of(old):
             return NO_COMPANIONS
         standing = await ctx.objects.fence(fence)
-        return Companions((Op(fence, None, expected=standing),)) if standing else NO_COMPANIONS
+        value = None if ends else _fence_of(obj)
+        return Companions((Op(fence, value, expected=standing),)) if standing else NO_COMPANIONS
 
     @override
     def may_delete(self, ctx: Context, old: Object) -> None:
         if name_of(old) == ROOT:
             raise forbidden(PLURAL, GROUP, ROOT, "this logical cluster may not be deleted")
+        if (old.get("spec") or {}).get("deletionProtection"):
+            why = "it is protected from deletion: set spec.deletionProtection to false first"
+            raise forbidden(PLURAL, GROUP, name_of(old), why)
 
     @override
     def begin_delete(self, ctx: Context, obj: Object) -> bool:
@@ -274,8 +325,12 @@ class LogicalClusterStrategy(Strategy):
             status["phase"] = TERMINATING
             others = [one for one in status.get("conditions") or () if one["type"] != READY]
             now = rfc3339(ctx.ports.clock.now())
-            status["conditions"] = [*others, _condition(now, meta(obj).get("generation", 1), ready=False)]
+            status["conditions"] = [*others, _condition(now, meta(obj).get("generation", 1), TERMINATING)]
         return stays
+
+
+def _fence_of(obj: Object) -> bytes:
+    return CLOSED if access_of(obj.get("spec") or {}) else b"{}"
 
 
 def _packs(obj: Object) -> list[str] | None:
@@ -326,7 +381,10 @@ def root_pack(offer: Offer, parts: Sequence[Subresource] = ()) -> Pack:
                 columns=(
                     NAME_COLUMN,
                     column_from_jsonpath(
-                        "Phase", "string", ".status.phase", description="Ready or Terminating."
+                        "Phase",
+                        "string",
+                        ".status.phase",
+                        description="Ready, ReadOnly, Suspended or Terminating.",
                     ),
                     column_from_jsonpath("ID", "string", ".status.id", description="The cluster's identity."),
                     column_from_jsonpath(

@@ -21,6 +21,7 @@ import orjson
 
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import ClusterName
+from clusterling.registry.cluster import READ_ONLY, SUSPENDED
 from clusterling.storage.backoff import Backoff
 from clusterling.storage.store import Entry, StorageError, Store, Watch
 
@@ -35,7 +36,7 @@ _CHOICES_MAX: Final = 128
 class Record:
     """One logical cluster as requests need it. `revision` is that of its object in `root`, `created_at` its metav1.Time.
 
-    `packs`: which kinds it serves, where not those of the server.
+    `packs`: which kinds it serves, where not those of the server. `access`: `SUSPENDED`, `READ_ONLY`, or "".
     """
 
     id: str
@@ -45,6 +46,7 @@ class Record:
     revision: int
     created_at: str
     packs: tuple[str, ...] | None
+    access: str = ""
 
 
 # Called with the record before and after: (None, new) it appeared, (old, new) it changed, (old, None) it is gone.
@@ -61,7 +63,8 @@ def _record_of(entry: Entry) -> Record | None:
     """The record of a stored LogicalCluster, None where it is being deleted or not yet a cluster."""
     obj: Object = orjson.loads(entry.value)
     metadata, status = obj["metadata"], obj.get("status") or {}
-    packs = (obj.get("spec") or {}).get("packs")
+    spec = obj.get("spec") or {}
+    packs = spec.get("packs")
     if metadata.get("deletionTimestamp") or not status.get("id"):
         return None
     return Record(
@@ -72,7 +75,15 @@ def _record_of(entry: Entry) -> Record | None:
         revision=entry.revision,
         created_at=metadata.get("creationTimestamp", ""),
         packs=None if packs is None else _shared(tuple(packs)),
+        access=access_of(spec),
     )
+
+
+def access_of(spec: Object) -> str:
+    """What the spec of a LogicalCluster lets nobody do, or nobody but those who read."""
+    if spec.get("suspended"):
+        return SUSPENDED
+    return READ_ONLY if spec.get("access") == READ_ONLY else ""
 
 
 @lru_cache(_CHOICES_MAX)

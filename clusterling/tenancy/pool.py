@@ -13,11 +13,12 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Final
 
+from clusterling.machinery.errors import service_unavailable
 from clusterling.registry import views
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.choice import Choice, Choices
-from clusterling.registry.cluster import Cluster
+from clusterling.registry.cluster import SUSPENDED, Cluster
 from clusterling.registry.ports import Ports
 from clusterling.storage.cache import CacheBudget, CachedStore
 from clusterling.storage.guarded import Guarded
@@ -82,13 +83,16 @@ class ClusterPool:
     async def by_id(self, cluster_id: str) -> Cluster | None:
         """The cluster of that id, ready to serve; None once it is being deleted or was never there. Raises Unavailable.
 
-        For those who come by no request: this is their barrier.
+        For those who come by no request: this is their barrier. Raises ApiError 503 where nobody may write.
         """
         await self._store.fresh()
         await self._known()
         record = self._directory.by_id(cluster_id)
         if record is None:
             return None
+        if record.access:
+            # Whoever works here by itself waits as it does for a store that is away.
+            raise service_unavailable(f"logical cluster {record.name} is {record.access}")
         cluster = self._serve(record)
         await cluster.ready()
         return cluster
@@ -131,9 +135,9 @@ class ClusterPool:
         return cluster
 
     def _build(self, record: Record) -> Cluster:
-        store = self._store
+        store, fence = self._store, None
         if record.id != ROOT_ID:
-            store = Guarded(store, f"{ROOT_ID}/{fence_key(record.id)}")
+            store = fence = Guarded(store, f"{ROOT_ID}/{fence_key(record.id)}")
 
         def derive(key: str, value: bytes) -> bytes:
             return underlay.derived(key, value, uid=record.uid, created_at=record.created_at)
@@ -141,7 +145,7 @@ class ClusterPool:
         choice = self._root if record.id == ROOT_ID else self._choices.of(record.packs)
         below = underlay.Showing(self._underlay_reads, choice.collections, choice.groups)
         records = Overlay(Keyspace(store, record.id), self._underlay.store, derive, reads=below)
-        return Cluster(
+        cluster = Cluster(
             record.name,
             record.id,
             CachedStore(records, finish=views.finish, budget=self._budget, barrier=False),
@@ -150,6 +154,9 @@ class ClusterPool:
             ports=self._ports,
             admission=self._admission,
         )
+        cluster.access = record.access
+        cluster.fence = fence
+        return cluster
 
     async def _loaded(self, choice: Choice) -> Catalog:
         """The catalog, and what clusters that serve it begin with in its place."""
@@ -158,9 +165,18 @@ class ClusterPool:
         return catalog
 
     def _heard(self, old: Record | None, new: Record | None) -> None:
-        """A cluster that is gone from the directory, or serves other kinds now, is not served a moment longer as it was."""
-        if old is not None and (new is None or new.id != old.id or new.packs != old.packs):
+        """A cluster that is gone from the directory, suspended, or serves other kinds now, is not served a moment longer as it was."""
+        if old is None:
+            return
+        if new is None or new.id != old.id or new.packs != old.packs:
             self._let_go(old.id)
+        elif new.access != old.access:
+            if new.access == SUSPENDED:
+                self._let_go(old.id)
+            elif (served := self._served.get(old.id)) is not None:
+                served.access = new.access
+                if served.fence is not None:
+                    served.fence.forget()
 
     def _let_go(self, cluster_id: str) -> None:
         cluster = self._served.pop(cluster_id, None)

@@ -213,3 +213,26 @@ def test_names_of_clusters_complete(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(SystemExit):
         program.main(prog_name="clusterling")
     assert cli._capsys.readouterr().out == "plain,cli-complete\n"
+
+
+def test_a_suspended_or_read_only_cluster_is_resumed(cli: Cli) -> None:
+    cli("create", "cli-a")
+    for flags, phase in (((), "Suspended"), (("--read-only",), "ReadOnly")):
+        cli("suspend", "cli-a", *flags)
+        assert cli("get", "cli-a").splitlines()[1].split()[1] == phase
+        cli("resume", "cli-a")
+        assert cli("get", "cli-a").splitlines()[1].split()[1] == "Ready"
+    cli("suspend", "cli-none", code=3)
+
+
+def test_a_protected_cluster_is_deleted_by_force_alone(cli: Cli, kube_server: KubeServer) -> None:
+    cli("create", "cli-a")
+    Kube(kube_server, "root").client.patch(
+        "/apis/tenancy.clusterling.io/v1alpha1/logicalclusters/cli-a",
+        {"spec": {"deletionProtection": True}},
+        content_type="application/merge-patch+json",
+    )
+    cli("delete", "cli-a", "--yes", code=1)
+    assert "hint: add --force to lift that first" in cli.err
+    cli("delete", "cli-a", "--yes", "--force", "--wait")
+    cli("get", "cli-a", code=3)

@@ -132,6 +132,7 @@ class ServedCluster:
     catalog: Catalog
     objects: ObjectStore
     ports: Ports
+    access: str = ""
 
     async def ready(self) -> None:
         """It is from the start."""

@@ -158,7 +158,6 @@ async def test_a_name_that_cannot_be_served_is_refused(root: Root, name: str) ->
         {"template": "base"},
         {"quota": {"count/configmaps": 5}},
         {"controllers": {"garbage": False}},
-        {"suspended": True},
     ],
 )
 async def test_what_is_not_kept_yet_is_not_promised(root: Root, spec: Object) -> None:
