@@ -37,7 +37,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart check format bench bench-stores bench-million clients old-clients etcd env dev-env data explain-data lock clean
+.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart dashboards prometheus check format bench bench-stores bench-million clients old-clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -155,6 +155,18 @@ deploy-tools: $(if $(GO),$(DEPLOY_TOOLS)) $(IMAGE_WHEELS)/.all ## What the tests
 chart: $(VENV)/.dev ## The chart's schema and reference, from its values.yaml
 	@$(BIN)/python -m tools.chart_docs
 
+dashboards: $(VENV)/.dev ## Grafana dashboards, alerts, runbooks and the reference of metrics, from code
+	@$(BIN)/python -m tools.dashboards
+
+# ---- Prometheus, for the tests of metrics: Debian's package, unpacked where nothing is installed ----
+
+PROMETHEUS_DIR := $(CACHE)/prometheus
+
+prometheus: ## Prometheus and promtool for the tests, into .cache/prometheus, where apt has them
+	@test -x $(PROMETHEUS_DIR)/usr/bin/promtool || { mkdir -p $(PROMETHEUS_DIR) && cd $(PROMETHEUS_DIR) && \
+		apt-get download -q prometheus >/dev/null 2>&1 && dpkg -x prometheus_*.deb . && rm prometheus_*.deb; } || \
+		echo "make: apt has no Prometheus here, so the tests that need one skip"
+
 # ---- the product ----
 
 KUBECTL_FOUND := $(shell command -v kubectl 2>/dev/null)
@@ -166,7 +178,7 @@ run: $(VENV)/.run ## A server on 127.0.0.1:6443 with a demo cluster, in the fore
 
 # ---- checks ----
 
-test: $(VENV)/.dev clients etcd deploy-tools ## All tests (ARGS= goes to pytest)
+test: $(VENV)/.dev clients etcd deploy-tools prometheus ## All tests (ARGS= goes to pytest)
 	@CLUSTERLING_ETCD=$(CURDIR)/$(ETCD_BIN) $(PYTEST) $(ARGS)
 
 ROUNDS ?= 100

@@ -58,6 +58,8 @@ class Config:
     store: str = ""
     store_password: str | None = None
     admin_token: str = ""
+    metrics: bool = True
+    metrics_token: str = ""
     clusters: Path | None = None
     shutdown_delay_s: float | None = None
     shutdown_spread_s: float | None = None
@@ -250,6 +252,13 @@ a flag goes before the variable, the variable before the file.
     help="The administrator's token, on the file's first line, instead of one of the server's own.",
 )
 @_flag(
+    "--metrics-token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A token, on the file's first line, that lets scrapers have /metrics and nothing else.",
+)
+@_flag("--no-metrics", is_flag=True, help="Count nothing, and tell no metrics.")
+@_flag(
     "--packs",
     default="default",
     show_default=True,
@@ -292,6 +301,8 @@ def serve_command(
     default_cluster: str,
     clusters: Path | None,
     admin_token_file: Path | None,
+    metrics_token_file: Path | None,
+    no_metrics: bool,
     packs: str,
     shutdown_delay: float | None,
     shutdown_spread: float | None,
@@ -317,7 +328,9 @@ def serve_command(
         external_url=external_url,
         store=store,
         store_password=_store_password(store_password_file),
-        admin_token=_admin_token(admin_token_file),
+        admin_token=_token("--admin-token-file", admin_token_file),
+        metrics=not no_metrics,
+        metrics_token=_token("--metrics-token-file", metrics_token_file),
         clusters=clusters,
         shutdown_delay_s=shutdown_delay,
         shutdown_spread_s=shutdown_spread,
@@ -338,11 +351,11 @@ def _store_password(file: Path | None) -> str | None:
     return _first_line("--store-password-file", file)
 
 
-def _admin_token(file: Path | None) -> str:
+def _token(flag: str, file: Path | None) -> str:
     """The file's, "" where none is named. Raises click.UsageError where it is none to be let in by, or easily guessed."""
     if file is None:
         return ""
-    token = _first_line("--admin-token-file", file)
+    token = _first_line(flag, file)
     if (
         len(token) < ADMIN_TOKEN_CHARACTERS_MIN
         or not token.isascii()
@@ -350,7 +363,7 @@ def _admin_token(file: Path | None) -> str:
         or " " in token
     ):
         raise click.UsageError(
-            f"--admin-token-file {file}: a token has {ADMIN_TOKEN_CHARACTERS_MIN} characters or more, of ASCII"
+            f"{flag} {file}: a token has {ADMIN_TOKEN_CHARACTERS_MIN} characters or more, of ASCII"
             " without blanks; as `openssl rand -hex 32` makes one"
         )
     return token
@@ -485,6 +498,8 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
                 external_url=_external_url(config),
                 ca_pem=ca_pem,
                 default_cluster=config.default_cluster,
+                metrics=config.metrics,
+                metrics_token=config.metrics_token,
             )
             async with server.running():
                 if shared and not config.admin_token:
