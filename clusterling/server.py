@@ -28,6 +28,7 @@ from clusterling.controllers.clusters import ClusterController
 from clusterling.controllers.crds import CrdController
 from clusterling.controllers.disruption import DisruptionController
 from clusterling.controllers.garbage import GarbageCollector
+from clusterling.controllers.lifetimes import Lifetimes
 from clusterling.controllers.namespaces import NamespaceController
 from clusterling.controllers.provisions import ProvisionController
 from clusterling.controllers.quota import QuotaController
@@ -332,6 +333,7 @@ class ApiServer:
             ),
             self._clock,
         )
+        self._lifetimes = Lifetimes(self._directory, self.pool, self._clock)
         self._election: Election | None = None
         self.app.controllers = self._controllers
         self._listeners: list[Listener] = []
@@ -405,6 +407,7 @@ class ApiServer:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._runtime.run(), name="controllers")
             group.create_task(expiry.run(self._store, self._clock), name="expiry")
+            group.create_task(self._lifetimes.run(), name="lifetimes")
             group.create_task(history.run(self._store, self._clock), name="history")
 
     @asynccontextmanager

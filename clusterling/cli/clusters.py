@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from clusterling.cli.durations import DURATION, go_duration
 from clusterling.cli.errors import CliError, Exit
 from clusterling.cli.output import (
     as_json,
@@ -31,6 +33,7 @@ from clusterling.machinery.meta import Object, name_of
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _PREFIX: Final = "logicalcluster.tenancy.clusterling.io"
+_RENEWED: Final = "tenancy.clusterling.io/renewed-at"
 _POLL_S: Final = 0.1
 _COMPLETION_TIMEOUT_S: Final = 2.0
 
@@ -111,6 +114,13 @@ Examples:
     help="Built-in kinds the cluster serves: none, default, all, or packs and pack/resource, with - to leave out.  "
     "[default: the server's]",
 )
+@click.option(
+    "--ttl",
+    "ttl_s",
+    type=DURATION,
+    metavar="AGE",
+    help="Delete the cluster after so long, as in 90s, 2h or 30d, unless it is renewed.",
+)
 @click.option("--if-not-exists", is_flag=True, help="Accept that the cluster is there already.")
 @click.option(
     "--kubeconfig-out",
@@ -125,6 +135,7 @@ def create_command(
     name: str,
     display_name: str,
     packs: str,
+    ttl_s: int | None,
     if_not_exists: bool,
     kubeconfig_out: Path | None,
     output: str | None,
@@ -141,6 +152,8 @@ def create_command(
     spec: Object = {"displayName": display_name} if display_name else {}
     if packs:
         spec["packs"] = [item.strip() for item in packs.split(",")]
+    if ttl_s is not None:
+        spec["ttl"] = go_duration(ttl_s)
     obj: Object = {
         "apiVersion": "tenancy.clusterling.io/v1alpha1",
         "kind": "LogicalCluster",
@@ -305,7 +318,7 @@ def delete_command(
                     f"logical cluster {name_of(obj)} is protected from deletion",
                     "add --force to lift that first",
                 )
-            admin.patch(name_of(obj), {"deletionProtection": None}, uid)
+            admin.patch(name_of(obj), {"deletionProtection": None}, uid=uid)
         admin.delete(name_of(obj), uid)
         say(f"logical cluster {name_of(obj)} deleted")
     if wait:
@@ -363,6 +376,40 @@ def resume_command(
     for name in names:
         admin.patch(name, {"suspended": None, "access": None})
         say(f"logical cluster {name} resumed")
+
+
+@click.command(
+    "renew",
+    epilog="""\b
+Examples:
+  clusterling renew ci-17
+  clusterling renew ci-17 --ttl 8h
+""",
+)
+@_name_arguments
+@click.option(
+    "--ttl", "ttl_s", type=DURATION, metavar="AGE", help="How long from now on.  [default: as long as before]"
+)
+@server_options
+def renew_command(
+    *,
+    names: tuple[str, ...],
+    ttl_s: int | None,
+    kubeconfig: str | None,
+    data_dir: str | None,
+    timeout_s: float,
+    quiet: bool,
+) -> None:
+    """Have the time of logical clusters that are deleted after a while count anew."""
+    admin = admin_of(kubeconfig, data_dir, timeout_s)
+    for name in names:
+        if ttl_s is None and not admin.get(name).get("spec", {}).get("ttl"):
+            raise CliError(f"logical cluster {name} has no ttl: it stays", "give it one with --ttl")
+        spec: Object = {} if ttl_s is None else {"ttl": go_duration(ttl_s)}
+        # Any other value than before will do; this one is of use to people.
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        renewed = admin.patch(name, spec, annotations={_RENEWED: now})
+        say(f"logical cluster {name} is deleted at {renewed['status']['expiresAt']}")
 
 
 def _existing(admin: Admin, name: str, if_exists: bool) -> Object | None:

@@ -27,3 +27,10 @@ class Duration(click.ParamType[int]):
 
 
 DURATION: Final = Duration()
+
+
+def go_duration(seconds: int) -> str:
+    """As Go writes it, in hours, minutes and seconds: `1h30m0s`."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -25,6 +25,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "delete": ("clusters", "Delete logical clusters and all they hold."),
     "suspend": ("clusters", "Have logical clusters refuse requests."),
     "resume": ("clusters", "Have suspended logical clusters serve again."),
+    "renew": ("clusters", "Have the time of clusters with a ttl count anew."),
     "kubeconfig": ("clusters", "Print a kubeconfig for a logical cluster."),
     "token": ("token", "Issue, list, rotate and revoke a cluster's tokens."),
     "explain-deletion": ("explain_deletion", "Say why an object is not deleted."),

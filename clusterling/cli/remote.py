@@ -55,11 +55,14 @@ class Admin:
     def create(self, obj: Object) -> Object:
         return self._call("POST", COLLECTION, obj, about=obj["metadata"]["name"])
 
-    def patch(self, name: str, spec: Object, uid: str = "") -> Object:
+    def patch(
+        self, name: str, spec: Object, *, uid: str = "", annotations: dict[str, str] | None = None
+    ) -> Object:
         """Changes what of the spec is given; None takes a field away. `uid`: as for `delete`."""
-        body: Object = {"spec": spec}
-        if uid:
-            body["metadata"] = {"uid": uid}
+        metadata: Object = {"uid": uid} if uid else {}
+        if annotations:
+            metadata["annotations"] = annotations
+        body: Object = {"metadata": metadata, "spec": spec}
         return self._call("PATCH", _path(name), body, about=name)
 
     def delete(self, name: str, uid: str = "") -> Object:

@@ -83,9 +83,11 @@ class Cluster:
         self.objects = ObjectStore(store, records, admission, ports.clock)
         self.store = store
         self.catalog = _NOTHING
-        # Both are kept by whoever serves the cluster: what nobody may do, and what its writes depend on.
+        # These are kept by whoever serves the cluster: what nobody may do, and what its writes depend on.
         self.access = ""
         self.fence: Guarded | None = None
+        # What its users are to be warned of, if it were asked now; "" nothing.
+        self.warning: Callable[[], str] | None = None
         self.used_at = (
             0.0  # Monotonic seconds of the last request, kept by whoever decides what stays served.
         )

@@ -50,6 +50,10 @@ class Cluster(Protocol):
     def access(self) -> str:
         """`SUSPENDED`, `READ_ONLY`, or "" where everything may be done."""
 
+    @property
+    def warning(self) -> Callable[[], str] | None:
+        """What users are warned of at this moment, "" nothing; None: nothing ever."""
+
     async def ready(self) -> None: ...
 
     def context(self, user: User, *, dry_run: bool = False, subresource: str = "") -> Context: ...

@@ -399,6 +399,8 @@ def with_authorization(app: App, handle: Handler) -> Handler:
         decided["allowed"] += 1
         if cluster.access == SUSPENDED:
             raise suspended(info.cluster)
+        if cluster.warning is not None and (text := cluster.warning()):
+            request.warnings.append(text)
         request.cluster = cluster
         return await handle(request)
 

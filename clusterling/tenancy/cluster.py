@@ -10,6 +10,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
@@ -39,6 +40,7 @@ from clusterling.storage.guarded import CLOSED
 from clusterling.storage.store import ABSENT, Entry, KeyExists, Op, RevisionConflict, Store
 from clusterling.tenancy.authorization import MASTERS
 from clusterling.tenancy.directory import COLLECTION, access_of, key_of
+from clusterling.tenancy.lifetimes import RENEWED, ttl_s
 from clusterling.tenancy.names import ROOT, ROOT_ID, cluster_id, fence_key, name_problems
 
 GROUP: Final = "tenancy.clusterling.io"
@@ -56,13 +58,14 @@ _PAGE: Final = 500
 
 READY: Final = "Ready"
 TERMINATING: Final = "Terminating"
+EXPIRING: Final = "Expiring"
 
 _PACK: Final = "^-?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[a-z0-9]+)?$"
 
 _LATER: Final = "not available in this version of Clusterling: leave it out"
 
 # Fields whose shape is settled and whose promise is not kept yet. To accept them would be to lie.
-_NOT_YET: Final = ("template", "ttl", "quota", "controllers")
+_NOT_YET: Final = ("template", "quota", "controllers")
 
 
 def _reserved(schema: Object, description: str) -> Object:
@@ -91,7 +94,12 @@ _SPEC: Final[Object] = {
             "type": "boolean",
             "description": "Whether deleting the cluster is refused.",
         },
-        "ttl": _reserved({"type": "string", "maxLength": 32}, "How long the cluster lives, as in 2h."),
+        "ttl": {
+            "type": "string",
+            "maxLength": 32,
+            "description": "How long the cluster lives, as in 2h or 1h30m, from its creation, or from when this or the "
+            f"annotation {RENEWED} was last changed.",
+        },
         "packs": {
             "type": "array",
             "minItems": 1,
@@ -145,6 +153,11 @@ _STATUS: Final[Object] = {
             "description": "Ready, ReadOnly, Suspended, or Terminating while its data are removed.",
         },
         "url": {"type": "string", "description": "Where clients reach the cluster."},
+        "expiresAt": {
+            "type": "string",
+            "format": "date-time",
+            "description": "When the cluster is deleted, unless it is renewed.",
+        },
         "conditions": {
             "type": "array",
             "maxItems": 32,
@@ -191,7 +204,7 @@ def _condition(now: str, generation: int, phase: str) -> Object:
 
 def _brought_up(obj: Object, status: Object, now: str) -> Object:
     """The status with the phase that the spec asks for, and its condition. One that is being deleted stays so."""
-    phase = access_of(obj["spec"]) or READY
+    phase = access_of(_spec(obj)) or READY
     if status.get("phase") in (phase, TERMINATING):
         return status
     given = status.get("conditions") or ()
@@ -232,6 +245,7 @@ class LogicalClusterStrategy(Strategy):
             now=rfc3339(ctx.ports.clock.now()),
         )
         new["status"] = _brought_up(new, new["status"], rfc3339(ctx.ports.clock.now()))
+        _limit_life(new, None, ctx.ports.clock.now())
 
     @override
     def prepare_for_update(self, ctx: Context, new: Object, old: Object) -> None:
@@ -241,21 +255,22 @@ class LogicalClusterStrategy(Strategy):
         else:
             new.setdefault("spec", {})
             new["status"] = _brought_up(new, old["status"], rfc3339(ctx.ports.clock.now()))
+            _limit_life(new, old, ctx.ports.clock.now())
         if FINALIZER in (meta(old).get("finalizers") or ()) and ctx.user != CONTROLLER:
             meta(new)["finalizers"] = _with_ours(meta(new).get("finalizers"))
 
     @override
     def validate(self, ctx: Context, new: Object) -> Sequence[FieldError]:
-        return [*self._reserved_problems(new), *self._pack_problems(new)]
+        return [*self._reserved_problems(new), *_ttl_problems(new), *self._pack_problems(new)]
 
     @staticmethod
     def _reserved_problems(new: Object) -> Sequence[FieldError]:
-        spec = new.get("spec") or {}
+        spec = _spec(new)
         wrong = [forbidden_field(f"spec.{field}", _LATER) for field in _NOT_YET if field in spec]
         if name_of(new) == ROOT:
             wrong += [
                 forbidden_field(f"spec.{field}", "root stays as it is")
-                for field in ("suspended", "access", "deletionProtection")
+                for field in ("suspended", "access", "deletionProtection", "ttl")
                 if field in spec
             ]
         return wrong
@@ -279,7 +294,7 @@ class LogicalClusterStrategy(Strategy):
         packs, before = _packs(new), _packs(old)
         if packs == before:
             # What was chosen from another replica's offer, perhaps, is not judged by this one's.
-            return self._reserved_problems(new)
+            return [*self._reserved_problems(new), *_ttl_problems(new)]
         wrong = list(self.validate(ctx, new))
         if not wrong:
             known = None if before is None else self._offer.known(before) or ["none"]
@@ -313,7 +328,7 @@ class LogicalClusterStrategy(Strategy):
     def may_delete(self, ctx: Context, old: Object) -> None:
         if name_of(old) == ROOT:
             raise forbidden(PLURAL, GROUP, ROOT, "this logical cluster may not be deleted")
-        if (old.get("spec") or {}).get("deletionProtection"):
+        if _spec(old).get("deletionProtection"):
             why = "it is protected from deletion: set spec.deletionProtection to false first"
             raise forbidden(PLURAL, GROUP, name_of(old), why)
 
@@ -329,12 +344,64 @@ class LogicalClusterStrategy(Strategy):
         return stays
 
 
+def _ttl_problems(obj: Object) -> Sequence[FieldError]:
+    ttl = _spec(obj).get("ttl")
+    try:
+        if ttl is not None:
+            ttl_s(ttl)
+    except ValueError as error:
+        return [invalid_value("spec.ttl", ttl, str(error))]
+    return ()
+
+
+def _limit_life(new: Object, old: Object | None, now: datetime) -> None:
+    """Says in the status when the cluster ends: counted from now where it is new, or renewed."""
+    ttl = _spec(new).get("ttl")
+    if old is not None and (ttl, _renewed(new)) == (_spec(old).get("ttl"), _renewed(old)):
+        return
+    status = {field: value for field, value in new["status"].items() if field != "expiresAt"}
+    status["conditions"] = [one for one in status.get("conditions") or () if one["type"] != EXPIRING]
+    # What is no duration is refused when the whole is validated.
+    with suppress(ValueError):
+        if ttl is not None:
+            status["expiresAt"] = rfc3339(now + timedelta(seconds=ttl_s(ttl)))
+    new["status"] = status
+
+
+def _renewed(obj: Object) -> object:
+    return (meta(obj).get("annotations") or {}).get(RENEWED)
+
+
+def set_condition(obj: Object, kind: str, reason: str, message: str, now: str) -> bool:
+    """Has a condition be true of the object, for this reason. False: it said so already."""
+    conditions = obj["status"].setdefault("conditions", [])
+    for one in conditions:
+        if one["type"] == kind and (one["status"], one["message"]) == ("True", message):
+            return False
+    new = {
+        "type": kind,
+        "status": "True",
+        "observedGeneration": meta(obj).get("generation", 1),
+        "lastTransitionTime": now,
+        "reason": reason,
+        "message": message,
+    }
+    obj["status"]["conditions"] = [*(one for one in conditions if one["type"] != kind), new]
+    return True
+
+
+def _spec(obj: Object) -> Object:
+    """Its spec; an empty one where what was sent is none, which is told when the whole is validated."""
+    spec = obj.get("spec")
+    return spec if isinstance(spec, dict) else {}
+
+
 def _fence_of(obj: Object) -> bytes:
-    return CLOSED if access_of(obj.get("spec") or {}) else b"{}"
+    return CLOSED if access_of(_spec(obj)) else b"{}"
 
 
 def _packs(obj: Object) -> list[str] | None:
-    packs: list[str] | None = (obj.get("spec") or {}).get("packs")
+    packs: list[str] | None = _spec(obj).get("packs")
     return packs
 
 
@@ -345,7 +412,8 @@ def _with_ours(finalizers: list[str] | None) -> list[str]:
 
 def _guarded_status(new: Object, old: Object) -> Object:
     """A new status that keeps what only the server decides."""
-    return {**new, "id": old["id"], "phase": old["phase"]}
+    kept: Object = {field: old[field] for field in ("id", "phase", "expiresAt") if field in old}
+    return {**{field: value for field, value in new.items() if field != "expiresAt"}, **kept}
 
 
 async def _kubeconfig(ctx: Context, call: SubresourceCall) -> Object:
@@ -387,6 +455,9 @@ def root_pack(offer: Offer, parts: Sequence[Subresource] = ()) -> Pack:
                         description="Ready, ReadOnly, Suspended or Terminating.",
                     ),
                     column_from_jsonpath("ID", "string", ".status.id", description="The cluster's identity."),
+                    column_from_jsonpath(
+                        "Expires", "string", ".status.expiresAt", description="When it is deleted."
+                    ),
                     column_from_jsonpath(
                         "URL", "string", ".status.url", description="Where clients reach it."
                     ),

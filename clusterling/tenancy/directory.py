@@ -24,6 +24,7 @@ from clusterling.machinery.names import ClusterName
 from clusterling.registry.cluster import READ_ONLY, SUSPENDED
 from clusterling.storage.backoff import Backoff
 from clusterling.storage.store import Entry, StorageError, Store, Watch
+from clusterling.tenancy.lifetimes import Lifetime, lifetime_of
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Record:
     """One logical cluster as requests need it. `revision` is that of its object in `root`, `created_at` its metav1.Time.
 
     `packs`: which kinds it serves, where not those of the server. `access`: `SUSPENDED`, `READ_ONLY`, or "".
+    `lifetime`: when it ends, where it does by itself.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Record:
     created_at: str
     packs: tuple[str, ...] | None
     access: str = ""
+    lifetime: Lifetime | None = None
 
 
 # Called with the record before and after: (None, new) it appeared, (old, new) it changed, (old, None) it is gone.
@@ -76,6 +79,7 @@ def _record_of(entry: Entry) -> Record | None:
         created_at=metadata.get("creationTimestamp", ""),
         packs=None if packs is None else _shared(tuple(packs)),
         access=access_of(spec),
+        lifetime=lifetime_of(spec, status),
     )
 
 

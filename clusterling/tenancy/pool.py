@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
-from clusterling.machinery.errors import service_unavailable
+from clusterling.machinery.errors import go_quote, service_unavailable
+from clusterling.machinery.meta import rfc3339
 from clusterling.registry import views
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
@@ -154,9 +156,25 @@ class ClusterPool:
             ports=self._ports,
             admission=self._admission,
         )
-        cluster.access = record.access
         cluster.fence = fence
+        self._tell_of(cluster, record)
         return cluster
+
+    def _tell_of(self, cluster: Cluster, record: Record) -> None:
+        """Lets a served cluster know what its record says of it."""
+        cluster.access = record.access
+        lifetime, clock = record.lifetime, self._ports.clock
+        if lifetime is None:
+            cluster.warning = None
+            return
+
+        def warning() -> str:
+            if clock.now().timestamp() < lifetime.warns_at:
+                return ""
+            end = rfc3339(datetime.fromtimestamp(lifetime.expires_at, UTC))
+            return f"logical cluster {go_quote(record.name)} is deleted at {end} unless it is renewed"
+
+        cluster.warning = warning
 
     async def _loaded(self, choice: Choice) -> Catalog:
         """The catalog, and what clusters that serve it begin with in its place."""
@@ -168,15 +186,12 @@ class ClusterPool:
         """A cluster that is gone from the directory, suspended, or serves other kinds now, is not served a moment longer as it was."""
         if old is None:
             return
-        if new is None or new.id != old.id or new.packs != old.packs:
+        if new is None or new.id != old.id or new.packs != old.packs or _is_shut(old, new):
             self._let_go(old.id)
-        elif new.access != old.access:
-            if new.access == SUSPENDED:
-                self._let_go(old.id)
-            elif (served := self._served.get(old.id)) is not None:
-                served.access = new.access
-                if served.fence is not None:
-                    served.fence.forget()
+        elif (served := self._served.get(old.id)) is not None:
+            if new.access != old.access and served.fence is not None:
+                served.fence.forget()
+            self._tell_of(served, new)
 
     def _let_go(self, cluster_id: str) -> None:
         cluster = self._served.pop(cluster_id, None)
@@ -219,3 +234,8 @@ class ClusterPool:
         while self._leaving:
             await self._leaving.popleft().aclose()
         await self._underlay_reads.close()
+
+
+def _is_shut(old: Record, new: Record) -> bool:
+    """Whether the cluster is being suspended by this change: nothing that is open there goes on."""
+    return new.access == SUSPENDED != old.access

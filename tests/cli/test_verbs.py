@@ -57,8 +57,9 @@ def test_a_cluster_is_created_shown_and_deleted(cli: Cli) -> None:
         "logicalcluster.tenancy.clusterling.io/root",
     ]
     heading, row = cli("get", "cli-a").splitlines()
-    assert heading.split() == ["NAME", "PHASE", "ID", "URL", "AGE"]
-    assert row.split()[:4] == ["cli-a", "Ready", shown["status"]["id"], shown["status"]["url"]]
+    assert heading.split() == ["NAME", "PHASE", "ID", "EXPIRES", "URL", "AGE"]
+    assert row.split()[:3] == ["cli-a", "Ready", shown["status"]["id"]]
+    assert row.split()[3:5] == ["<none>", shown["status"]["url"]]
     assert cli("delete", "cli-a", "--yes", "--wait") == ""
     cli("get", "cli-a", code=3)
 
@@ -79,7 +80,9 @@ def test_a_list_has_every_cluster_in_every_form(cli: Cli) -> None:
     listed = [line.split()[0] for line in lines[1:]]
     assert listed == sorted(listed)
     assert {"cli-a", "cli-b", "root"} <= set(listed)
-    assert cli("ls", "--no-headers").splitlines() == cli("list").splitlines()[1:]
+    # A column is as wide as what is in it, its heading included.
+    rows = [line.split() for line in cli("ls", "--no-headers").splitlines()]
+    assert rows == [line.split() for line in cli("list").splitlines()[1:]]
     assert [line.partition("/")[2] for line in cli("list", "-o", "name").splitlines()] == listed
     for form, load in (("json", json.loads), ("yaml", yaml.safe_load)):
         assert [one["metadata"]["name"] for one in load(cli("list", "-o", form))["items"]] == listed
@@ -236,3 +239,20 @@ def test_a_protected_cluster_is_deleted_by_force_alone(cli: Cli, kube_server: Ku
     assert "hint: add --force to lift that first" in cli.err
     cli("delete", "cli-a", "--yes", "--force", "--wait")
     cli("get", "cli-a", code=3)
+
+
+def test_a_cluster_with_a_ttl_says_when_it_ends_and_is_renewed(cli: Cli) -> None:
+    cli("create", "cli-a", "--ttl", "90m")
+    before = json.loads(cli("get", "cli-a", "-o", "json"))
+    assert before["spec"]["ttl"] == "1h30m0s"
+    assert before["status"]["expiresAt"] in cli("list")
+    cli("renew", "cli-a", "--ttl", "30d")
+    after = json.loads(cli("get", "cli-a", "-o", "json"))
+    assert after["spec"]["ttl"] == "720h0m0s"
+    assert after["status"]["expiresAt"] > before["status"]["expiresAt"]
+    assert cli.err == ""
+    cli("renew", "cli-a")
+    assert f"logical cluster cli-a is deleted at {after['status']['expiresAt'][:10]}" in cli.err
+    cli("create", "cli-b")
+    cli("renew", "cli-b", code=1)
+    assert "hint: give it one with --ttl" in cli.err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -133,6 +133,7 @@ class ServedCluster:
     objects: ObjectStore
     ports: Ports
     access: str = ""
+    warning: Callable[[], str] | None = None
 
     async def ready(self) -> None:
         """It is from the start."""
