@@ -37,7 +37,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart dashboards prometheus check format bench bench-stores bench-million clients old-clients etcd env dev-env data explain-data lock clean
+.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart dashboards prometheus check format bench bench-stores bench-million bench-metrics clients old-clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -265,8 +265,11 @@ bench-stores: $(VENV)/.dev $(LOADGEN_BIN) $(KINE_BIN) $(KINE_LOAD_BIN) etcd ## T
 
 bench-million: $(VENV)/.dev $(LOADGEN_BIN) ## A million objects in 10,000 clusters on Postgres: the start and the size of a replica
 	@$(BIN)/python -m benchmarks.million --loadgen $(LOADGEN_BIN) --scale $(SCALE) $(ARGS)
+
+bench-metrics: $(VENV)/.run $(LOADGEN_BIN) ## What metrics cost: a server that counts beside one that does not
+	@$(BIN)/python -m benchmarks.metrics --loadgen $(LOADGEN_BIN) --scale $(SCALE) $(ARGS)
 else
-bench bench-stores bench-million:
+bench bench-stores bench-million bench-metrics:
 	@echo "make: the load generator is written in Go, and Go is not installed" >&2; exit 1
 endif
 

@@ -96,9 +96,9 @@ def _serve(data: Path, port: int, log: Path, *flags: str) -> subprocess.Popen[by
 
 
 @contextmanager
-def clusterling(data: Path) -> Iterator[Server]:
+def clusterling(data: Path, *flags: str) -> Iterator[Server]:
     """A server on a new data directory with one logical cluster, stopped at the end."""
-    with _first(data, free_port(), ()) as server:
+    with _first(data, free_port(), flags) as server:
         yield server
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -258,3 +260,8 @@ async def test_who_is_no_administrator_of_root_is_refused(world: World) -> None:
     other = User("viewer", ("system:authenticated",), realm=ADMIN.realm)
     answer = await world.server.client("root", other).request("GET", "/metrics")
     assert answer.status == 403
+
+
+def test_the_library_that_writes_formats_is_not_loaded_before_the_first_scrape() -> None:
+    code = "import sys, clusterling.cli, clusterling.server; sys.exit('prometheus_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
