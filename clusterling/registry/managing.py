@@ -153,6 +153,11 @@ def apply(
     return made
 
 
+def check_applied(served: Served, applied: Object) -> None:
+    """Refuses a configuration that `apply` would refuse of this kind whatever there is. Raises ApiError 400, 500."""
+    managed.check_applied(_type_of(served), applied)
+
+
 def unconvertible(served: Served, obj: Object, why: str) -> ApiError:
     """500, as upstream: what was applied fits the schema and is none of the kind's Go type. `why`: in Go's words."""
     if not served.resource.builtin:

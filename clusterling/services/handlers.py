@@ -413,13 +413,15 @@ async def get_scale(app: App, request: Request, served: Served) -> Response:
 
 
 async def update_scale(app: App, request: Request, served: Served) -> Response:
-    info = request.info
+    content_type = request.headers.get("Content-Type")
     body = await request.read(BODY_BYTES_MAX)
-    options = _write_options(request, "UpdateOptions")
-    decode = partial(decode_as, request.headers.get("Content-Type"), body, scale.EXPECTED)
-    document, _ = await _decoded(app, body, decode)
-    _check_name(info, document)
-    return await _write_scale(request, served, options, lambda _: document, patched=False)
+    options = _write_options(request, "UpdateOptions", _told_by(content_type))
+    decode = partial(decode_as, content_type, body, scale.EXPECTED)
+    document, duplicates = await _decoded(app, body, decode)
+    ctx = _context(request, dry_run=options.dry_run)
+    scale.hold_body(ctx, served, document, replace(options, duplicates=tuple(duplicates)))
+    _check_place(served, request.info, document)
+    return await _write_scale(ctx, request, served, options, lambda _: document)
 
 
 async def patch_scale(app: App, request: Request, served: Served) -> Response:
@@ -427,10 +429,23 @@ async def patch_scale(app: App, request: Request, served: Served) -> Response:
     body = await request.read(BODY_BYTES_MAX)
     if kind is patching.PatchType.APPLY:
         return await _apply_scale(app, request, served, body)
-    options = _write_options(request, "PatchOptions")
+    options = _write_options(request, "PatchOptions", _PATCHES_TOLD_BY[kind])
     read = partial(patching.read, part="scale", validation=options.field_validation)
-    change, _ = await _decoded(app, body, partial(read, kind, body, served))
-    return await _write_scale(request, served, options, change, patched=True)
+    change, duplicates = await _decoded(app, body, partial(read, kind, body, served))
+    ctx = _context(request, dry_run=options.dry_run)
+    strict = replace(options, duplicates=tuple(duplicates))
+
+    def patched(current: Object) -> Object:
+        made = change(current)
+        try:
+            scale.hold(ctx, made, strict)
+        except Undecodable as error:
+            error.patched = change(current)
+            raise patching.refused(change, error) from error
+        _check_place(served, request.info, made)
+        return made
+
+    return await _write_scale(ctx, request, served, options, patched)
 
 
 async def _apply_scale(app: App, request: Request, served: Served, body: bytes) -> Response:
@@ -448,20 +463,18 @@ async def _apply_scale(app: App, request: Request, served: Served, body: bytes) 
 
 
 async def _write_scale(
+    ctx: Context,
     request: Request,
     served: Served,
     options: WriteOptions,
     change: Callable[[Object], Object],
-    *,
-    patched: bool,
 ) -> Response:
     """`change` maps the Scale that is to the one that shall be; the rest of the object stays."""
     info = request.info
     encoding = _encoding(request)
-    ctx = _context(request, dry_run=options.dry_run)
 
     def rescale(obj: Object) -> Object:
-        return scale.write(obj, served, change(scale.read(obj, served, complete=False)), patched=patched)
+        return scale.write(obj, served, change(scale.read(obj, served, complete=False)))
 
     options = replace(options, written_as="scale")
     value = await ctx.objects.patch(ctx, served, _namespace(served, info), info.name, rescale, options)

@@ -24,7 +24,6 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.fieldorder import is_within, order_of, place_of, quoted_path
 from clusterling.machinery.gotext import go_text, json_type
 from clusterling.machinery.meta import Object
-from clusterling.machinery.objectmeta import coerce_object_meta
 from clusterling.registry.options import FieldValidation
 from clusterling.registry.receiving import Undecodable
 from clusterling.registry.resource import Served
@@ -172,12 +171,7 @@ def refused(change: Change, error: Undecodable) -> ApiError:
 
 
 def _of_kind(served: Served, part: str, before: Object, after: Object) -> Object:
-    """The patched object, if it is still one of its kind. Raises ApiError 400, 422, 500.
-
-    A Scale that is patched has its own kind, which is compared as well.
-    """
-    if before["kind"] != served.kind:
-        _check_scale(before, after)
+    """The patched object, if it is still one of its kind, which is another for a Scale. Raises ApiError 400, 422, 500."""
     kind, version = after.get("kind"), after.get("apiVersion")
     if kind == before["kind"] and version == before["apiVersion"]:
         return after
@@ -198,24 +192,6 @@ def _of_kind(served: Served, part: str, before: Object, after: Object) -> Object
         _check_custom(served, before, after, kind, version)
     # Whatever else a status says it is, it is that of the object.
     return {**after, "apiVersion": before["apiVersion"], "kind": before["kind"]}
-
-
-def _check_scale(before: Object, after: Object) -> None:
-    """A Scale has metadata as any object; what comes of it is looked at elsewhere. Raises ApiError 400, 422."""
-    try:
-        metadata, _ = coerce_object_meta(after.get("metadata"), kind="Scale")
-    except ValueError as error:
-        raise patch.undecodable(after, str(error)) from error
-    own = before["metadata"]
-    wanted, name = own["name"], metadata.get("name")
-    if metadata.get("namespace") not in (None, "", own.get("namespace")):
-        raise bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request"
-        )
-    if not name:
-        raise bad_request(_NO_NAME.format(wanted))
-    if name != wanted:
-        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({wanted})")
 
 
 _NO_NAME: Final = "the name of the object ({} based on URL) was undeterminable: name must be provided"

@@ -1,14 +1,15 @@
-"""The scale subresource: an `autoscaling/v1` Scale read out of an object, and its replicas written back. Pure.
+"""The scale subresource: an `autoscaling/v1` Scale read out of an object, and its replicas written back.
 
 Upstream: apiextensions-apiserver/pkg/registry/customresource/etcd.go (ScaleREST).
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from clusterling.machinery.apply.managed import kind_text
-from clusterling.machinery.codec import Expected
+from clusterling.machinery.codec import Expected, cannot_be_handled
 from clusterling.machinery.errors import (
     ApiError,
     bad_request,
@@ -18,16 +19,18 @@ from clusterling.machinery.errors import (
     invalid,
     invalid_value,
 )
-from clusterling.machinery.gotext import go_text, go_type, json_type
+from clusterling.machinery.gotext import go_text, go_type
 from clusterling.machinery.meta import Object
-from clusterling.machinery.patch import undecodable
 from clusterling.machinery.selectors import LabelSelector
 from clusterling.machinery.table import AGE_COLUMN, NAME_COLUMN, Column
-from clusterling.registry.resource import Scale, Served
+from clusterling.registry import managing
+from clusterling.registry.options import WriteOptions
+from clusterling.registry.receiving import receive
+from clusterling.registry.resource import Names, Resource, Scale, Served, Version
+from clusterling.registry.strategy import Context, Strategy
 
 EXPECTED: Final = Expected("autoscaling/v1", "Scale", typed=True)
 
-_MISSING: Final = object()
 _NO_SCALE: Final = 'no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"'
 
 # Upstream: kubernetes pkg/printers/internalversion, printScale; apiextensions tableconvertor for Scale.
@@ -67,25 +70,50 @@ def read(obj: Object, served: Served, *, complete: bool = True) -> Object:
     }
 
 
-def write(obj: Object, served: Served, scale: Object, *, patched: bool) -> Object:
-    """`obj` with the replicas of `scale`, and its resourceVersion as the one to write over, if it has one.
+@cache
+def _kind() -> Served:
+    """Scale as a kind, which its bodies are held to as objects are to theirs."""
+    from clusterling.packs import builtin
 
-    `patched`: the Scale is what a patch made. Raises ApiError: 400 for no Scale, 409 for another object's, 422.
+    version = Version("v1", builtin.schema_of("autoscaling", "v1", "Scale"))
+    names = Names("scales", "scale", "Scale", "ScaleList")
+    resource = Resource("autoscaling", names, True, (version,), "v1", Strategy(), verbs=())
+    return Served(resource, version)
+
+
+def hold(ctx: Context, scale: Object, options: WriteOptions) -> None:
+    """Reads what came as a Scale, as any built-in kind is read. Raises ApiError 400 (`Undecodable` for its fields)."""
+    kind, version = scale.get("kind"), scale.get("apiVersion")
+    if kind != EXPECTED.kind or version != EXPECTED.api_version:
+        why = (
+            f"no kind {go_quote(str(kind))} is registered for version {go_quote(str(version))} "
+            'in scheme "pkg/runtime/scheme.go:111"'
+        )
+        raise cannot_be_handled(str(kind), str(version), EXPECTED.kind, why)
+    receive(ctx, _kind(), scale, options)
+
+
+def hold_body(ctx: Context, served: Served, scale: Object, options: WriteOptions) -> None:
+    """The same for a whole Scale, of which custom kinds say nothing but that it is none. Raises ApiError 400."""
+    try:
+        hold(ctx, scale, options)
+    except ApiError as error:
+        raise error if served.resource.builtin else bad_request(_NO_SCALE) from error
+
+
+def write(obj: Object, served: Served, scale: Object) -> Object:
+    """`obj` with the replicas of `scale`, which has been held to its kind, and its resourceVersion as the one to write over.
+
+    Raises ApiError: 400 where there is no number of replicas yet and none comes, 409 for another object's, 422.
     """
-    if scale.get("kind") != "Scale" or scale.get("apiVersion") != "autoscaling/v1":
-        raise bad_request(_NO_SCALE)
     path = _paths(served).spec_replicas_path
-    spec = scale.get("spec")
-    replicas = spec.get("replicas", _MISSING) if isinstance(spec, dict) else _MISSING
-    if replicas is _MISSING or replicas is None:
-        # A body without replicas is Go's zero where it is a whole Scale, and nothing at all where it is a patched one.
+    replicas = (scale.get("spec") or {}).get("replicas")
+    if replicas is None:
+        # A Scale without replicas has Go's zero.
         if _integer(obj, path) is None:
             raise bad_request(f"the spec replicas field {go_quote('.' + path.lstrip('.'))} cannot be empty")
         replicas = 0
-    why = _no_int32(replicas)
-    if why:
-        raise undecodable(scale, why) if patched else bad_request(_NO_SCALE)
-    if served.resource.builtin and isinstance(replicas, int) and replicas < 0:
+    if served.resource.builtin and replicas < 0:
         wrong = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
         raise invalid("Scale", "autoscaling", obj["metadata"]["name"], [wrong])
     *parents, last = _segments(path)
@@ -112,17 +140,16 @@ def write(obj: Object, served: Served, scale: Object, *, patched: bool) -> Objec
 
 
 def applied(scale: Object, served: Served, name: str) -> Object:
-    """The configuration of an object that a Scale applied to it means. Raises ApiError 400."""
+    """The configuration of an object that a Scale applied to it means. Raises ApiError 400; 500 for what is no Scale."""
     version, kind = scale.get("apiVersion"), scale.get("kind")
     if kind != EXPECTED.kind or version != EXPECTED.api_version:
         raise bad_request(f"invalid object type: {kind_text(scale)}")
+    managing.check_applied(_kind(), scale)
     metadata = scale.get("metadata") or {}
-    if metadata.get("managedFields") is not None:
-        raise bad_request("metadata.managedFields must be nil")
     kept = {field: metadata[field] for field in ("resourceVersion", "uid") if metadata.get(field)}
     made: Object = {"apiVersion": served.api_version, "kind": served.kind, "metadata": {"name": name, **kept}}
-    spec = scale.get("spec")
-    if not isinstance(spec, dict) or "replicas" not in spec:
+    spec = scale.get("spec") or {}
+    if "replicas" not in spec:
         return made
     place = made
     *parents, last = _segments(_paths(served).spec_replicas_path)
@@ -130,15 +157,6 @@ def applied(scale: Object, served: Served, name: str) -> Object:
         place = place.setdefault(segment, {})
     place[last] = spec["replicas"]
     return made
-
-
-def _no_int32(replicas: object) -> str:
-    """Why Go would not read it as an int32, "" where it would."""
-    if isinstance(replicas, int) and not isinstance(replicas, bool):
-        got = "" if -(1 << 31) <= replicas < 1 << 31 else f"number {replicas}"
-    else:
-        got = f"number {replicas}" if isinstance(replicas, float) else json_type(replicas)
-    return got and f"json: cannot unmarshal {got} into Go struct field ScaleSpec.spec.replicas of type int32"
 
 
 def _paths(served: Served) -> Scale:

@@ -48,7 +48,7 @@ from clusterling.machinery.apply.owners import (
     Versions,
     compare,
 )
-from clusterling.machinery.apply.types import TypedError
+from clusterling.machinery.apply.types import MapType, TypedError
 from clusterling.machinery.codec import check_depth
 from clusterling.machinery.errors import ApiError, bad_request, go_quote
 from clusterling.machinery.meta import Object, meta
@@ -430,13 +430,18 @@ def _keep_scale(live: Object, managed: _Managed, writer: Writer) -> None:
         managed.owners[owner] = Owned(of_path(writer.only), writer.api_version, applied=False)
 
 
-def _check(versions: Versions, live: Object, applied: Object, writer: Writer) -> None:
+def check_applied(kind: MapType, applied: Object) -> None:
+    """Raises ApiError: 400 for a configuration that says who owns fields, 500 for one that is not of the kind's type."""
     own = applied.get("metadata")
     if isinstance(own, dict) and own.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
+    _refuse(list(kind.validate(applied, "", duplicates=False)), "patch", applied)
+
+
+def _check(versions: Versions, live: Object, applied: Object, writer: Writer) -> None:
     kind = versions.type(writer.api_version)
     assert kind is not None, "what is applied is of a version that is served"
-    _refuse(list(kind.validate(applied, "", duplicates=False)), "patch", applied)
+    check_applied(kind, applied)
     if not versions.certain:
         _refuse(list(kind.validate(ownership.own_fields(live), "", duplicates=True)), "live", live)
 
