@@ -71,7 +71,7 @@ def server_options(command: _F) -> _F:
     return command
 
 
-def _complete_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of clusters for the shell. A server that is not there completes nothing."""
     try:
         target = find_target(ctx.params.get("kubeconfig"), ctx.params.get("data_dir"))
@@ -83,9 +83,9 @@ def _complete_names(ctx: click.Context, _parameter: click.Parameter, incomplete:
 
 
 def _name_arguments(command: _F) -> _F:
-    return click.argument(
-        "names", nargs=-1, required=True, metavar="NAME...", shell_complete=_complete_names
-    )(command)
+    return click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_names)(
+        command
+    )
 
 
 def admin_of(kubeconfig: str | None, data_dir: str | None, timeout_s: float) -> Admin:
@@ -459,7 +459,7 @@ Examples:
   clusterling kubeconfig team-a --out ~/.kube/team-a && export KUBECONFIG=~/.kube/team-a
 """,
 )
-@click.argument("name", shell_complete=_complete_names)
+@click.argument("name", shell_complete=complete_names)
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE, readable by you alone."
 )
