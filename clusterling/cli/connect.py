@@ -151,7 +151,13 @@ def use_command(*, name: str, quiet: bool) -> None:
     say(f"the context in use is {named[0]}")
 
 
-@click.command("disconnect")
+@click.command(
+    "disconnect",
+    epilog="""\b
+Examples:
+  clusterling disconnect
+""",
+)
 @quiet_option
 def disconnect_command(*, quiet: bool) -> None:
     """Switch your kubeconfig back to the context that was in use before a logical cluster's."""
