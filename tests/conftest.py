@@ -1,9 +1,10 @@
-"""The command-line clients that tests drive: built by `make clients`, or named by KUBECTL and HELM."""
+"""What all tests have: the command-line clients that they drive, built by `make clients` or named by KUBECTL and HELM."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ def built(variable: str, pattern: str) -> Path:
     for found in sorted((ROOT / ".cache" / "clients").glob(pattern)):
         return found
     pytest.skip(f"{variable.lower()} is not built: `make clients` builds it where Go is installed")
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """Commands that run in the tests' process make files for their owner only; the next test is to find the machine's own."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,7 @@ class _World:
         self._stack = AsyncExitStack()
         self.logged = _Logged()
         logging.getLogger().addHandler(self.logged)
+        self._level = logging.getLogger("clusterling").level
         logging.getLogger("clusterling").setLevel(logging.ERROR)
         self._runner.run(self._start())
 
@@ -79,6 +80,7 @@ class _World:
 
     def close(self) -> None:
         logging.getLogger().removeHandler(self.logged)
+        logging.getLogger("clusterling").setLevel(self._level)
         self._runner.run(self._stop())
         self._runner.close()
 
