@@ -280,7 +280,11 @@ def validate_object_meta_update(
     new: Object, old: Object, *, path: str = "metadata", builtin: bool = False
 ) -> list[FieldError]:
     """What is wrong with a change of metadata. Of finalizers only new ones are judged, as upstream does."""
-    errors: list[FieldError] = []
+    # What was there before was judged when it came.
+    judged = {field: value for field, value in new.items() if value != old.get(field)}
+    errors = list(_labels_and_owners(judged, path))
+    if entries := judged.get("managedFields"):
+        errors += _managed_fields(entries, f"{path}.managedFields")
     if old.get("deletionTimestamp") and (
         extra := set(new.get("finalizers") or ()) - set(old.get("finalizers") or ())
     ):
@@ -305,11 +309,6 @@ def validate_object_meta_update(
     for field in ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
         if new.get(field) != old.get(field):
             errors.append(immutable_field(f"{path}.{field}", new.get(field)))
-    # What was there before was judged when it came.
-    judged = {field: value for field, value in new.items() if value != old.get(field)}
-    errors += _labels_and_owners(judged, path)
-    if entries := judged.get("managedFields"):
-        errors += _managed_fields(entries, f"{path}.managedFields")
     if builtin:
         finalizers = new.get("finalizers") or ()
         errors += [

@@ -503,6 +503,9 @@ class ObjectStore:
                 if not served.resource.strategy.allow_create_on_update or ctx.subresource:
                     raise errors.not_found(served.plural, served.group, name)
                 return await self._create_by_update(ctx, served, namespace, next(copies), options), True
+            uid, found = meta(obj).get("uid"), views.uid_of(entry.value)
+            if uid and uid != found:
+                raise _precondition_uid(served, name, uid, found, _upstreams_key(served, entry.key, ctx))
             return await self._replace(ctx, served, namespace, entry, next(copies), options), False
 
         return await self._retried(attempt, of=_key(served.resource, namespace, name), conflicts=not tied)
@@ -513,7 +516,9 @@ class ObjectStore:
         """`options` None: the object tells already who owns its fields. Raises _Again if somebody made it meanwhile."""
         metadata = meta(obj)
         if metadata.get("uid"):
-            raise _precondition_uid(served, name_of(obj), metadata["uid"], "")
+            name = name_of(obj)
+            key = _upstreams_key(served, _key(served.resource, namespace, name), ctx)
+            raise _precondition_uid(served, name, metadata["uid"], "", key)
         _check_revision(metadata.pop("resourceVersion", None))
         if options is not None:
             managing.track_create(served, obj, options, self._now())
@@ -637,9 +642,6 @@ class ObjectStore:
             unconditional = options.written_as or served.resource.strategy.allow_unconditional_update
             if not given and unconditional:
                 metadata["resourceVersion"] = seen
-            if metadata.get("uid") not in (None, "", before["uid"]):
-                wrong = errors.immutable_field("metadata.uid", metadata["uid"])
-                raise errors.invalid(served.kind, served.group, name, [wrong])
         self._place(served, namespace, metadata)
         if not metadata.get("name"):
             why = f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
@@ -676,7 +678,11 @@ class ObjectStore:
         shown = views.document(entry, served)
         old: Object = orjson.loads(shown)
         before, metadata = meta(old), meta(obj)
-        self._check_identity(served, entry, before, metadata)
+        self._check_revision_given(served, entry, name_of(old), metadata)
+        if obj["kind"] != served.kind and not ctx.subresource:
+            # What custom resources say they are is judged with what they have in them.
+            wrong = errors.invalid_value("kind", obj["kind"], f"must be {served.kind}")
+            raise errors.invalid(obj["kind"], served.group, name_of(old), [wrong])
         _keep_system_fields(before, metadata)
         metadata["resourceVersion"] = before["resourceVersion"]
         if options is not None:
@@ -714,12 +720,8 @@ class ObjectStore:
         strategy.after_write(ctx, resource, obj, old)
         return _shown(obj, stored, revision, served)
 
-    def _check_identity(self, served: Served, entry: Entry, before: Object, metadata: Object) -> None:
-        """Optimistic concurrency: uid and resourceVersion, where the client gave them."""
-        name = before["name"]
-        uid = metadata.get("uid")
-        if uid and uid != before["uid"]:
-            raise _precondition_uid(served, name, uid, before["uid"], entry.key)
+    def _check_revision_given(self, served: Served, entry: Entry, name: str, metadata: Object) -> None:
+        """Optimistic concurrency, where the client gave a resourceVersion."""
         given = metadata.get("resourceVersion")
         if not given or given == "0":
             if not served.resource.strategy.allow_unconditional_update:
@@ -1266,8 +1268,9 @@ def _nulls(obj: Object) -> list[tuple[Object, str]]:
 
 
 def _keep_system_fields(before: Object, metadata: Object) -> None:
-    """What no update can change, restored rather than refused (upstream: rest.BeforeUpdate)."""
-    for field in ("uid", "creationTimestamp", "generation", "deletionTimestamp"):
+    """What no update can change, restored rather than refused (upstream: rest.BeforeUpdate). Another uid is refused."""
+    metadata["uid"] = metadata.get("uid") or before["uid"]
+    for field in ("creationTimestamp", "generation", "deletionTimestamp"):
         if field in before:
             metadata[field] = before[field]
         elif field == "generation":
@@ -1277,11 +1280,18 @@ def _keep_system_fields(before: Object, metadata: Object) -> None:
     metadata.pop("selfLink", None)
 
 
-def _precondition_uid(served: Served, name: str, wanted: str, found: str, key: str = "") -> ApiError:
+def _upstreams_key(served: Served, key: str, ctx: Context) -> str:
+    """The key that messages name: of built-in kinds without a group, and without its root where nothing is written."""
+    if served.resource.builtin:
+        key = key.partition("/")[2]
+    return f"/{key}" if ctx.dry_run else f"/registry/{key}"
+
+
+def _precondition_uid(served: Served, name: str, wanted: str, found: str, key: str) -> ApiError:
     return errors.conflict(
         served.plural,
         served.group,
         name,
-        f"StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, AdditionalErrorMsg: "
+        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
         f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}",
     )

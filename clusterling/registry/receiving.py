@@ -36,10 +36,12 @@ class Undecodable(ApiError):
     A patch is told what it made and why that is none of the kind (422), where a body is told only the latter.
     """
 
-    def __init__(self, kind: str, api_version: str, why: str) -> None:
+    def __init__(self, kind: str, api_version: str, why: str, expected: str = "") -> None:
         version = GroupVersion.parse(api_version).version
         super().__init__(
-            400, "BadRequest", f'{kind} in version "{version}" cannot be handled as a {kind}: {why}'
+            400,
+            "BadRequest",
+            f'{kind} in version "{version}" cannot be handled as a {expected or kind}: {why}',
         )
         self.why = why
         self.patched: Object | None = None
@@ -51,10 +53,15 @@ def receive(
     """What decoding into a type does upstream: types of values, unknown fields, nulls, defaults.
 
     Unknown and duplicate fields are refused, told or ignored, as `fieldValidation` says (KEP-2885). `reads_metadata` False:
-    the metadata have been read already. Raises ApiError 400.
+    the metadata have been read already. Of a custom resource that says it is of another kind or version nothing else is.
+    Raises ApiError 400.
     """
     schema = served.version.schema
     builtin = served.resource.builtin
+    kind, version = obj.get("kind", served.kind), obj.get("apiVersion", served.api_version)
+    other = not builtin and (kind, version) != (served.kind, served.api_version)
+    if not other:
+        kind, version = served.kind, served.version.name
     as_it_is = builtin and schema.fits(obj)
     # What goes is told in the order of what came, so that is kept; where nothing can go but metadata, they alone tell it.
     written = orjson.dumps(obj) if builtin and (options.duplicates or not as_it_is) else b""
@@ -65,8 +72,8 @@ def receive(
             obj["metadata"], unknown = coerce_object_meta(given, kind=served.kind if builtin else "")
     except ValueError as error:
         why = _read_first(served, obj, options) or str(error)
-        raise Undecodable(served.kind, served.version.name, why) from error
-    pruned = [] if as_it_is else _reshaped(served, obj, options)
+        raise Undecodable(kind, version, why, served.kind) from error
+    pruned = [] if as_it_is or other else _reshaped(served, obj, options)
     if unknown or pruned or options.duplicates:
         if builtin:
             came = orjson.loads(written) if written else {"metadata": given}
@@ -76,8 +83,9 @@ def receive(
             order = order_of({"metadata": given}, by_keys=True)
             unknown.sort(key=lambda path: place_of(path, order))
             strict = [*options.duplicates, *(f'unknown field "{path}"' for path in [*unknown, *pruned])]
-        _tell(ctx, served, options, strict)
-    schema.default(obj)
+        _tell(ctx, kind, version, options, strict)
+    if not other:
+        schema.default(obj)
 
 
 def _read_first(served: Served, obj: Object, options: WriteOptions) -> str | None:
@@ -148,10 +156,10 @@ def _strict_typed(unknown: Sequence[str], options: WriteOptions, order: Order) -
     return [*first, *(text for _, text in placed[:STRICT_PROBLEMS_MAX])]
 
 
-def _tell(ctx: Context, served: Served, options: WriteOptions, strict: Sequence[str]) -> None:
+def _tell(ctx: Context, kind: str, version: str, options: WriteOptions, strict: Sequence[str]) -> None:
     if options.field_validation == "Strict":
         why = f"strict decoding error: {', '.join(strict)}"
-        raise Undecodable(served.kind, served.version.name, why)
+        raise Undecodable(kind, version, why)
     if options.field_validation == "Warn":
         for text in strict:
             for line in yaml_lines(text):

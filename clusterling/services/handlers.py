@@ -217,10 +217,16 @@ async def create(app: App, request: Request, served: Served) -> Response:
     body = await request.read(BODY_BYTES_MAX)
     options = _write_options(request, "CreateOptions", _told_by(content_type))
     obj, duplicates = await _decoded(app, body, partial(decode_body, content_type, body, served))
-    _check_kind(request, served, obj)
     if duplicates:
         options = replace(options, duplicates=tuple(duplicates))
     ctx = _context(request, dry_run=options.dry_run)
+    try:
+        _check_kind(request, served, obj)
+    except ApiError:
+        if not served.resource.builtin:
+            # What is wrong with the body is told first.
+            receive(ctx, served, obj, options)
+        raise
     value = await ctx.objects.create(ctx, served, _namespace(served, info), obj, options)
     return _object_response(encoding, served, request, 201, value)
 
@@ -240,11 +246,14 @@ async def update(app: App, request: Request, served: Served) -> Response:
     body = await request.read(BODY_BYTES_MAX)
     options = _write_options(request, "UpdateOptions", _told_by(content_type))
     obj, duplicates = await _decoded(app, body, partial(decode_body, content_type, body, served))
-    _check_kind(request, served, obj)
+    if served.resource.builtin:
+        _check_kind(request, served, obj)
     if duplicates:
         options = replace(options, duplicates=tuple(duplicates))
     ctx = _context(request, dry_run=options.dry_run)
     try:
+        if obj["apiVersion"] != served.api_version:
+            raise _version_mismatch(obj["apiVersion"], served.group_version)
         _check_place(served, info, obj)
     except ApiError:
         # What is wrong with the body is told first.

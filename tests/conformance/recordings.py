@@ -28,7 +28,7 @@ RECORDED: Final = Path(__file__).parent / "recordings"
 # Stories of who owns what: their answers have managedFields, and custom kinds are there for them, `ws` and `es`.
 AT_RANDOM: Final = "owners_at_random"
 PATCHED: Final = "patches_at_random"
-OWNERS: Final = frozenset({"owners", "applies", "scales", AT_RANDOM, PATCHED})
+OWNERS: Final = frozenset({"owners", "applies", "scales", "wrong_kinds", AT_RANDOM, PATCHED})
 OWNED: Final = Path(__file__).parent / "owned.yaml"
 # Stories of bodies with something wrong in them, which have a custom kind for that.
 BODIES: Final = "bodies_at_random"
