@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from clusterling.controllers.reach import Clusters, place, reach
+from clusterling.controllers.reach import Clusters, Place, key_of, place, reach
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.meta import Object
 from clusterling.registry.cluster import Cluster
@@ -62,6 +62,10 @@ class DeletionController(Controller[Doomed]):
             async for entry in self._clusters.rows(cluster_id, f"{self.group or 'core'}/{self.plural}/"):
                 if b'"deletionTimestamp"' in entry.value:
                     yield Doomed(cluster_id, entry.key.rpartition("/")[2])
+
+    @override
+    def entry_of(self, key: Doomed) -> str:
+        return key_of(Place(key.cluster, self.group, self.plural, "", key.name))
 
     @override
     async def reconcile(self, key: Doomed) -> float | None:

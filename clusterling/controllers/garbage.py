@@ -27,8 +27,10 @@ from typing_extensions import override
 from clusterling.controllers import misplaced
 from clusterling.controllers.reach import (
     Clusters,
+    Place,
     context,
     edit,
+    key_of,
     look_again_s,
     of_other_packs,
     place,
@@ -201,6 +203,13 @@ class GarbageCollector(Controller[Key]):
                 dependent = Dependent(where.group, where.plural, where.namespace, where.name)
                 if not is_ignored(dependent):
                     yield Present(cluster_id, dependent)
+
+    @override
+    def entry_of(self, key: Key) -> str:
+        if not isinstance(key, Present):
+            return ""  # What is gone, or was learned, no object tells of.
+        where = key.object
+        return key_of(Place(key.cluster, where.group, where.plural, where.namespace, where.name))
 
     # ------------------------------------------------------------------ one key
 

@@ -73,6 +73,11 @@ def place(key: str) -> Place | None:
     )
 
 
+def key_of(where: Place) -> str:
+    """The store's key of what is there."""
+    return f"{where.cluster}/{where.group or 'core'}/{where.plural}/{where.namespace or '-'}/{where.name}"
+
+
 def stored(cluster: Cluster, group: str, plural: str) -> Served | None:
     """The resource at its storage version, None where the cluster does not serve it."""
     resource = cluster.catalog.resource(group, plural)

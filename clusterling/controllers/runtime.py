@@ -6,7 +6,8 @@ One instance serves all logical clusters; a cluster without events costs nothing
 
 Rules of this file
 - The stream is resumed where it was left (a durable cursor in the store), so a restart neither misses nor rescans.
-  The cursor is written only up to events whose keys are done; where history is gone, `walk` names all keys anew.
+  The cursor is written only up to events whose keys are done, or wait and are written down beside it (an owner that
+  waits for ever holds up nothing but itself); where history is gone, `walk` names all keys anew.
 - A reconcile that fails is logged and retried, and so is whatever the store refuses: only cancellation ends a loop.
 """
 
@@ -16,7 +17,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Hashable, Iterable, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
 import orjson
@@ -34,6 +35,7 @@ BACKOFF_MAX_S: Final = 60.0
 CURSOR_EVERY_S: Final = 10.0
 LAST_SAVE_S: Final = 1.0  # How long a run that ends may take to say how far it came.
 CURSOR_KEY: Final = "~controllers/cursor/-/main"
+PARKED_MAX: Final = 250  # Keys that are written down beside the cursor; where more wait it stays where it is.
 
 
 K = TypeVar("K", bound=Hashable)
@@ -53,6 +55,10 @@ class Controller(Protocol[K]):
 
     async def reconcile(self, key: K) -> float | None:
         """Brings one key into order. Returns seconds after which to look again, or None. Safe to repeat."""
+
+    def entry_of(self, key: K) -> str:
+        """The store's key of an object from which, as it is then, `keys` names this key again; "": there is none."""
+        return ""
 
 
 class QueueFigures:
@@ -86,9 +92,9 @@ class WorkQueue:
         return len(self._ready) + len(self._working)
 
     @property
-    def waits(self) -> bool:
-        """Some key waits to be looked at again: a restart must find it anew."""
-        return bool(self._due)
+    def waiting(self) -> Collection[Hashable]:
+        """The keys that wait to be looked at again: a restart must find them anew."""
+        return self._due.keys()
 
     def add(self, key: Hashable) -> None:
         if key in self._working:
@@ -204,7 +210,7 @@ class Runtime:
         while True:
             try:
                 if position < 0:
-                    position = self._seen = await self._cursor()
+                    position = self._seen = await self._resume()
                 if gap:
                     head = self._store.head()
                     logger.info("controllers-walk reason=history-compacted revision=%d", head)
@@ -260,11 +266,17 @@ class Runtime:
             finally:
                 queue.figures.works.observe(self._clock.monotonic() - began)
 
-    async def _cursor(self) -> int:
+    async def _resume(self) -> int:
+        """Names what an earlier run left waiting; the revision up to which all else is done."""
         entry = await self._store.get(CURSOR_KEY)
         if entry is None:
             return 0
-        self._saved = int(orjson.loads(entry.value)["revision"])
+        record = orjson.loads(entry.value)
+        for key in record.get("parked", ()):
+            parked = await self._store.get(key)
+            if parked is not None:
+                self._dispatch(Event(parked.revision, key, parked))
+        self._saved = int(record["revision"])
         return self._saved
 
     async def _save_cursor(self) -> None:
@@ -282,7 +294,13 @@ class Runtime:
     async def save(self) -> None:
         """Writes down how far everything is done. Its own write is not worth another. Raises StorageError."""
         seen = self._seen
-        if any(len(queue) or queue.waits for _, queue in self._queues) or seen <= self._saved + 1:
+        if seen <= self._saved + 1 or any(len(queue) for _, queue in self._queues):
             return
-        revisions = await self._store.write([Op(CURSOR_KEY, orjson.dumps({"revision": seen}))])
+        if sum(len(queue.waiting) for _, queue in self._queues) > PARKED_MAX:
+            return
+        parked = {controller.entry_of(key) for controller, queue in self._queues for key in queue.waiting}
+        if "" in parked:
+            return
+        record = {"revision": seen, "parked": sorted(parked)} if parked else {"revision": seen}
+        revisions = await self._store.write([Op(CURSOR_KEY, orjson.dumps(record))])
         self._saved = max(seen, revisions[-1])

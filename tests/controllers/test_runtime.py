@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterable
 
 from typing_extensions import override
 
-from clusterling.controllers.runtime import Controller, Runtime, WorkQueue
+from clusterling.controllers.runtime import CURSOR_KEY, PARKED_MAX, Controller, Runtime, WorkQueue
 from clusterling.server import SystemClock
 from clusterling.storage import memory
-from clusterling.storage.store import Event, Op
+from clusterling.storage.store import Event, Op, Store
 from tests.controllers.conftest import PATIENCE_S, until
 from tests.registry.conftest import TurnedClock
 
@@ -80,10 +80,10 @@ async def test_a_key_put_off_more_than_once_comes_once_at_the_earliest_time() ->
     clock.turn(11.0)
     assert await queue.get() == "k"
     queue.done("k")
-    assert queue.waits
+    assert list(queue.waiting) == ["late"]
     clock.turn(60.0)
     assert await queue.get() == "late"
-    assert (len(queue), queue.waits) == (1, False)
+    assert (len(queue), list(queue.waiting)) == (1, [])
 
 
 async def test_a_reconcile_that_fails_is_tried_again() -> None:
@@ -123,6 +123,69 @@ async def test_a_restart_goes_on_where_it_was_left() -> None:
             await until(caught_up)
             task.cancel()
         assert second.walked == 0
+
+
+class Waiter(Recorder):
+    """Looks at each key again an hour later. `found`: an object tells of its keys."""
+
+    def __init__(self, *, found: bool = True) -> None:
+        super().__init__()
+        self.found = found
+
+    @override
+    async def reconcile(self, key: str) -> float | None:
+        await super().reconcile(key)
+        return 3600.0
+
+    @override
+    def entry_of(self, key: str) -> str:
+        return key if self.found else ""
+
+
+async def _worked(store: Store, controller: Recorder, expected: list[str]) -> None:
+    """Runs the controller until it has seen just that and what it does is written down."""
+    runtime = Runtime(store, (controller,), SystemClock())
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(runtime.run())
+
+        async def done() -> bool:
+            return sorted(controller.seen) == expected and runtime.idle
+
+        await until(done)
+        await runtime.save()
+        task.cancel()
+
+
+async def test_what_waits_for_ever_keeps_no_restart_from_going_on_and_is_found_by_it() -> None:
+    async with memory.open() as store:
+        await store.write([Op("a/1", b"{}"), Op("a/2", b"{}")])
+        await _worked(store, Waiter(), ["a/1", "a/2"])
+        await store.write([Op("a/2", None)])
+        await store.write([Op("a/3", b"{}")])
+        second = Waiter()
+        await _worked(store, second, ["a/1", "a/2", "a/3"])
+        # Nobody has history from before what the second run did; what waits was not written since.
+        await store.compact(store.head())
+        third = Waiter()
+        await _worked(store, third, ["a/1", "a/3"])
+        assert second.walked == third.walked == 0
+
+
+async def test_what_waits_and_cannot_be_found_again_holds_the_place_to_resume_from() -> None:
+    async with memory.open() as store:
+        await store.write([Op("a/1", b"{}")])
+        await _worked(store, Waiter(found=False), ["a/1"])
+        await _worked(store, Recorder(), ["a/1"])
+
+
+async def test_where_more_waits_than_can_be_written_down_the_place_to_resume_from_stays() -> None:
+    names = [f"a/{number:04}" for number in range(PARKED_MAX + 1)]
+    async with memory.open() as store:
+        for name in names:
+            await store.write([Op(name, b"{}")])
+        await _worked(store, Waiter(), names)
+        await _worked(store, Recorder(), names)
+        assert await store.get(CURSOR_KEY) is not None
 
 
 async def test_where_history_is_gone_every_key_is_walked() -> None:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
+import orjson
+import pytest
+
+from clusterling.controllers.runtime import CURSOR_KEY
 from clusterling.machinery.errors import ApiError
 from clusterling.server import ApiServer
 from clusterling.storage import memory
@@ -71,3 +77,43 @@ async def test_a_cluster_that_was_left_half_deleted_is_removed() -> None:
                 return False
 
             await until(is_gone)
+
+
+async def test_what_is_stuck_for_ever_costs_a_restart_no_walk_and_goes_when_it_can(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "clusterling.controllers.runtime")
+    hold = ["example.com/hold"]
+    async with memory.open() as store:
+        async with ApiServer(store).running() as server:
+            await server.clusters.create("team")
+            api = server.client("team")
+            owner = await api.post(CONFIG_MAPS, config_map("owner"))
+            references = owned_by(owner, blockOwnerDeletion=True)
+            await api.post(CONFIG_MAPS, config_map("child", ownerReferences=references, finalizers=hold))
+            await api.delete(f"{CONFIG_MAPS}/owner", propagationPolicy="Foreground")
+            await api.post("/api/v1/namespaces", {"metadata": {"name": "ending"}})
+            await api.post(f"{ENDING}/configmaps", config_map("held", finalizers=hold))
+            await api.delete(ENDING)
+
+            async def both_wait_and_it_is_written_down() -> bool:
+                await server._runtime.save()
+                entry = await store.get(CURSOR_KEY)
+                parked = orjson.loads(entry.value).get("parked", []) if entry else []
+                return [key.split("/", 1)[1] for key in parked] == [
+                    "core/configmaps/default/owner",
+                    "core/namespaces/-/ending",
+                ]
+
+            await until(both_wait_and_it_is_written_down)
+        await store.compact(store.head())
+        async with ApiServer(store).running() as server:
+            api = server.client("team")
+            for held in (f"{CONFIG_MAPS}/child", f"{ENDING}/configmaps/held"):
+                await api.patch(held, {"metadata": {"finalizers": None}})
+
+            async def both_are_gone() -> bool:
+                return not await exists(api, f"{CONFIG_MAPS}/owner") and not await exists(api, ENDING)
+
+            await until(both_are_gone)
+    assert "controllers-walk" not in caplog.text
