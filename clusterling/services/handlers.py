@@ -29,6 +29,7 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.table import Include
 from clusterling.registry import views
+from clusterling.registry.objects import Listing
 from clusterling.registry.options import DeleteOptions, ToldBy, WriteOptions
 from clusterling.registry.receiving import Undecodable, receive
 from clusterling.registry.resource import Served, Subresource, SubresourceCall
@@ -154,29 +155,33 @@ async def list_objects(app: App, request: Request, served: Served) -> Response:
     if key in app.lists:
         return Response(200, app.lists.get(key, bytes, len), encoding.content_type)
     listing = await cluster.objects.list(served, namespace, options)
+    answer = await _listed(app, cluster.id, encoding, served, listing, include)
+    if stamp is not None and not answer.rest and len(answer.body) <= LIST_BYTES_KEPT:
+        app.lists.get(key, lambda: answer.body, len)
+    return answer
 
-    def encode() -> bytes:
-        body = encoding.list(served, listing, include=include)
-        if stamp is not None and len(body) <= LIST_BYTES_KEPT:
-            app.lists.get(key, lambda: body, len)
-        return body
 
+async def _listed(
+    app: App, cluster: str, encoding: Encoding, served: Served, listing: Listing, include: Include
+) -> Response:
+    """A list as the answer, made in turns where it is long."""
     # A length times an average: looking at each value would cost what it shall save.
     values = listing.values
     big = len(values) * len(values[0]) > JOIN_BYTES_MAX if values else False
-    if big and encoding.is_plain:
-        body, *rest = await app.turnstile.slices(cluster.id, encoding.parts(served, listing))
+    if big and not encoding.target and (encoding.is_plain or sum(map(len, values)) > JOIN_BYTES_MAX):
+        # Neither YAML nor indented, where it is so long (`Encoding.document`).
+        body, *rest = await app.turnstile.slices(cluster, encoding.parts(served, listing))
         return Response(200, body, encoding.content_type, rest=rest)
     if encoding.target in _MADE_SINGLY and len(values) > ROWS_MAX:
         singly = encoding.partials(listing)
         if encoding.target == "Table":
             singly = encoding.rows(served, listing, include=include)
-        rows = await app.turnstile.slices(cluster.id, singly)
+        rows = await app.turnstile.slices(cluster, singly)
         body = encoding.list(served, listing, include=include, rows=rows)
     elif big or (len(values) > ROWS_MAX and not encoding.is_plain):
-        body = await app.turnstile.run(cluster.id, encode)
+        body = await app.turnstile.run(cluster, lambda: encoding.list(served, listing, include=include))
     else:
-        body = encode()
+        body = encoding.list(served, listing, include=include)
     return Response(200, body, encoding.content_type)
 
 
@@ -323,8 +328,7 @@ async def delete_collection(app: App, request: Request, served: Served) -> Respo
     options, _ = await _delete_options(app, request)
     ctx = _context(request, dry_run=options.dry_run)
     listing = await ctx.objects.delete_collection(ctx, served, _namespace(served, info), which, options)
-    body = await app.turnstile.run(ctx.cluster_id, lambda: encoding.list(served, listing))
-    return Response(200, body, encoding.content_type)
+    return await _listed(app, ctx.cluster_id, encoding, served, listing, "Metadata")
 
 
 async def _delete_options(app: App, request: Request) -> tuple[DeleteOptions, bool]:

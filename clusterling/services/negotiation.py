@@ -236,8 +236,8 @@ class Encoding:
         return (_partial(self.version, value) for value in listing.values)
 
     def parts(self, served: Served, listing: Listing) -> Iterator[bytes]:
-        """A plain list in parts, for who would take turns: together they are what `list` makes of it."""
-        assert self.is_plain, "other forms are made whole"
+        """A list that is plain JSON in parts, for who would take turns: together they are what `list` makes of it."""
+        assert not self.target, "other forms are made of rows"
         head, cut = self._head(served, listing)
         values = listing.values
         for start in range(0, len(values), PART_VALUES):

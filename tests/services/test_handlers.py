@@ -11,6 +11,7 @@ import pytest
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.services.handlers import BODY_BYTES_MAX
+from clusterling.services.negotiation import PART_VALUES
 from clusterling.services.request import Response
 from tests.services.serving import CONFIGMAPS, WIDGETS, Serving, configmap, serving, status_of, widget
 
@@ -825,3 +826,22 @@ async def test_a_computed_part_gets_its_body_and_its_parent(world: Serving) -> N
     assert (await refused(world, "POST", f"{WIDGETS}/w/double", {"apiVersion": "v1", "kind": "Pod"}))[
         0
     ] == 400
+
+
+async def test_long_lists_are_made_in_parts_whatever_they_answer(world: Serving) -> None:
+    client = world.client()
+    names = [f"m{number:03}" for number in range(PART_VALUES + 1)]
+    for name in names:
+        await client.post(CONFIGMAPS, configmap(name, text="x" * 10_000))
+
+    async def told(method: str, **headers: str) -> list[str]:
+        answer = await ask(world, method, CONFIGMAPS, **headers)
+        assert answer.status == 200
+        assert len(answer.rest) == 1
+        items = orjson.loads(b"".join((answer.body, *answer.rest)))["items"]
+        return [item["metadata"]["name"] for item in items]
+
+    assert await told("GET", Accept="application/yaml") == names
+    assert await told("GET", User_Agent="curl/8") == names
+    assert await told("DELETE", Accept="application/yaml") == names
+    assert (await client.get(CONFIGMAPS))["items"] == []
