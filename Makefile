@@ -135,6 +135,8 @@ endif
 
 DEPLOY_TOOLS := $(CACHE)/deploy/bin/kubeconform $(CACHE)/deploy/bin/helm-unittest
 IMAGE_WHEELS := $(CACHE)/deploy/wheels
+# By what the locks say and not by when they were written: a cache may be newer than a checkout, and older than its locks.
+ALL_WHEELS := $(IMAGE_WHEELS)/.all-$(shell cat requirements/build.txt requirements/image.txt | cksum | tr ' ' '-')
 
 $(DEPLOY_TOOLS) &: tests/deploy/go.mod tests/deploy/go.sum
 	@echo "building kubeconform and helm-unittest (a minute the first time)"
@@ -142,7 +144,7 @@ $(DEPLOY_TOOLS) &: tests/deploy/go.mod tests/deploy/go.sum
 	@cd tests/deploy && $(GO) build -ldflags '-s -w' -o $(CURDIR)/$(CACHE)/deploy/bin/ tool
 	@touch $(DEPLOY_TOOLS)
 
-$(IMAGE_WHEELS)/.all: requirements/build.txt requirements/image.txt | $(VENV)/.dev
+$(ALL_WHEELS): | $(VENV)/.dev
 	@rm -rf $(@D)
 	@$(BIN)/python -m pip download -q --disable-pip-version-check --require-hashes --only-binary :all: -d $(@D) \
 		-r requirements/build.txt
@@ -150,7 +152,7 @@ $(IMAGE_WHEELS)/.all: requirements/build.txt requirements/image.txt | $(VENV)/.d
 		-r requirements/image.txt
 	@touch $@
 
-deploy-tools: $(if $(GO),$(DEPLOY_TOOLS)) $(IMAGE_WHEELS)/.all ## What the tests of the chart and the image need, into .cache/deploy
+deploy-tools: $(if $(GO),$(DEPLOY_TOOLS)) $(ALL_WHEELS) ## What the tests of the chart and the image need, into .cache/deploy
 
 chart: $(VENV)/.dev ## The chart's schema and reference, from its values.yaml
 	@$(BIN)/python -m tools.chart_docs

@@ -80,7 +80,7 @@ def image() -> Iterator[Image]:
         program, _, _ = run
         prefix = Path(name, "opt", "clusterling")
         prefix.parent.mkdir()
-        wheels = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(WHEELS)} if (WHEELS / ".all").exists() else {}
+        wheels = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(WHEELS)} if any(WHEELS.glob(".all-*")) else {}
         done = subprocess.run(
             [str(context / program), str(prefix), sys.executable],
             env={**os.environ, **wheels},
