@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -38,8 +39,17 @@ _POLL_S: Final = 0.1
 _COMPLETION_TIMEOUT_S: Final = 2.0
 
 
-def server_options(command: _F) -> _F:
-    """Where the server is, for every verb that speaks with one."""
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the server is, for every verb that speaks with one: it is given `admin`, who does until the command ends."""
+
+    @wraps(command)
+    def speaking(
+        *, kubeconfig: str | None, data_dir: str | None, timeout_s: float, quiet: bool, **rest: Any
+    ) -> Any:
+        admin = Admin(find_target(kubeconfig, data_dir), timeout_s)
+        click.get_current_context().call_on_close(admin.close)
+        return command(admin=admin, **rest)
+
     for option in (
         click.option(
             "--timeout",
@@ -67,8 +77,8 @@ def server_options(command: _F) -> _F:
         ),
         quiet_option,
     ):
-        command = option(command)
-    return command
+        speaking = option(speaking)
+    return speaking
 
 
 def complete_names(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -86,13 +96,6 @@ def _name_arguments(command: _F) -> _F:
     return click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_names)(
         command
     )
-
-
-def admin_of(kubeconfig: str | None, data_dir: str | None, timeout_s: float) -> Admin:
-    """Who speaks with the server that the flags name, until the command ends."""
-    admin = Admin(find_target(kubeconfig, data_dir), timeout_s)
-    click.get_current_context().call_on_close(admin.close)
-    return admin
 
 
 @click.command(
@@ -139,13 +142,9 @@ def create_command(
     if_not_exists: bool,
     kubeconfig_out: Path | None,
     output: str | None,
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """Create the logical cluster NAME. It is ready when this returns."""
-    admin = admin_of(kubeconfig, data_dir, timeout_s)
     if kubeconfig_out is not None:
         # Before there is a cluster that nobody got the kubeconfig of.
         check_writable(kubeconfig_out)
@@ -218,13 +217,9 @@ def list_command(
     *,
     no_headers: bool,
     output: str,
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """List all logical clusters."""
-    admin = admin_of(kubeconfig, data_dir, timeout_s)
     if output == "table":
         emit(as_table(admin.list_table(), headers=not no_headers))
         return
@@ -250,13 +245,9 @@ def get_command(
     *,
     names: tuple[str, ...],
     output: str,
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """Show logical clusters by NAME."""
-    admin = admin_of(kubeconfig, data_dir, timeout_s)
     if output == "table":
         tables = [admin.get_table(name) for name in names]
         tables[0]["rows"] = [row for table in tables for row in table["rows"]]
@@ -296,16 +287,12 @@ def delete_command(
     if_exists: bool,
     force: bool,
     wait: bool,
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """Delete logical clusters by NAME, with everything in them.
 
     Their addresses end at once, and with them all watches and credentials; data are removed soon after.
     """
-    admin = admin_of(kubeconfig, data_dir, timeout_s)
     found = [obj for name in names if (obj := _existing(admin, name, if_exists)) is not None]
     if found and not yes:
         _confirm([name_of(obj) for obj in found])
@@ -322,7 +309,7 @@ def delete_command(
         admin.delete(name_of(obj), uid)
         say(f"logical cluster {name_of(obj)} deleted")
     if wait:
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + admin.timeout_s
         for obj in found:
             _wait_until_gone(admin, obj, deadline)
 
@@ -342,13 +329,9 @@ def suspend_command(
     *,
     names: tuple[str, ...],
     read_only: bool,
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """Have logical clusters refuse all requests, or writes alone. Their data stay."""
-    admin = admin_of(kubeconfig, data_dir, timeout_s)
     for name in names:
         admin.patch(name, {"access": "ReadOnly"} if read_only else {"suspended": True})
         say(f"logical cluster {name} {'is read-only' if read_only else 'suspended'}")
@@ -366,13 +349,9 @@ Examples:
 def resume_command(
     *,
     names: tuple[str, ...],
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """Have logical clusters serve all requests again that were suspended or read-only."""
-    admin = admin_of(kubeconfig, data_dir, timeout_s)
     for name in names:
         admin.patch(name, {"suspended": None, "access": None})
         say(f"logical cluster {name} resumed")
@@ -395,13 +374,9 @@ def renew_command(
     *,
     names: tuple[str, ...],
     ttl_s: int | None,
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """Have the time of logical clusters that are deleted after a while count anew."""
-    admin = admin_of(kubeconfig, data_dir, timeout_s)
     for name in names:
         if ttl_s is None and not admin.get(name).get("spec", {}).get("ttl"):
             raise CliError(f"logical cluster {name} has no ttl: it stays", "give it one with --ttl")
@@ -470,16 +445,13 @@ def kubeconfig_command(
     name: str,
     out: Path | None,
     output: str,
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """Print a kubeconfig for the logical cluster NAME.
 
     Each call makes a new credential, an administrator's of that one cluster. The server keeps no copy.
     """
-    document = admin_of(kubeconfig, data_dir, timeout_s).kubeconfig(name)
+    document = admin.kubeconfig(name)
     text = as_json(document) if output == "json" else as_yaml(document)
     if out is None:
         emit(text)

@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 from clusterling.cli import kubeconfigs
-from clusterling.cli.clusters import admin_of, complete_names, server_options
+from clusterling.cli.clusters import complete_names, server_options
 from clusterling.cli.errors import CliError, Exit
 from clusterling.cli.output import as_yaml, quiet_option, say
+from clusterling.cli.remote import Admin
 from clusterling.cli.target import write_private
 from clusterling.machinery.meta import Object
 
@@ -37,16 +38,12 @@ def connect_command(
     name: str,
     no_switch: bool,
     command: tuple[str, ...],
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> int:
     """Put the logical cluster NAME into your kubeconfig and switch to it.
 
     With CMD, run that with a kubeconfig of its own instead, and exit with its code; the credential ends with it.
     """
-    admin = admin_of(kubeconfig, data_dir, timeout_s)
     config = admin.kubeconfig(name)
     if command:
         try:

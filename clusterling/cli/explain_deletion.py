@@ -17,7 +17,6 @@ from clusterling.cli.clusters import server_options
 from clusterling.cli.errors import CliError, Exit
 from clusterling.cli.output import as_json, as_yaml, emit, output_option, shows_colour
 from clusterling.cli.remote import Admin
-from clusterling.cli.target import Target, find_target
 from clusterling.machinery.meta import Object
 
 DISCOVERY: Final = (
@@ -42,9 +41,10 @@ class _Kind:
 class _Cluster(Admin):
     """One logical cluster of the server that a kubeconfig names."""
 
-    def __init__(self, target: Target, name: str, timeout_s: float) -> None:
-        base = _CLUSTER.sub("", target.server.rstrip("/"))
-        super().__init__(replace(target, server=f"{base}/clusters/{quote(name, safe='')}"), timeout_s)
+    def __init__(self, admin: Admin, name: str) -> None:
+        base = _CLUSTER.sub("", admin.target.server.rstrip("/"))
+        target = replace(admin.target, server=f"{base}/clusters/{quote(name, safe='')}")
+        super().__init__(target, admin.timeout_s)
         self._name = name
 
     def kinds(self) -> Iterator[_Kind]:
@@ -108,16 +108,13 @@ def explain_deletion_command(
     name: str,
     namespace: str,
     output: str,
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """Say what keeps the object KIND NAME of CLUSTER from being deleted.
 
     KIND is what kubectl takes: a plural, a singular, a short name, a kind, any of them with its group.
     """
-    with closing(_Cluster(find_target(kubeconfig, data_dir), cluster, timeout_s)) as served:
+    with closing(_Cluster(admin, cluster)) as served:
         found = _find(served.kinds(), kind)
         if found is None:
             raise CliError(

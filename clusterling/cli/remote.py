@@ -33,8 +33,8 @@ class Admin:
     """Logical clusters on one server. Every method raises CliError, with the exit code that suits."""
 
     def __init__(self, target: Target, timeout_s: float) -> None:
-        self._target = target
-        self._timeout_s = timeout_s
+        self.target = target
+        self.timeout_s = timeout_s
         self._url = urlsplit(target.server)
         self._connection: http.client.HTTPConnection | None = None
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
@@ -112,8 +112,8 @@ class Admin:
         about: str = "",
     ) -> Object:
         headers = {"Accept": accept, "User-Agent": f"clusterling/{__version__}"}
-        if self._target.token:
-            headers["Authorization"] = f"Bearer {self._target.token}"
+        if self.target.token:
+            headers["Authorization"] = f"Bearer {self.target.token}"
         content = None
         if body is not None:
             headers["Content-Type"] = _MERGE if method == "PATCH" else "application/json"
@@ -127,7 +127,7 @@ class Admin:
             # Groups that are not served get a page of text, as from upstream.
             raise self._refused(code, document if isinstance(document, dict) else {}, about)
         if not isinstance(document, dict):
-            raise CliError(f"{self._target.server} answered with something that is not from this API")
+            raise CliError(f"{self.target.server} answered with something that is not from this API")
         return document
 
     def _exchange(
@@ -141,42 +141,42 @@ class Admin:
             return response.status, response.read(_ANSWER_BYTES_MAX)
         except TimeoutError as error:
             raise CliError(
-                f"{self._target.server} did not answer within {self._timeout_s:g}s",
+                f"{self.target.server} did not answer within {self.timeout_s:g}s",
                 "wait longer with --timeout",
                 Exit.TIMEOUT,
             ) from error
         except ssl.SSLCertVerificationError as error:
             raise CliError(
-                f"{self._target.server} shows a certificate that {self._target.source} does not trust:"
+                f"{self.target.server} shows a certificate that {self.target.source} does not trust:"
                 f" {error.verify_message}",
                 "use the kubeconfig that this server wrote",
             ) from error
         except ConnectionRefusedError as error:
             raise CliError(
-                f"nothing listens at {self._target.server}", "start the server with `clusterling serve`"
+                f"nothing listens at {self.target.server}", "start the server with `clusterling serve`"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise CliError(f"cannot reach {self._target.server}: {reason}") from error
+            raise CliError(f"cannot reach {self.target.server}: {reason}") from error
 
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._url.hostname, self._url.port
         assert host is not None, "checked when the target was taken"
         if self._url.scheme == "http":
-            return http.client.HTTPConnection(host, port or 80, timeout=self._timeout_s)
-        context = ssl.create_default_context(cadata=self._target.ca_pem or None)
-        if not self._target.verify:
+            return http.client.HTTPConnection(host, port or 80, timeout=self.timeout_s)
+        context = ssl.create_default_context(cadata=self.target.ca_pem or None)
+        if not self.target.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        if self._target.server_name:
-            return _NamedConnection(host, port or 443, self._target.server_name, context, self._timeout_s)
-        return http.client.HTTPSConnection(host, port or 443, timeout=self._timeout_s, context=context)
+        if self.target.server_name:
+            return _NamedConnection(host, port or 443, self.target.server_name, context, self.timeout_s)
+        return http.client.HTTPSConnection(host, port or 443, timeout=self.timeout_s, context=context)
 
     def _refused(self, code: int, status: Object, about: str) -> CliError:
         message = str(status.get("message") or f"the server answered {code}")
         if code == 401:
             return CliError(
-                f"{self._target.source} is not let in by {self._target.server}",
+                f"{self.target.source} is not let in by {self.target.server}",
                 "use the admin.kubeconfig in the server's data directory",
             )
         if code == 403:
@@ -194,7 +194,7 @@ class Admin:
             if details.get("name"):
                 return _absent(about)
             return CliError(
-                f"{self._target.server} serves no logical clusters",
+                f"{self.target.server} serves no logical clusters",
                 "use a kubeconfig of `root`, as admin.kubeconfig in the server's data directory is",
                 Exit.NOT_FOUND,
             )

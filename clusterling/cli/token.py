@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from clusterling.cli.clusters import admin_of, server_options
+from clusterling.cli.clusters import server_options
 from clusterling.cli.durations import DURATION
 from clusterling.cli.errors import CliError
 from clusterling.cli.output import as_json, as_names, as_table, as_yaml, emit, output_option, say
+from clusterling.cli.remote import Admin
 from clusterling.machinery.meta import Object, name_of
 
 _PREFIX = "clustertoken.tenancy.clusterling.io"
@@ -50,13 +51,10 @@ def create_command(
     name: str,
     lifetime_s: int | None,
     output: str | None,
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """Issue a token for CLUSTER, an administrator's of it, and print it: it is shown this once."""
-    made = admin_of(kubeconfig, data_dir, timeout_s).create_token(cluster, _body(name, lifetime_s))
+    made = admin.create_token(cluster, _body(name, lifetime_s))
     _emit_new(made, output)
     say(f"token {name_of(made)} of {cluster} created")
 
@@ -69,13 +67,10 @@ def list_command(
     *,
     cluster: str,
     output: str,
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """List the tokens issued for CLUSTER, those of its service accounts too. Secrets are not among what is kept."""
-    found = admin_of(kubeconfig, data_dir, timeout_s).tokens(cluster)
+    found = admin.tokens(cluster)
     if output == "table":
         emit(as_table(_table(found["items"])))
     elif output == "name":
@@ -102,13 +97,10 @@ def rotate_command(
     name: str,
     lifetime_s: int | None,
     output: str | None,
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """Put a new secret in the place of token NAME, and print it. The old one ends at once."""
-    made = admin_of(kubeconfig, data_dir, timeout_s).rotate_token(cluster, _body(name, lifetime_s))
+    made = admin.rotate_token(cluster, _body(name, lifetime_s))
     _emit_new(made, output)
     say(f"token {name} of {cluster} rotated")
     if name_of(made) != name:
@@ -123,13 +115,9 @@ def revoke_command(
     *,
     cluster: str,
     names: tuple[str, ...],
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """End tokens of CLUSTER at once, and the watches that they opened."""
-    admin = admin_of(kubeconfig, data_dir, timeout_s)
     failed: CliError | None = None
     for name in names:
         try:
