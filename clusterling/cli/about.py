@@ -7,7 +7,7 @@ from typing import Final
 import click
 from click.shell_completion import get_completion_class
 
-from clusterling.cli.output import as_json, as_yaml, emit, output_option
+from clusterling.cli.output import emit, in_format, output_option
 from clusterling.version import KUBERNETES, __version__
 
 SHELLS: Final = ("bash", "zsh", "fish")
@@ -28,7 +28,7 @@ def version_command(output: str) -> None:
     if output == "text":
         emit(f"clusterling {__version__}, serving the API of Kubernetes {KUBERNETES}\n")
     else:
-        emit(as_json(known) if output == "json" else as_yaml(known))
+        emit(in_format(known, output))
 
 
 @click.command(

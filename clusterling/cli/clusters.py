@@ -18,11 +18,11 @@ from click.shell_completion import CompletionItem
 from clusterling.cli.durations import DURATION, go_duration
 from clusterling.cli.errors import CliError, Exit
 from clusterling.cli.output import (
-    as_json,
     as_names,
     as_table,
     as_yaml,
     emit,
+    in_format,
     output_option,
     quiet_option,
     say,
@@ -198,7 +198,7 @@ def _show_one(admin: Admin, obj: Object, output: str) -> None:
     elif output == "name":
         emit(as_names([obj], _PREFIX))
     else:
-        emit(as_json(obj) if output == "json" else as_yaml(obj))
+        emit(in_format(obj, output))
 
 
 @click.command(
@@ -227,7 +227,7 @@ def list_command(
     if output == "name":
         emit(as_names(found["items"], _PREFIX))
     else:
-        emit(as_json(found) if output == "json" else as_yaml(found))
+        emit(in_format(found, output))
 
 
 @click.command(
@@ -260,7 +260,7 @@ def get_command(
     document = (
         found[0] if len(found) == 1 else {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": found}
     )
-    emit(as_json(document) if output == "json" else as_yaml(document))
+    emit(in_format(document, output))
 
 
 @click.command(
@@ -452,7 +452,7 @@ def kubeconfig_command(
     Each call makes a new credential, an administrator's of that one cluster. The server keeps no copy.
     """
     document = admin.kubeconfig(name)
-    text = as_json(document) if output == "json" else as_yaml(document)
+    text = in_format(document, output)
     if out is None:
         emit(text)
         return

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from clusterling.cli.clusters import server_options
 from clusterling.cli.errors import CliError, Exit
-from clusterling.cli.output import as_json, as_yaml, emit, output_option, shows_colour
+from clusterling.cli.output import emit, in_format, output_option, shows_colour
 from clusterling.cli.remote import Admin
 from clusterling.machinery.meta import Object
 
@@ -121,12 +121,10 @@ def explain_deletion_command(
                 f"cluster {cluster} serves no {kind}", "see `kubectl api-resources`", Exit.NOT_FOUND
             )
         told = served.explanation(found, namespace, name)
-    if output == "json":
-        emit(as_json(told))
-    elif output == "yaml":
-        emit(as_yaml(told))
-    else:
+    if output == "tree":
         emit("".join(f"{line}\n" for line in tree(told, coloured=shows_colour(sys.stdout))))
+    else:
+        emit(in_format(told, output))
 
 
 def _find(kinds: Iterator[_Kind], wanted: str) -> _Kind | None:

@@ -76,6 +76,11 @@ def as_json(document: object) -> str:
     return json.dumps(document, indent=4, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def in_format(document: object, output: str) -> str:
+    """What `-o json` or `-o yaml` asks for."""
+    return as_json(document) if output == "json" else as_yaml(document)
+
+
 def as_names(objects: Iterable[Object], prefix: str) -> str:
     return "".join(f"{prefix}/{name_of(obj)}\n" for obj in objects)
 
@@ -90,6 +95,13 @@ def as_table(table: Object, *, headers: bool = True) -> str:
     return "".join(
         (" " * _GAP).join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
         for line in lines
+    )
+
+
+def as_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """The same of what is no Table: a heading for each column, and the cells of each row."""
+    return as_table(
+        {"columnDefinitions": [{"name": name} for name in columns], "rows": [{"cells": row} for row in rows]}
     )
 
 

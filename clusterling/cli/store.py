@@ -20,7 +20,7 @@ import click
 
 from clusterling.cli.datadir import DataDirectory
 from clusterling.cli.errors import CliError, Exit
-from clusterling.cli.output import as_json, as_table, as_yaml, emit, output_option, quiet_option, say
+from clusterling.cli.output import as_rows, emit, in_format, output_option, quiet_option, say
 from clusterling.cli.target import DATA_DIR
 
 if TYPE_CHECKING:
@@ -151,14 +151,8 @@ def _bar(output: str, *, quiet: bool) -> _Bar:
     return _Bar(shown=sys.stderr.isatty() and not quiet and output == "table")
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    return as_table(
-        {"columnDefinitions": [{"name": name} for name in columns], "rows": [{"cells": row} for row in rows]}
-    )
-
-
 def _emit(output: str, document: object, text: str) -> None:
-    emit(as_json(document) if output == "json" else as_yaml(document) if output == "yaml" else text)
+    emit(text if output == "table" else in_format(document, output))
 
 
 # check
@@ -206,7 +200,7 @@ async def _check(url: str, password: str | None, output: str, bar: _Bar) -> int:
             "records": records,
             "findings": [{"where": one.where, "kind": one.kind, "what": one.what} for one in findings],
         }
-    text = _table(("kind", "where", "what"), [(one.kind, one.where, one.what) for one in findings])
+    text = as_rows(("kind", "where", "what"), [(one.kind, one.where, one.what) for one in findings])
     _emit(output, document, text if findings else "")
     number = (
         "no"
@@ -264,9 +258,9 @@ async def _stats(url: str, password: str | None, top: int, output: str, bar: _Ba
     facts = [(name, _fact(name, value)) for name, value in document.items() if not isinstance(value, list)]
     text = "\n".join(
         (
-            _table(("store", "value"), [(name, value) for name, value in facts]),
-            _table(("cluster", "id", "objects", "size"), [*clusters]),
-            _table(("kind", "records", "size"), [*kinds]),
+            as_rows(("store", "value"), [(name, value) for name, value in facts]),
+            as_rows(("cluster", "id", "objects", "size"), [*clusters]),
+            as_rows(("kind", "records", "size"), [*kinds]),
         )
     )
     _emit(output, document, text)
@@ -421,7 +415,7 @@ async def _compact(
         (what, _fact(key, document[f"{key}Before"]), _fact(key, document[key]))
         for what, key in (("oldest revision", "oldest"), ("writes kept", "logRows"), ("on disk", "diskBytes"))
     ]
-    _emit(output, document, _table(("store", "before", "after"), [*rows]))
+    _emit(output, document, as_rows(("store", "before", "after"), [*rows]))
     return Exit.OK
 
 
@@ -513,5 +507,5 @@ async def _copy(
         "epoch": done.identity.epoch,
     }
     rows = [(name, _fact(name, value)) for name, value in document.items()]
-    _emit(output, document, _table(("copied", "value"), [*rows]))
+    _emit(output, document, as_rows(("copied", "value"), [*rows]))
     return Exit.OK

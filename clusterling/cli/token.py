@@ -7,7 +7,7 @@ import click
 from clusterling.cli.clusters import server_options
 from clusterling.cli.durations import DURATION
 from clusterling.cli.errors import CliError
-from clusterling.cli.output import as_json, as_names, as_table, as_yaml, emit, output_option, say
+from clusterling.cli.output import as_names, as_rows, emit, in_format, output_option, say
 from clusterling.cli.remote import Admin
 from clusterling.machinery.meta import Object, name_of
 
@@ -72,11 +72,11 @@ def list_command(
     """List the tokens issued for CLUSTER, those of its service accounts too. Secrets are not among what is kept."""
     found = admin.tokens(cluster)
     if output == "table":
-        emit(as_table(_table(found["items"])))
+        emit(_table(found["items"]))
     elif output == "name":
         emit(as_names(found["items"], _PREFIX))
     else:
-        emit(as_json(found) if output == "json" else as_yaml(found))
+        emit(in_format(found, output))
 
 
 @token_command.command("rotate")
@@ -148,10 +148,10 @@ def _emit_new(made: Object, output: str | None) -> None:
     elif output == "name":
         emit(as_names([made], _PREFIX))
     else:
-        emit(as_json(made) if output == "json" else as_yaml(made))
+        emit(in_format(made, output))
 
 
-def _table(items: list[Object]) -> Object:
+def _table(items: list[Object]) -> str:
     rows = [
         [
             name_of(one),
@@ -161,7 +161,4 @@ def _table(items: list[Object]) -> Object:
         ]
         for one in items
     ]
-    return {
-        "columnDefinitions": [{"name": name} for name in _COLUMNS],
-        "rows": [{"cells": row} for row in rows],
-    }
+    return as_rows(_COLUMNS, rows)
