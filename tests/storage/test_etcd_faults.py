@@ -18,6 +18,7 @@ from etcd3aio import Etcd3Client, PermissionType
 
 from clusterling.storage import etcd
 from clusterling.storage.backend import Transaction
+from clusterling.storage.etcd.reading import Reads
 from clusterling.storage.guarded import Guarded
 from clusterling.storage.store import (
     ABSENT,
@@ -285,6 +286,44 @@ async def test_a_step_back_is_one_epoch_however_many_see_it(tmp_path: Path, stac
         await asyncio.gather(*(fresh_patiently(store) for store in stores for _ in range(5)))
         for store in stores:
             assert (await store.identity()).epoch == before.epoch + 1
+        await stack.aclose()
+
+
+async def test_history_begins_where_the_store_is_even_if_it_was_put_back_while_it_was_looked_at(
+    tmp_path: Path, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with had(tmp_path / "etcd") as server:
+        [member] = server.members
+        store = await stack.enter_async_context(etcd.open(server.url("looked")))
+        await put(store, KEY, b"kept")
+        await asyncio.to_thread(member.kill)
+        shutil.copytree(member.directory / "data", tmp_path / "backup")
+        await asyncio.to_thread(member.restart)
+        for number in range(20):
+            lost = await put_patiently(store, KEY, b"lost %d" % number)
+        look = Reads.has_seen_batch
+        looks: list[Reads] = []
+
+        async def late(reads: Reads) -> bool:
+            """The second look at what answers, the first time when it has been put back since the first look."""
+            if not looks:
+                await asyncio.to_thread(member.kill)
+                shutil.rmtree(member.directory / "data")
+                shutil.copytree(tmp_path / "backup", member.directory / "data")
+                await asyncio.to_thread(member.restart)
+            looks.append(reads)
+            return await look(reads)
+
+        monkeypatch.setattr(Reads, "has_seen_batch", late)
+        await asyncio.to_thread(member.restart)  # Whoever followed it looks whether it is what it was.
+        async with asyncio.timeout(PATIENCE_S * 2):
+            while (head := await fresh_patiently(store)) <= lost:
+                await asyncio.sleep(0.02)
+        assert looks
+        assert [entry.value for entry in (await store.list("apps/", revision=head)).entries] == [b"kept"]
+        async with store.watch("apps/", after=head) as watch:
+            newest = await put_patiently(store, KEY, b"new")
+            assert (await anext(watch)).revision == newest
         await stack.aclose()
 
 

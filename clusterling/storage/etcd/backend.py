@@ -641,32 +641,34 @@ class EtcdBackend:
     async def _compare(self) -> None:
         """Whether the store that answers has the history that was seen; if not, goes on with the one it has."""
         known = self._known
-        answer = await self._reads.first_answer()
-        if answer.state.epoch > known.state.epoch:
-            known.state = answer.state  # Another replica saw that it had gone back.
-            self._begin_anew(answer)
-        elif answer.revision < known.seen or not await self._reads.has_seen_batch():
-            await self._raise_epoch(answer)
+        for _ in range(ATTEMPTS_MAX):
+            answer = await self._reads.first_answer()
+            if answer.state.epoch > known.state.epoch:
+                self._begin_anew(answer)  # Another replica saw that it had gone back.
+                return
+            if answer.revision >= known.seen and await self._reads.has_seen_batch():
+                return
+            if await self._raise_epoch(answer):
+                self._begin_anew(await self._reads.first_answer())
+                return
+        raise Unavailable("the etcd store has gone back, and another replica sees to it")
 
-    async def _raise_epoch(self, answer: Answer) -> None:
-        """The store was restored from a backup. Its revisions are made to rise above all that were given out."""
+    async def _raise_epoch(self, answer: Answer) -> bool:
+        """The store was restored from a backup. Its revisions are made to rise above all that were given out.
+
+        False: the answer is no longer what the store would say, or was given before it was put back.
+        """
         known = self._known
         newest = known.state.offset + known.seen
         offset = max(answer.state.offset, newest - answer.revision) + EPOCH_JUMP
         # The backup may be older than epochs that were: none is given twice.
-        raised = raised_epoch(
-            answer.state,
-            max(answer.state.epoch, known.state.epoch) + 1,
-            offset,
-            answer.cluster,
-            answer.revision,
-        )
-        response = await self._wire.write(state_request(self._layout, answer.state, raised))
-        if not response.succeeded:
-            raise Unavailable("the etcd store has gone back, and another replica sees to it")
-        logger.error("etcd-went-back epoch=%d seen=%d now=%d", raised.epoch, known.seen, answer.revision)
-        known.state = replace(raised, mod_revision=int(response.header.revision))
-        self._begin_anew(await self._reads.first_answer())
+        epoch = max(answer.state.epoch, known.state.epoch) + 1
+        raised = raised_epoch(answer.state, epoch, offset, answer.cluster, answer.batch_mod)
+        response = await self._wire.write(state_request(self._layout, answer.state, raised, answer.batch_mod))
+        if response.succeeded:
+            logger.error("etcd-went-back epoch=%d seen=%d now=%d", epoch, known.seen, answer.revision)
+            known.state = replace(raised, mod_revision=int(response.header.revision))
+        return bool(response.succeeded)
 
     def _begin_anew(self, answer: Answer) -> None:
         known = self._known
@@ -714,17 +716,20 @@ def _committed(transaction: Transaction, state: State, mod_revision: int, start:
     return Committed(range(first, first + len(transaction.ops)))
 
 
-def raised_epoch(state: State, epoch: int, offset: int, cluster: int, revision: int) -> State:
-    """The record of a new epoch. Nothing before it is history."""
+def raised_epoch(state: State, epoch: int, offset: int, cluster: int, batch_mod: int) -> State:
+    """The record of a new epoch, after the batch at that revision of etcd's. Nothing before it is history."""
     raised = replace(state, epoch=epoch, offset=offset, etcd=cluster)
-    return replace(raised, horizon=raised.revision(revision + 1, 0))
+    return replace(raised, horizon=raised.revision(batch_mod + 1, 0))
 
 
-def state_request(layout: Layout, state: State, changed: State) -> Any:
-    """Rewrites the record, if it is what it was, as a batch of no writes."""
+def state_request(layout: Layout, state: State, changed: State, batch_mod: int) -> Any:
+    """Rewrites the record, as a batch of no writes, if it is what it was, and so is the last batch.
+
+    The record alone does not tell a backup from what was there before it.
+    """
     record = BatchRecord(secrets.token_hex(8), 1)
     return rpc.TxnRequest(
-        compare=[writing.mod_is(layout.state, state.mod_revision)],
+        compare=[writing.mod_is(layout.state, state.mod_revision), writing.mod_is(layout.batch, batch_mod)],
         success=[
             writing.put(layout.state, changed.encoded()),
             writing.put(layout.batch, record.encoded()),
@@ -759,18 +764,20 @@ async def _opened(wire: Wire, layout: Layout) -> Answer:
             if state.etcd == cluster:
                 return Answer(response, revision, state, batch.kvs[0], found)
             # A copy, or a backup, in another etcd: nobody knows how much newer revisions were given out.
-            changed = raised_epoch(state, state.epoch + 1, state.offset + COPY_JUMP, cluster, revision)
+            batch_mod = batch.kvs[0].mod_revision
+            changed = raised_epoch(state, state.epoch + 1, state.offset + COPY_JUMP, cluster, batch_mod)
         elif batch.kvs or own.kvs:
             raise StoreOpenError(f"{wire.address.shown} is damaged: restore it from a backup")
         else:
             state = State(secrets.token_hex(16), epoch=1, offset=0, horizon=0, etcd=cluster)
+            batch_mod = 0
             changed = replace(state, horizon=state.revision(revision + 1, 0))
             begun = rpc.TxnRequest(success=[writing.get(layout.copying)])
             if (await wire.read(begun)).responses[0].response_range.kvs:
                 raise StoreOpenError(
                     f"{wire.address.shown} holds a copy that has not ended: wait for it, or make it again"
                 )
-        request = state_request(layout, state, changed)
+        request = state_request(layout, state, changed, batch_mod)
         request.compare.append(writing.mod_is(layout.copying, 0))
         made = await wire.write(request)
         if not made.succeeded:
