@@ -12,7 +12,7 @@ from clusterling.storage.batcher import Batcher
 from clusterling.storage.feed import Feed
 from clusterling.storage.metered import Figures
 from clusterling.storage.question import Question, Questions
-from clusterling.storage.store import Entry, Guard, Identity, Op, Page, Unavailable, Watch
+from clusterling.storage.store import Entry, Guard, Identity, Limit, Op, Page, Unavailable, Usage, Watch
 
 
 class BackedStore:
@@ -46,8 +46,15 @@ class BackedStore:
         with self.figures.call("count"):
             return await self._backend.count(prefix)
 
-    def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Coroutine[Any, Any, Sequence[int]]:
-        return self.batcher.write(ops, guards)
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        self._check_open()
+        with self.figures.call("usage"):
+            return await self._backend.usage(prefix)
+
+    def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Coroutine[Any, Any, Sequence[int]]:
+        return self.batcher.write(ops, guards, limits)
 
     def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
         return self.feed.watch(prefix, after=after)

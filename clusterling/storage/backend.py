@@ -20,18 +20,21 @@ from clusterling.storage.store import (
     GuardFailed,
     Identity,
     KeyExists,
+    Limit,
     Op,
     Page,
     RevisionConflict,
     StorageError,
+    Usage,
 )
 
 
 class Transaction(Struct, frozen=True):
-    """Ops that happen together if every guard holds, or not at all."""
+    """Ops that happen together if every guard and limit holds, or not at all."""
 
     ops: Sequence[Op]
     guards: Sequence[Guard] = ()
+    limits: Sequence[Limit] = ()
 
 
 class Committed(Struct, frozen=True):
@@ -65,6 +68,8 @@ class Backend(Protocol):
     async def list(self, prefix: str, *, after: str, limit: int, revision: int) -> Page: ...
 
     async def count(self, prefix: str) -> int: ...
+
+    async def usage(self, prefix: str) -> Sequence[Usage]: ...
 
     async def changes(self, prefix: str, *, after: int, through: int, limit: int) -> Sequence[Event]:
         """The first `limit` events under `prefix` with `after < revision <= through`. Raises Compacted."""

@@ -24,6 +24,7 @@ from clusterling.storage.store import (
     VALUE_BYTES_MAX,
     WRITE_OPS_MAX,
     Guard,
+    Limit,
     Op,
     StorageError,
     TooLarge,
@@ -66,7 +67,9 @@ class Batcher:
         self.failures = 0
         self.value_bytes = 0
 
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
         """As `Store.write`."""
         size = 0
         for op in ops:
@@ -82,7 +85,7 @@ class Batcher:
         if self._closed:
             raise Unavailable("the store is closed")
         outcome: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(Transaction(ops, guards), outcome, size))
+        self._queue.append(_Waiting(Transaction(ops, guards, limits), outcome, size))
         self.value_bytes += size
         waiting = len(self._queue)
         if waiting == 1:

@@ -31,11 +31,13 @@ from clusterling.storage.store import (
     Event,
     Guard,
     Identity,
+    Limit,
     Op,
     Page,
     StorageError,
     Store,
     Unavailable,
+    Usage,
     Watch,
 )
 
@@ -441,8 +443,13 @@ class CachedStore:
             return await self._below.count(prefix)
         return unit.count(prefix)
 
-    def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Coroutine[Any, Any, Sequence[int]]:
-        return self._below.write(ops, guards)
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        return await self._below.usage(prefix)
+
+    def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Coroutine[Any, Any, Sequence[int]]:
+        return self._below.write(ops, guards, limits)
 
     def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
         if unit_of(prefix):

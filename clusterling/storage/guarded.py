@@ -13,7 +13,18 @@ from typing import Final
 
 from typing_extensions import override
 
-from clusterling.storage.store import Entry, Guard, GuardFailed, Identity, Op, Page, Store, Watch
+from clusterling.storage.store import (
+    Entry,
+    Guard,
+    GuardFailed,
+    Identity,
+    Limit,
+    Op,
+    Page,
+    Store,
+    Usage,
+    Watch,
+)
 
 CLOSED: Final = b'{"closed":true}'  # What a fence says that is there and lets no write through.
 
@@ -28,8 +39,13 @@ class Guarding(ABC):
     async def added(self) -> Sequence[Guard]:
         """The guards that a write begun now gets besides its own. Raises GuardFailed where none may begin."""
 
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
-        return await self._store.write(ops, (*guards, *await self.added()))
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
+        return await self._store.write(ops, (*guards, *await self.added()), limits)
+
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        return await self._store.usage(prefix)
 
     async def get(self, key: str) -> Entry | None:
         return await self._store.get(key)
@@ -71,9 +87,11 @@ class Guarded(Guarding):
         self._added: tuple[Guard, ...] = ()
 
     @override
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
         try:
-            return await super().write(ops, guards)
+            return await super().write(ops, guards, limits)
         except GuardFailed as error:
             self._doubt(error)
             raise

@@ -21,12 +21,15 @@ from clusterling.storage.store import (
     GuardFailed,
     Identity,
     KeyExists,
+    Limit,
+    LimitReached,
     Op,
     Page,
     RevisionConflict,
     StorageError,
     Store,
     TooLarge,
+    Usage,
     Watch,
 )
 
@@ -59,14 +62,27 @@ class Keyspace:
     async def count(self, prefix: str) -> int:
         return await self._store.count(self._range(prefix))
 
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        cut = len(self._prefix)
+        found = await self._store.usage(self._range(prefix))
+        return [one._replace(collection=one.collection[cut:]) for one in found]
+
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
         key = self._key
         inside = [Op(key(op.key), op.value, op.expected, op.expires_at) for op in ops]
         holding = [
             guard if guard.key == OTHERS else Guard(key(guard.key), guard.revision) for guard in guards
         ]
+        bounds = [Limit(self._range(limit.prefix), limit.what, limit.most) for limit in limits]
         try:
-            return await self._store.write(inside, holding)
+            return await self._store.write(inside, holding, bounds)
+        except LimitReached as error:
+            limit, *figures = error.args
+            if limit in bounds:
+                raise LimitReached(limits[bounds.index(limit)], *figures) from error
+            raise
         except _NAMING_A_KEY as error:
             raise self._error(error) from error
 

@@ -25,9 +25,12 @@ from clusterling.storage.store import (
     FutureRevision,
     Guard,
     Identity,
+    Op,
     Page,
     StorageError,
+    Usage,
 )
+from clusterling.storage.usage import Tally, Totals, counted
 
 STEP_RECORDS: Final = 1000  # Compaction lets the loop go on after so many.
 
@@ -65,6 +68,7 @@ class MemoryBackend:
         self._head = 1
         self._horizon = 1
         self._drops = Drops()
+        self._totals = Totals()
         self._expiries: list[tuple[int, str]] = []
         self._sink: Sink = lambda _events, _revision: None
 
@@ -76,6 +80,10 @@ class MemoryBackend:
         events: list[Event] = []
         for transaction in transactions:
             refused = refusal(transaction, self._revision_of)
+            if refused is None and transaction.limits:
+                refused = Tally(self._totals.used, self._length_of).refusal(
+                    transaction.ops, transaction.limits
+                )
             if refused is not None:
                 outcomes.append(refused)
                 continue
@@ -117,6 +125,9 @@ class MemoryBackend:
         keys = self._keys.between(prefix, prefix_end(prefix))
         return sum(self._live(self._newest[key]) is not None for key in keys)
 
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        return self._totals.under(prefix)
+
     async def changes(self, prefix: str, *, after: int, through: int, limit: int) -> Sequence[Event]:
         if after < self._horizon - 1:
             raise Compacted(after)
@@ -150,8 +161,15 @@ class MemoryBackend:
     async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
         if refused := refusal(Transaction((), guards), self._revision_of):
             raise refused
-        if await self.count(prefix) == 0:
+        gone = [
+            entry
+            for key in self._keys.between(prefix, prefix_end(prefix))
+            if (entry := self._live(self._newest[key])) is not None
+        ]
+        if not gone:
             return
+        for entry in gone:
+            self._totals.change(entry.key, counted(entry.value), None)
         self._head += 1
         record = _Record(self._head, prefix, None, None, dropped=True)
         self._log.append(record)
@@ -180,6 +198,7 @@ class MemoryBackend:
         entry = None if value is None else Entry(key, value, revision)
         record = _Record(revision, key, entry, before, expires_at=expires_at if entry else None)
         previous = self._live(before)
+        self._totals.change(key, counted(previous.value) if previous else None, counted(value))
         self._newest[key] = record
         self._log.append(record)
         if record.expires_at is not None:
@@ -210,6 +229,10 @@ class MemoryBackend:
     def _unschedule(self, record: _Record) -> None:
         assert record.expires_at is not None, "only what expires is scheduled"
         del self._expiries[bisect_left(self._expiries, (record.expires_at, record.key))]
+
+    def _length_of(self, op: Op) -> int | None:
+        entry = self._live(self._newest.get(op.key))
+        return counted(entry.value) if entry is not None else None
 
     def _revision_of(self, key: str) -> int:
         entry = self._live(self._newest.get(key))

@@ -8,7 +8,7 @@ from time import perf_counter
 from types import TracebackType
 
 from clusterling.storage.histogram import Histogram
-from clusterling.storage.store import Entry, Guard, Identity, Op, Page, Store, Watch
+from clusterling.storage.store import Entry, Guard, Identity, Limit, Op, Page, Store, Usage, Watch
 
 
 class Figures:
@@ -83,9 +83,15 @@ class MeteredStore:
         with self.figures.call("count"):
             return await self._store.count(prefix)
 
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        with self.figures.call("usage"):
+            return await self._store.usage(prefix)
+
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
         with self.figures.call("write"):
-            revisions = await self._store.write(ops, guards)
+            revisions = await self._store.write(ops, guards, limits)
         self.figures.value_bytes_written += sum(len(op.value) for op in ops if op.value is not None)
         return revisions
 

@@ -39,10 +39,12 @@ from clusterling.storage.store import (
     GuardFailed,
     Identity,
     KeyExists,
+    Limit,
     Op,
     Page,
     RevisionConflict,
     Store,
+    Usage,
     Watch,
 )
 
@@ -114,7 +116,13 @@ class Overlay:
                 return count
             after, revision = page.entries[-1].key, page.revision
 
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        """Of the cluster's own entries, what hides others included; what is below takes nobody's room."""
+        return await self._upper.usage(prefix)
+
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             # The first look takes for granted what is nearly always so: nothing hides where nothing is below.
             careful = attempt > 1
@@ -126,7 +134,7 @@ class Overlay:
                     raise
                 continue
             try:
-                return await self._upper.write(upper_ops, upper_guards)
+                return await self._upper.write(upper_ops, upper_guards, limits)
             except _REFUSED as error:
                 # A key has changed since it was looked at: if the write depends on that, the next look refuses it.
                 # A key that is not of this write is some wrapper's below, and its refusal is final.

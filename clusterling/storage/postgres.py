@@ -1,6 +1,6 @@
 """The backend for several replicas: one PostgreSQL database, any number of processes over it.
 
-A commit is one call of `commit_batch` (in `postgres/*.sql`), whose first statement locks the row with the counter: so
+A commit is one call of `commit_limited` (in `postgres/*.sql`), whose first statement locks the row with the counter: so
 revisions come in commit order without gaps, and compare-and-set sees what was committed before. It is numbered, and
 its outcome kept beside it: after a lost reply it is looked up, or made impossible, before anything is answered.
 
@@ -57,6 +57,9 @@ from clusterling.storage.store import (
     GuardFailed,
     Identity,
     KeyExists,
+    Limit,
+    LimitReached,
+    Measure,
     Page,
     RevisionConflict,
     StorageError,
@@ -64,6 +67,7 @@ from clusterling.storage.store import (
     TooLarge,
     Unavailable,
     UnknownOutcome,
+    Usage,
 )
 
 if TYPE_CHECKING:
@@ -99,7 +103,9 @@ GREET: Final = (
     "SELECT c.id, c.epoch, c.head, c.horizon, (SELECT max(m.number) FROM migrations m) AS format FROM clock c"
 )
 COMMIT: Final = f"""
-SELECT * FROM commit_batch($1, $2, $3, {OTHERS_BYTES_MAX}, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+SELECT * FROM commit_limited(
+    $1, $2, $3, {OTHERS_BYTES_MAX}, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17
+)
 """  # noqa: S608 - what is put in is a constant
 # A batch of guards alone locks the counter before it looks at them; the drop is made under the same lock.
 DROP: Final = """
@@ -200,6 +206,11 @@ FROM clock c LEFT JOIN LATERAL (
 ) r ON true
 """
 
+USAGE: Final = """
+SELECT u.collection, u.objects, u.bytes FROM usage u
+WHERE u.collection >= $1 AND u.collection < $2 AND (u.objects <> 0 OR u.bytes <> 0) ORDER BY u.collection
+"""
+
 EXPIRED: Final = """
 SELECT s.key, s.revision, l.value FROM state s JOIN log l ON l.revision = s.revision
 WHERE s.expires_at <= $1 AND s.expires_at IS NOT NULL AND s.live
@@ -220,7 +231,7 @@ _Row = tuple[int, str, int, bytes | None]  # Of the log: revision, key, previous
 
 
 class _Batch:
-    """Transactions as columns, which is how `commit_batch` takes them."""
+    """Transactions as columns, which is how `commit_limited` takes them."""
 
     def __init__(self, transactions: Sequence[Transaction]) -> None:
         self.txs: list[int] = []
@@ -231,6 +242,10 @@ class _Batch:
         self.guard_txs: list[int] = []
         self.guard_keys: list[str] = []
         self.guard_revisions: list[int] = []
+        self.limit_txs: list[int] = []
+        self.limit_ranges: list[int] = []
+        self.limits: list[Limit] = []
+        self.ranges: dict[tuple[str, Measure], int] = {}  # Numbered from 1.
         self.refused: dict[int, StorageError] = {}
         for tx, transaction in enumerate(transactions):
             keys = [op.key for op in transaction.ops] + [guard.key for guard in transaction.guards]
@@ -247,6 +262,12 @@ class _Batch:
                 self.guard_txs.append(tx)
                 self.guard_keys.append(guard.key)
                 self.guard_revisions.append(guard.revision)
+            for limit in transaction.limits:
+                self.limit_txs.append(tx)
+                self.limit_ranges.append(
+                    self.ranges.setdefault((limit.prefix, limit.what), len(self.ranges) + 1)
+                )
+                self.limits.append(limit)
 
     def columns(self) -> tuple[Sequence[Any], ...]:
         return (
@@ -260,9 +281,26 @@ class _Batch:
             self.guard_revisions,
         )
 
-    def refuse(self, refusals: Sequence[Sequence[int]]) -> None:
-        """Takes over what the database refused: rows of transaction, why, and which op or guard, from 1."""
+    def limit_columns(self) -> tuple[Sequence[Any], ...]:
+        return (
+            self.limit_txs,
+            self.limit_ranges,
+            [limit.most for limit in self.limits],
+            [prefix for prefix, _ in self.ranges],
+            [what is Measure.BYTES for _, what in self.ranges],
+        )
+
+    def refuse(self, refusals: Sequence[Sequence[int]], over: Sequence[Sequence[int]] = ()) -> None:
+        """Takes over what the database refused: rows of transaction, why, and which op, guard or limit, from 1.
+
+        `over`: of limits, how much there was and how much more it would have been. After a lost reply nobody knows.
+        """
+        figures = {which: (used, wanted) for which, used, wanted in over}
         for tx, why, which in refusals:
+            if why == 4:
+                limit = self.limits[which - 1]
+                self.refused[tx] = LimitReached(limit, *figures.get(which, (limit.most, 1)))
+                continue
             keys = self.guard_keys if why == 3 else self.keys
             self.refused[tx] = _REFUSALS[why](keys[which - 1])
 
@@ -320,7 +358,7 @@ class PostgresBackend:
         if batch.keys:
             seen, reply = await self._put(batch)
             base = reply["base_revision"]
-            batch.refuse(reply["refused"] or ())
+            batch.refuse(reply["refused"] or (), reply.get("over") or ())
         outcomes: list[Committed | StorageError] = []
         last = base
         for tx, transaction in enumerate(transactions):
@@ -368,6 +406,9 @@ class PostgresBackend:
     async def count(self, prefix: str) -> int:
         [[count]] = await self._fetch(COUNT, prefix, prefix_end(prefix))
         return int(count)
+
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        return [Usage(*row) for row in await self._fetch(USAGE, prefix, prefix_end(prefix))]
 
     async def changes(self, prefix: str, *, after: int, through: int, limit: int) -> Sequence[Event]:
         above = list(prefixes(prefix))
@@ -432,7 +473,7 @@ class PostgresBackend:
     # Writing.
 
     async def _put(self, batch: _Batch) -> tuple[int, Any]:
-        """How far this replica had seen, and the reply of `commit_batch` to that, or what is known of it.
+        """How far this replica had seen, and the reply of `commit_limited` to that, or what is known of it.
 
         Raises Unavailable and UnknownOutcome.
         """
@@ -480,7 +521,14 @@ class PostgresBackend:
         self._committer, self._active_at = db.get_server_pid(), now
         try:
             reply = await db.fetchrow(
-                COMMIT, self._name, number, seen, channel, *batch.columns(), timeout=QUERY_S
+                COMMIT,
+                self._name,
+                number,
+                seen,
+                channel,
+                *batch.columns(),
+                *batch.limit_columns(),
+                timeout=QUERY_S,
             )
         finally:
             self._committer = 0

@@ -59,12 +59,15 @@ from clusterling.storage.store import (
     Event,
     Guard,
     Identity,
+    Measure,
     Page,
     StorageError,
     StoreOpenError,
     Unavailable,
     UnknownOutcome,
+    Usage,
 )
+from clusterling.storage.usage import Tally
 
 FORMAT: Final = 1  # Of the tables. Raised when an older version of this file could not work with them.
 APPLICATION_ID: Final = 0x436C7374  # "Clst", in the file's header: this file is ours.
@@ -100,6 +103,22 @@ CREATE TEMP TRIGGER written INSTEAD OF INSERT ON writes BEGIN
     INSERT INTO log VALUES (NEW.revision, NEW.key, NEW.previous, NEW.value);
     INSERT OR REPLACE INTO state VALUES (NEW.key, NEW.revision, NEW.value IS NOT NULL, NEW.expires_at);
 END;
+"""
+
+
+COUNTING: Final = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'usage'"
+# What totals must be: as `usage.collection_of` and `usage.counted` have it.
+COUNTED: Final = """
+SELECT substr(k.key, 1, k.first + k.second + instr(substr(k.key, k.first + k.second + 1), '/')) AS collection,
+    count(*) AS objects, sum(k.bytes) AS bytes
+FROM (
+    SELECT s.key, length(l.value) AS bytes, instr(s.key, '/') AS first,
+        instr(substr(s.key, instr(s.key, '/') + 1), '/') AS second
+    FROM state s JOIN log l ON l.revision = s.revision
+    WHERE s.live AND length(l.value) > 1 AND NOT EXISTS (
+        SELECT 1 FROM drops d WHERE d.revision > s.revision AND substr(s.key, 1, length(d.prefix)) = d.prefix
+    )
+) k GROUP BY 1
 """
 
 
@@ -198,6 +217,9 @@ class SqliteBackend:
 
     async def count(self, prefix: str) -> int:
         return await self._reading.call(lambda: self._listing.count(prefix))
+
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        return await self._reading.call(lambda: self._listing.usage(prefix))
 
     async def changes(self, prefix: str, *, after: int, through: int, limit: int) -> Sequence[Event]:
         rows = await self._reading.call(lambda: self._listing.changes(prefix, after, through, limit))
@@ -374,7 +396,7 @@ class _Writer:
         places, guessed = self._places_of(transactions)
         looked_up = False
         while True:
-            outcomes, log, values = self._planned(transactions, places)
+            outcomes, log, values = self._planned(transactions, places, self._tally(transactions, places))
             if not log:
                 return outcomes, log
             if self._insert(len(log), values):
@@ -395,8 +417,10 @@ class _Writer:
 
         What is not remembered is looked up, but for a key that is named once, by an op that expects it somewhere:
         it is taken to be there, which the statement that writes it confirms. The second result has these keys.
+        Nothing is taken so where it decides whether there would be too much.
         """
         known, last, drops = self._places, self.last, self._drops
+        limited = any(transaction.limits for transaction in transactions)
         places: dict[str, int] = {}
         guessed: set[str] = set()
         unknown: list[str] = []
@@ -406,7 +430,7 @@ class _Writer:
                 place = known.get(key)
                 if place is not None:
                     places[key] = place
-                elif op.expected is None or not 0 <= op.expected <= last or key in places:
+                elif op.expected is None or not 0 <= op.expected <= last or key in places or limited:
                     unknown.append(key)
                 else:
                     hidden = drops.hides(key, written=op.expected, at=last)
@@ -423,8 +447,34 @@ class _Writer:
             guessed.difference_update(unknown)
         return places, guessed
 
+    def _tally(self, transactions: Sequence[Transaction], places: dict[str, int]) -> Tally | None:
+        """None where no transaction has limits: then nothing is looked up for it."""
+        if not any(transaction.limits for transaction in transactions):
+            return None
+        there = [place for place in places.values() if place > 0]
+        lengths: dict[int, int] = {}
+        with translated():
+            for start in range(0, len(there), 100):
+                part = there[start : start + 100]
+                lengths.update(
+                    self._db.execute(
+                        f"SELECT revision, length(value) FROM log WHERE revision IN ({marks(len(part))})"
+                        " AND length(value) > 1",
+                        part,
+                    )
+                )
+        return Tally(self._used, lambda op: lengths.get(places[op.key]))
+
+    def _used(self, prefix: str, what: Measure) -> int:
+        with translated():
+            [(used,)] = self._db.execute(
+                f"SELECT total({what.value}) FROM usage WHERE collection >= ? AND collection < ?",
+                (prefix, prefix_end(prefix)),
+            )
+        return int(used)
+
     def _planned(
-        self, transactions: Sequence[Transaction], places: dict[str, int]
+        self, transactions: Sequence[Transaction], places: dict[str, int], tally: Tally | None
     ) -> tuple[list[Committed | StorageError], list[LogRow], list[str | int | bytes | None]]:
         """What becomes of the transactions: outcomes, rows for the log, and the values of the statement.
 
@@ -440,6 +490,8 @@ class _Writer:
 
         for transaction in transactions:
             refused = refusal(transaction, revision_of)
+            if refused is None and tally is not None:
+                refused = tally.refusal(transaction.ops, transaction.limits)
             if refused is not None:
                 outcomes.append(refused)
                 continue
@@ -557,6 +609,7 @@ class _Writer:
             if new:
                 _create(db)
             _check_format(db, self._path)
+            _count(db)
             if bytes_max:
                 [(page_bytes,)] = db.execute("PRAGMA page_size")
                 db.execute(f"PRAGMA max_page_count = {bytes_max // page_bytes}").fetchall()
@@ -713,6 +766,16 @@ def _create(db: apsw.Connection) -> None:
             ],
         )
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    _count(db)
+
+
+def _count(db: apsw.Connection) -> None:
+    """Has the file keep totals; one of an older version is counted."""
+    [(counting,)] = db.execute(COUNTING)
+    if not counting:
+        with db:
+            db.execute(resources.files(__package__).joinpath("sqlite_usage.sql").read_text())
+            db.execute(f"INSERT INTO usage {COUNTED}")
 
 
 def _check_ours(db: apsw.Connection, path: Path, *, new: bool) -> None:

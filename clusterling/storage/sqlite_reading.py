@@ -13,7 +13,15 @@ from typing import Any, Final
 import apsw
 
 from clusterling.storage.backend import Drops, prefix_end, prefixes
-from clusterling.storage.store import Compacted, Entry, FutureRevision, Page, StorageError, Unavailable
+from clusterling.storage.store import (
+    Compacted,
+    Entry,
+    FutureRevision,
+    Page,
+    StorageError,
+    Unavailable,
+    Usage,
+)
 
 READER_CACHE_KIB: Final = 4096
 BUSY_MS: Final = 2000  # Another process may look into the file (a backup); it may not keep it.
@@ -114,6 +122,16 @@ class Reader:
                 (prefix, prefix_end(prefix), floor),
             )
             return sum(not drops.hides(key, written=revision, at=head) for key, revision in rows)
+
+    def usage(self, prefix: str) -> Sequence[Usage]:
+        with translated():
+            rows = fetch(
+                self._db,
+                "SELECT collection, objects, bytes FROM usage WHERE collection >= ? AND collection < ?"
+                " AND (objects OR bytes) ORDER BY collection",
+                (prefix, prefix_end(prefix)),
+            )
+        return [Usage(*row) for row in rows]
 
     def changes(self, prefix: str, after: int, through: int, limit: int) -> Sequence[LogRow]:
         with translated(), self._snapshot():

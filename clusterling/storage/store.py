@@ -14,6 +14,7 @@ saw and resume there; two events with one revision could be cut in two.
     ├── KeyExists           the key was to be created
     ├── RevisionConflict    the key is not where the writer saw it
     ├── GuardFailed         something that the write depends on has changed
+    ├── LimitReached        there would be more than may be
     ├── Compacted           the history asked for is gone: list again
     ├── FutureRevision      the revision asked for is not there yet
     ├── TooLarge            the value is over `VALUE_BYTES_MAX`
@@ -27,7 +28,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from enum import Enum
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Struct
 from typing_extensions import override
@@ -57,6 +59,10 @@ class RevisionConflict(StorageError):
 
 class GuardFailed(StorageError):
     """A guard's key is not at its revision. `args[0]` is that key. The caller looks again, then retries or refuses."""
+
+
+class LimitReached(StorageError):
+    """There would be more than a limit allows. `args` are the `Limit`, how much there is, and how much was to be added."""
 
 
 class Compacted(StorageError):
@@ -199,6 +205,32 @@ class Guard(Struct, frozen=True, gc=False):
     revision: int
 
 
+class Measure(Enum):
+    """What a limit counts: keys, or the bytes of their values."""
+
+    OBJECTS = "objects"
+    BYTES = "bytes"
+
+
+class Limit(Struct, frozen=True, gc=False):
+    """The write happens only if there are no more than `most` under `prefix` after it, or it adds nothing there.
+
+    `prefix` has one to three parts, as in `<cluster id>/` and `<cluster id>/<group>/<resource>/`.
+    """
+
+    prefix: str
+    what: Measure
+    most: int
+
+
+class Usage(NamedTuple):
+    """What is kept in a collection, `<cluster id>/<group>/<resource>/`: keys, and the bytes of their values."""
+
+    collection: str
+    objects: int
+    bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Which store this is. A copy or a restored backup has the same id and a higher epoch."""
@@ -259,13 +291,18 @@ class Store(Protocol):
     async def count(self, prefix: str) -> int:
         """How many keys there are under `prefix` now."""
 
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
-        """Does all of `ops` or none, if every guard holds; returns a revision for each op, rising.
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        """What is kept in every collection under `prefix`, which has at most three parts; those that are empty may be left out."""
+
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
+        """Does all of `ops` or none, if every guard and limit holds; returns a revision for each op, rising.
 
         When it returns, the write is durable, and every watch and cache of this process has it.
         Ops of one call name distinct keys; at most `WRITE_OPS_MAX` ops and as many guards. All guards are
-        looked at before any op. Cancelled, it may or may not have happened. Raises KeyExists, RevisionConflict, GuardFailed, TooLarge,
-        UnknownOutcome; nothing else was written then (UnknownOutcome: nobody knows).
+        looked at before any op. Limits hold exactly, whoever else writes. Cancelled, it may or may not have happened.
+        Raises KeyExists, RevisionConflict, GuardFailed, LimitReached, TooLarge, UnknownOutcome; nothing else was written then (UnknownOutcome: nobody knows).
         """
 
     def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:

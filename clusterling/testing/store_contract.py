@@ -31,6 +31,9 @@ from clusterling.storage.store import (
     Guard,
     GuardFailed,
     KeyExists,
+    Limit,
+    LimitReached,
+    Measure,
     Op,
     RevisionConflict,
     StorageError,
@@ -69,6 +72,22 @@ def told(events: Sequence[Event]) -> list[tuple[int, str, bytes | None]]:
 
 def shown(entries: Sequence[Entry]) -> list[tuple[str, bytes]]:
     return [(entry.key, entry.value) for entry in entries]
+
+
+async def used(store: Store, prefix: str = "apps/") -> tuple[int, int]:
+    """Objects and bytes under a prefix."""
+    usage = await store.usage(prefix)
+    assert all(one.collection.startswith(prefix) for one in usage)
+    return sum(one.objects for one in usage), sum(one.bytes for one in usage)
+
+
+async def at_most(store: Store, prefix: str, *, objects: int | None = None, size: int | None = None) -> Limit:
+    """A limit of so many more than there are."""
+    there = await used(store, prefix)
+    if objects is not None:
+        return Limit(prefix, Measure.OBJECTS, there[0] + objects)
+    assert size is not None, "one of the two is limited"
+    return Limit(prefix, Measure.BYTES, there[1] + size)
 
 
 class StoreContract:
@@ -808,6 +827,127 @@ class StoreContract:
                     await store.write([op])
             revision = await put(store, "apps/things/ns/a", b"")
             assert [event.revision for event in await take(watch, 1)] == [revision]
+
+    # Counting.
+
+    async def test_objects_and_bytes_are_counted_as_they_come_change_and_go(self, store: Store) -> None:
+        objects, size = await used(store)
+        await put(store, "apps/things/ns/a", b"three")
+        await put(store, "apps/things/ns/b", b"four")
+        await put(store, "core/others/-/x", b"elsewhere")
+        assert await used(store) == (objects + 2, size + 9)
+        await put(store, "apps/things/ns/a", b"longer than it was")
+        assert await used(store) == (objects + 2, size + 22)
+        await remove(store, "apps/things/ns/a")
+        await remove(store, "apps/things/ns/b")
+        assert await used(store) == (objects, size)
+
+    async def test_what_was_refused_is_not_counted(self, store: Store) -> None:
+        await put(store, "apps/things/ns/a", b"one")
+        before = await used(store)
+        with pytest.raises(KeyExists):
+            await store.write([Op("apps/things/ns/b", b"new"), Op("apps/things/ns/a", b"again", ABSENT)])
+        assert await used(store) == before
+
+    @pytest.mark.parametrize("prefix", ["apps/things/a/", "apps/things/", "apps/"])
+    async def test_what_is_dropped_is_counted_no_more(self, store: Store, prefix: str) -> None:
+        before = await used(store)
+        for name in "xyz":
+            await put(store, f"apps/things/a/{name}", b"in the way")
+        await put(store, "apps/things-2/b/x", b"beside")
+        await store.drop("apps/things/a/")
+        await put(store, "apps/things/a/y", b"again")
+        there = await used(store)
+        assert there == (before[0] + 2, before[1] + 11)
+        await store.drop(prefix)
+        beside = (0, 0) if prefix == "apps/" else (1, 6)
+        assert await used(store) == (before[0] + beside[0], before[1] + beside[1])
+
+    async def test_compaction_leaves_the_count_alone(self, store: Store) -> None:
+        await put(store, "apps/things/ns/a", b"one")
+        await put(store, "apps/things/ns/a", b"second")
+        await put(store, "apps/things/ns/b", b"gone")
+        await remove(store, "apps/things/ns/b")
+        before = await used(store)
+        await store.compact(store.head())
+        assert await used(store) == before
+
+    @pytest.mark.parametrize("prefix", ["apps/", "apps/things/"])
+    async def test_a_limit_refuses_the_first_object_too_many(self, store: Store, prefix: str) -> None:
+        limit = await at_most(store, prefix, objects=2)
+        for name in "ab":
+            await store.write([Op(f"apps/things/ns/{name}", b"one", ABSENT)], limits=[limit])
+        before = await used(store)
+        with pytest.raises(LimitReached) as refused:
+            await store.write([Op("apps/things/ns/c", b"one", ABSENT)], limits=[limit])
+        assert refused.value.args == (limit, limit.most, 1)
+        assert await used(store) == before and await store.get("apps/things/ns/c") is None
+        await store.write([Op("core/others/-/a", b"not counted")], limits=[limit])
+        await store.write([Op("apps/things/ns/c", b"one", ABSENT)])
+        await remove(store, "apps/things/ns/c")
+
+    async def test_a_limit_refuses_the_first_byte_too_many(self, store: Store) -> None:
+        limit = await at_most(store, "apps/", size=20)
+        await store.write([Op("apps/things/ns/a", b"x" * 20)], limits=[limit])
+        with pytest.raises(LimitReached):
+            await store.write([Op("apps/things/ns/b", b"{}")], limits=[limit])
+        with pytest.raises(LimitReached):
+            await store.write([Op("apps/things/ns/a", b"x" * 21)], limits=[limit])
+        await store.write([Op("apps/things/ns/a", b"x" * 18)], limits=[limit])
+        await store.write([Op("apps/things/ns/b", b"{}")], limits=[limit])
+
+    async def test_above_a_limit_what_adds_nothing_passes(self, store: Store) -> None:
+        revision = await put(store, "apps/things/ns/a", b"first")
+        await put(store, "apps/things/ns/b", b"second")
+        objects, size = Limit("apps/", Measure.OBJECTS, 0), Limit("apps/", Measure.BYTES, 1)
+        limits = [objects, size]
+        [revision] = await store.write([Op("apps/things/ns/a", b"fewer"[:4], revision)], limits=limits)
+        [revision] = await store.write([Op("apps/things/ns/a", b"same", revision)], limits=limits)
+        with pytest.raises(LimitReached):
+            await store.write([Op("apps/things/ns/a", b"more of it", revision)], limits=limits)
+        moved = [Op("apps/things/ns/a", None, revision), Op("apps/things/ns/moved", b"same")]
+        await store.write(moved, limits=limits)
+        await store.write([Op("apps/things/ns/b", None)], limits=limits)
+
+    async def test_a_stale_writer_is_told_so_though_there_is_room(self, store: Store) -> None:
+        stale = await put(store, "apps/things/ns/a", b"one")
+        await put(store, "apps/things/ns/a", b"two")
+        limit = await at_most(store, "apps/", objects=5)
+        with pytest.raises(RevisionConflict):
+            await store.write([Op("apps/things/ns/a", b"three", stale)], limits=[limit])
+
+    async def test_a_write_at_a_limit_is_all_or_nothing(self, store: Store) -> None:
+        limit = await at_most(store, "apps/things/", objects=1)
+        before = await used(store)
+        with pytest.raises(LimitReached):
+            await store.write(
+                [Op("apps/things/ns/a", b"one"), Op("apps/things/ns/b", b"two")], limits=[limit]
+            )
+        assert await used(store) == before
+        for name in "ab":
+            assert await store.get(f"apps/things/ns/{name}") is None
+
+    async def test_of_concurrent_writers_no_more_pass_than_may(self, store: Store) -> None:
+        limit = await at_most(store, "apps/", objects=7)
+
+        async def write(name: str) -> bool:
+            try:
+                await store.write([Op(f"apps/things/ns/{name}", b"one")], limits=[limit])
+            except LimitReached:
+                return False
+            return True
+
+        outcomes = await asyncio.gather(*(write(str(n)) for n in range(30)))
+        assert sum(outcomes) == 7
+        assert (await used(store))[0] == limit.most
+
+    async def test_room_that_a_deletion_makes_can_be_taken_at_once(self, store: Store) -> None:
+        limit = await at_most(store, "apps/", objects=1)
+        for name in "abc":
+            await store.write([Op(f"apps/things/ns/{name}", b"one")], limits=[limit])
+            with pytest.raises(LimitReached):
+                await store.write([Op("apps/things/ns/d", b"one")], limits=[limit])
+            await remove(store, f"apps/things/ns/{name}")
 
 
 async def _next(watch: Watch) -> Batch:

@@ -37,6 +37,9 @@ from clusterling.storage.store import (
     Guard,
     GuardFailed,
     KeyExists,
+    Limit,
+    LimitReached,
+    Measure,
     Op,
     RevisionConflict,
     Store,
@@ -110,6 +113,7 @@ class StoreMachine(RuleBasedStateMachine):
     """`states[r]` is what is there at revision r, for every revision at which something happened."""
 
     make: Make
+    counts_what_it_shows = True
     finished: Callable[[str, bytes, int], bytes] = staticmethod(lambda _key, value, _revision: value)
 
     def __init__(self) -> None:
@@ -154,7 +158,9 @@ class StoreMachine(RuleBasedStateMachine):
         past = self.seen.get(key, [0])
         return [None, ABSENT, self.revision_of(key), past[choice % len(past)]][choice % 4]
 
-    def refusal(self, ops: Sequence[Op], guards: Sequence[Guard]) -> type[Exception] | None:
+    def refusal(
+        self, ops: Sequence[Op], guards: Sequence[Guard], limits: Sequence[Limit] = ()
+    ) -> type[Exception] | None:
         for guard in guards:
             if self.revision_of(guard.key) != guard.revision:
                 return GuardFailed
@@ -258,6 +264,42 @@ class StoreMachine(RuleBasedStateMachine):
         changed = max((e.revision for e in page.entries), default=0)
         assert changed <= page.last_change
         assert self.run(self.store.count(prefix)) == len(page.entries)
+
+    @rule(
+        key=keys,
+        size=st.integers(2, 6),
+        prefix=st.sampled_from(["g/", "g/r/", "h/r/"]),
+        what=st.sampled_from(Measure),
+        room=st.integers(-2, 8),
+    )
+    def write_within(self, key: str, size: int, prefix: str, what: Measure, room: int) -> None:
+        """What adds to what is limited happens if there is room for it; what adds nothing always does."""
+        before = self.used(prefix)
+        limit = Limit(prefix, what, before[what] + room)
+        op = Op(key, b"{" * size)
+        try:
+            [revision] = self.run(self.store.write([op], limits=[limit]))
+        except LimitReached as error:
+            assert error.args[:2] == (limit, before[what]) and error.args[2] > max(room, 0)
+            assert self.used(prefix) == before
+        else:
+            self.apply(op, revision)
+            assert self.used(prefix)[what] <= max(limit.most, before[what])
+
+    def used(self, prefix: str) -> dict[Measure, int]:
+        usage = self.run(self.store.usage(prefix))
+        return {
+            Measure.OBJECTS: sum(one.objects for one in usage),
+            Measure.BYTES: sum(one.bytes for one in usage),
+        }
+
+    @rule(prefix=st.sampled_from(["", "g/", "g/r/", "h/r/"]))
+    def usage(self, prefix: str) -> None:
+        """Where what is kept is what is shown: not over a lower store, and not where a cache finishes what it shows."""
+        if type(self).counts_what_it_shows and type(self).finished is StoreMachine.finished:
+            lengths = [len(entry.value) for entry in sorted_under(self.state, prefix) if len(entry.value) > 1]
+            expected = {Measure.OBJECTS: len(lengths), Measure.BYTES: sum(lengths)}
+            assert self.used(prefix) == expected
 
     @rule(prefix=prefixes, limit=st.integers(1, 5), data=st.data())
     def list_then(self, prefix: str, limit: int, data: st.DataObject) -> None:
@@ -373,6 +415,7 @@ def test_a_store_does_what_the_model_does(
     attributes: dict[str, Any] = {"make": staticmethod(make)}
     if finished is not None:
         attributes["finished"] = staticmethod(finished)
+    attributes["counts_what_it_shows"] = make is not of_overlay
     machine = type("Machine", (StoreMachine,), attributes)
     run_state_machine_as_test(
         machine,

@@ -27,6 +27,7 @@ from clusterling.storage.store import (
     Event,
     Guard,
     Identity,
+    Limit,
     Op,
     Page,
     RevisionConflict,
@@ -34,6 +35,7 @@ from clusterling.storage.store import (
     StoreOpenError,
     Unavailable,
     UnknownOutcome,
+    Usage,
     Watch,
 )
 from clusterling.testing.store_contract import PATIENCE_S, StoreContract, put, remove, take, told
@@ -301,7 +303,7 @@ async def test_a_batch_given_up_never_happens(postgres_url: str) -> None:
         address = postgres_links.parse(postgres_url)
         db = await postgres_links.connect(address)
         try:
-            ops: tuple[Any, ...] = ([0], ["apps/things/a"], [b"late"], [None], [None], [], [], [])
+            ops: tuple[Any, ...] = ([0], ["apps/things/a"], [b"late"], [None], [None], *([[]] * 8))
             settled = await db.fetchrow(postgres_store.SETTLE, "w", 7)
             assert settled is not None and settled["happened"] is False
             with pytest.raises(asyncpg.PostgresError, match="given up"):
@@ -446,8 +448,13 @@ class AnyReplica:
     async def count(self, prefix: str) -> int:
         return await next(self._replicas).count(prefix)
 
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
-        revisions = await next(self._replicas).write(ops, guards)
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        return await next(self._replicas).usage(prefix)
+
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
+        revisions = await next(self._replicas).write(ops, guards, limits)
         await self._first.fresh()
         return revisions
 
