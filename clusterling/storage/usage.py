@@ -119,6 +119,6 @@ class Tally:
         if self._length_of is None:
             if after is None:
                 return op.key, 0, 0
-            return op.key, 0 if op.expected else 1, after
+            return op.key, 1, after  # What it takes the place of may be a mark.
         before = None if op.expected == ABSENT else self._length_of(op)
         return op.key, (after is not None) - (before is not None), (after or 0) - (before or 0)

@@ -36,6 +36,7 @@ from clusterling.storage.etcd.layout import (
     Layout,
     State,
 )
+from clusterling.storage.etcd.ledger import Bounds, Ledger
 from clusterling.storage.etcd.messages import rpc
 from clusterling.storage.etcd.reading import Answer, Known, Reads, head_request, hidden
 from clusterling.storage.etcd.wire import Address, Denied, Full, NotSent, Unsure, Wire
@@ -52,13 +53,17 @@ from clusterling.storage.store import (
     StoreOpenError,
     Unavailable,
     UnknownOutcome,
+    Usage,
 )
 
 logger = logging.getLogger(__name__)
 
 PAGE_ENTRIES: Final = 1000  # Of one answer; fewer where values are large.
 PAGE_BYTES: Final = 4 << 20
-ATTEMPTS_MAX: Final = 10  # Of a write whose footing moved under it.
+ATTEMPTS_MAX: Final = 10  # Of a write whose footing moved under it,
+ATTEMPTS_AT_LIMIT_MAX: Final = (
+    50  # and of one for which there is so little room that others must not write meanwhile.
+)
 SEND_S: Final = 3.0  # How long an endpoint is looked for that takes a batch.
 SETTLE_S: Final = 10.0  # How long a batch whose answer was lost is asked about.
 ARRIVE_S: Final = 10.0  # How long a batch may take to come back in the watch.
@@ -85,6 +90,7 @@ class EtcdBackend:
         self._sent = ""  # The name of the last batch of this process's own.
         self._others = 1  # How often others were seen to write.
         self._told = Told()
+        self._ledger = Ledger(reads)
         self._together = True  # Until a batch has a write that is refused, and after one that has none.
         self._sink: Sink = lambda _events, _revision: None
         self._lost: Lost = lambda _revision: None
@@ -131,6 +137,10 @@ class EtcdBackend:
             pass  # Compaction removes it.
         await self._wire.close()
 
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        await self._come(await self._reads.latest())
+        return await self._ledger.usage(prefix)
+
     # Writing.
 
     def others(self) -> int:
@@ -156,11 +166,23 @@ class EtcdBackend:
     ) -> Sequence[Committed | StorageError]:
         """Of transactions that fit, or of one that does not."""
         part, counts = zip(*map(writing.parted, whole), strict=True)
-        for _ in range(ATTEMPTS_MAX):
+        bounds = Bounds(self._ledger, self._reads, part) if any(one.limits for one in part) else None
+        for _ in range(ATTEMPTS_MAX if bounds is None else ATTEMPTS_AT_LIMIT_MAX):
+            if bounds is not None:
+                await bounds.prepare(self._come)
             footing = await self._footing(told)
             # What others have written is looked at here; that they write nothing until the commit is compared in it.
             if any(count and count != self._others for count in counts):
-                return await self._commit_undisturbed(whole, counts, told)
+                stands = [count in {0, self._others} for count in counts]
+                return await self._commit_rest(
+                    whole, [None if holds else GuardFailed(OTHERS) for holds in stands], told
+                )
+            if bounds is not None:
+                if not bounds.judge():
+                    continue
+                if any(bounds.refusals):
+                    return await self._commit_rest(whole, bounds.refusals, told)
+                footing = replace(footing, within=bounds.batches)
             if any(counts):
                 footing = replace(footing, alone=True)
             if not writing.fits(part[0], told):
@@ -181,6 +203,8 @@ class EtcdBackend:
                     self._together = False
                 else:
                     await self._regain(footing, response)
+                if bounds is not None:
+                    bounds.disturbed()
                 continue
             if together:
                 await self._written(footing, mod_revision)
@@ -218,14 +242,16 @@ class EtcdBackend:
         self._together = all(answer.succeeded for answer in nested)
         return outcomes
 
-    async def _commit_undisturbed(
-        self, whole: Sequence[Transaction], counts: Sequence[int], told: Mapping[str, int]
+    async def _commit_rest(
+        self,
+        whole: Sequence[Transaction],
+        refusals: Sequence[StorageError | None],
+        told: Mapping[str, int],
     ) -> Sequence[Committed | StorageError]:
-        """Commits those that depend on nothing that others have written since, and refuses the rest."""
-        stands = [count in {0, self._others} for count in counts]
-        rest = [transaction for transaction, holds in zip(whole, stands, strict=True) if holds]
+        """Commits those that are not refused."""
+        rest = [one for one, refused in zip(whole, refusals, strict=True) if refused is None]
         outcomes = iter(await self._commit(rest, told) if rest else ())
-        return [next(outcomes) if holds else GuardFailed(OTHERS) for holds in stands]
+        return [next(outcomes) if refused is None else refused for refused in refusals]
 
     async def _commit_exactly(self, transaction: Transaction, count: int) -> Committed | StorageError:
         """Looks at everything that the transaction depends on, then writes if no batch came in between.
@@ -244,6 +270,14 @@ class EtcdBackend:
             refused = refusal(transaction, lambda key, at=revisions: at.get(key, ABSENT))  # type: ignore[misc]
             if refused is not None:
                 return refused
+            if transaction.limits:
+                bounds = Bounds(self._ledger, self._reads, (transaction,), exact=True)
+                await bounds.prepare(self._come)
+                await self._come(answer)
+                if not bounds.judge() or self._known.batch != answer.batch_mod:
+                    continue
+                if bounds.refusals[0] is not None:
+                    return bounds.refusals[0]
             if answer.state.mod_revision != footing.state.mod_revision:
                 await self._arrived(answer.state.mod_revision)
                 continue
@@ -372,7 +406,15 @@ class EtcdBackend:
         self._reads.stated(own)
         self._writer_mod = writer[0].mod_revision if writer else 0
         # Who must be alone looks again when what others have written has been told.
-        await self._arrived(max(own[0].mod_revision, batch[0].mod_revision if footing.alone else 0))
+        last = footing.alone or footing.within is not None
+        await self._arrived(max(own[0].mod_revision, batch[0].mod_revision if last else 0))
+
+    async def _come(self, answer: Answer) -> None:
+        """Returns when the watch has come as far as what was read. Raises Unavailable."""
+        try:
+            await self._arrived(answer.batch_mod)
+        except UnknownOutcome as error:
+            raise Unavailable("the etcd store's watch is behind") from error
 
     async def _arrived(self, mod_revision: int) -> None:
         """Returns when the watch has come as far as etcd's revision."""
@@ -610,6 +652,7 @@ class EtcdBackend:
                     self._others += 1
                 events += step.events
                 self._told.hear(step.events)
+                self._ledger.hear(step.events)
                 self._known.batch = step.mod_revision
                 self._known.name = step.name
                 self._known.head = step.revision
@@ -626,6 +669,7 @@ class EtcdBackend:
         known.seen, known.batch, known.name, known.head = seen, batch, name, max(known.head, head)
         self._others += 1
         self._told.forget()
+        self._ledger.forget()
         logger.warning("etcd-gap revision=%d epoch=%d", known.head, known.state.epoch)
         self._lost(known.head)
 

@@ -26,7 +26,7 @@ from clusterling.storage.others import OTHERS
 from clusterling.storage.store import ABSENT, Guard, Op, StorageError
 
 PATH_OPS_MAX: Final = 128  # etcd's --max-txn-ops.
-FOOTING: Final = 3
+FOOTING: Final = 4
 RECORD: Final = 2  # What every batch writes of its own.
 SPREAD: Final = 20  # Operations in each part of a list that is too long for one level.
 
@@ -39,7 +39,7 @@ class Footing:
     """What a writer believes about the store. If any of it is not so, its batch does nothing.
 
     `seen`: the last batch known, which a store that was restored from an older backup has not got. With `alone` it must be
-    the last one that there is. `told`: keys at the revisions that the watch told of them, where a writer expects just these.
+    the last one that there is; `within`: no more than so many may have come after it. `told`: keys at the revisions that the watch told of them, where a writer expects just these.
     """
 
     state: State
@@ -47,14 +47,16 @@ class Footing:
     writer_mod: int
     seen: int
     alone: bool = False
+    within: int | None = None
     told: Mapping[str, int] = field(default_factory=dict)
 
     def comparisons(self, layout: Layout) -> list[Any]:
-        return [
-            mod_is(layout.state, self.state.mod_revision),
-            mod_is(self.writer, self.writer_mod),
-            mod_is(layout.batch, self.seen) if self.alone else _mod(layout.batch, _GREATER, self.seen - 1),
-        ]
+        own = [mod_is(layout.state, self.state.mod_revision), mod_is(self.writer, self.writer_mod)]
+        if self.alone:
+            return [*own, mod_is(layout.batch, self.seen)]
+        if self.within is not None:
+            own.append(_mod(layout.batch, _LESS, self.seen + self.within + 1))
+        return [*own, _mod(layout.batch, _GREATER, self.seen - 1)]
 
     def questions(self, layout: Layout) -> list[Any]:
         """What to ask when it was not so; `answers` are in this order."""
@@ -65,7 +67,9 @@ class Footing:
         own, writer, batch = (_mod_of(answer.response_range.kvs) for answer in response.responses)
         if own != self.state.mod_revision or writer != self.writer_mod:
             return False
-        return batch == self.seen if self.alone else batch >= self.seen
+        if self.alone:
+            return batch == self.seen
+        return batch >= self.seen and (self.within is None or batch <= self.seen + self.within)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def parted(transaction: Transaction) -> tuple[Transaction, int]:
     for guard in transaction.guards:
         if guard.key == OTHERS:
             rest = [other for other in transaction.guards if other is not guard]
-            return Transaction(transaction.ops, rest), guard.revision
+            return Transaction(transaction.ops, rest, transaction.limits), guard.revision
     return transaction, 0
 
 
