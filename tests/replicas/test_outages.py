@@ -16,7 +16,16 @@ from clusterling.machinery.names import ClusterName
 from clusterling.server import ApiServer, SystemClock
 from clusterling.storage import backed, backoff, memory
 from clusterling.storage.keyspace import Keyspace
-from clusterling.storage.store import Compacted, Guard, Op, StorageError, Store, Unavailable, UnknownOutcome
+from clusterling.storage.store import (
+    Compacted,
+    Guard,
+    Limit,
+    Op,
+    StorageError,
+    Store,
+    Unavailable,
+    UnknownOutcome,
+)
 from clusterling.tenancy.authentication.tokens import IssuedTokens, token_hash
 from clusterling.tenancy.directory import Directory, key_of
 from clusterling.tenancy.names import ROOT_ID
@@ -201,8 +210,10 @@ class Unsure(Troubled):
     unsure = False
 
     @override
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
-        revisions = await super().write(ops, guards)
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
+        revisions = await super().write(ops, guards, limits)
         if self.unsure:
             raise UnknownOutcome("away")
         return revisions

@@ -13,7 +13,15 @@ from typing_extensions import override
 from clusterling.controllers.runtime import Runtime
 from clusterling.storage import memory
 from clusterling.storage.election import Election, Led, Term, acting, lead
-from clusterling.storage.store import Entry, Guard, GuardFailed, Op, Store, Unavailable
+from clusterling.storage.store import (
+    Entry,
+    Guard,
+    GuardFailed,
+    Limit,
+    Op,
+    Store,
+    Unavailable,
+)
 from tests.controllers.conftest import PATIENCE_S, until
 from tests.controllers.test_runtime import Recorder
 from tests.registry.conftest import TurnedClock
@@ -32,9 +40,11 @@ class Severed(Led):
         return await super().get(key)
 
     @override
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
         self._check()
-        return await super().write(ops, guards)
+        return await super().write(ops, guards, limits)
 
     def _check(self) -> None:
         if self.cut:

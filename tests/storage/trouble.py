@@ -10,7 +10,17 @@ from typing_extensions import override
 from clusterling.storage.backend import Lost, Sink
 from clusterling.storage.guarded import Guarding
 from clusterling.storage.memory import MemoryBackend
-from clusterling.storage.store import Entry, Guard, Op, Page, StorageError, Store, Unavailable, Watch
+from clusterling.storage.store import (
+    Entry,
+    Guard,
+    Limit,
+    Op,
+    Page,
+    StorageError,
+    Store,
+    Unavailable,
+    Watch,
+)
 
 
 class GappedBackend(MemoryBackend):
@@ -52,9 +62,11 @@ class Troubled(Guarding):
         return await super().list(prefix, after=after, limit=limit, revision=revision)
 
     @override
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
         self._check()
-        return await super().write(ops, guards)
+        return await super().write(ops, guards, limits)
 
     @override
     async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:

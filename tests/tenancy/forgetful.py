@@ -7,7 +7,19 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from typing_extensions import override
 
-from clusterling.storage.store import Batch, Compacted, Entry, Guard, Identity, Op, Page, Store, Watch
+from clusterling.storage.store import (
+    Batch,
+    Compacted,
+    Entry,
+    Guard,
+    Identity,
+    Limit,
+    Op,
+    Page,
+    Store,
+    Usage,
+    Watch,
+)
 
 
 class _Forgettable(Watch):
@@ -72,8 +84,14 @@ class Forgetful(Store):
         return await self._below.count(prefix)
 
     @override
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
-        return await self._below.write(ops, guards)
+    async def usage(self, prefix: str) -> Sequence[Usage]:
+        return await self._below.usage(prefix)
+
+    @override
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
+        return await self._below.write(ops, guards, limits)
 
     @override
     def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:

@@ -11,7 +11,7 @@ from clusterling.machinery.errors import ApiError
 from clusterling.registry.strategy import User
 from clusterling.storage import memory
 from clusterling.storage.metered import MeteredStore
-from clusterling.storage.store import Entry, Guard, Op, Store
+from clusterling.storage.store import Entry, Guard, Limit, Op, Store
 from clusterling.tenancy.authentication.authenticator import Tokens, bearer_token
 from clusterling.tenancy.authentication.tokens import (
     PREFIX,
@@ -62,9 +62,11 @@ class _Closing(MeteredStore):
     """A store in which A's deletion begins just before each write."""
 
     @override
-    async def write(self, ops: Sequence[Op], guards: Sequence[Guard] = ()) -> Sequence[int]:
+    async def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Sequence[int]:
         await super().write([Op(f"{ROOT_ID}/{fence_key(A)}", None)])
-        return await super().write(ops, guards)
+        return await super().write(ops, guards, limits)
 
 
 async def test_a_cluster_whose_deletion_begins_meanwhile_gets_no_token(store: Store) -> None:
