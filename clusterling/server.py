@@ -68,8 +68,11 @@ from clusterling.tenancy.kubeconfig import Endpoint
 from clusterling.tenancy.limits import Limits
 from clusterling.tenancy.names import ROOT, ROOT_ID
 from clusterling.tenancy.pool import ClusterPool
+from clusterling.tenancy.quota import NO_QUOTA, WATCHES, Quota, Quotas
+from clusterling.tenancy.rates import Rates
 from clusterling.tenancy.totals import Totals
 from clusterling.tenancy.underlay import UNDERLAY_ID, Underlay
+from clusterling.tenancy.usage import SoftQuota, usage_part
 
 if TYPE_CHECKING:
     from clusterling.services.http import Listener
@@ -234,6 +237,7 @@ class ApiServer:
     may choose from by `spec.packs`; None: `packs`, and everything that comes with this library. `admin_tokens`: bearer tokens of root's realm.
     `external_url`: what kubeconfigs and statuses say, where it is not the first listener's address.
     `default_cluster` is also served at `/`. `run_controllers` False: another replica does what they do.
+    `default_quota`: for clusters that do not say otherwise.
     `metrics` False: nothing is counted. `metrics_token`: lets scrapers have /metrics, and nothing else.
     """
 
@@ -255,6 +259,7 @@ class ApiServer:
         run_controllers: bool = True,
         metrics: bool = True,
         metrics_token: str = "",
+        default_quota: Quota = NO_QUOTA,
     ) -> None:
         if offer is None:
             from clusterling.packs import OFFER
@@ -280,12 +285,25 @@ class ApiServer:
         self._root_keys = Keyspace(store, ROOT_ID)
         self._directory = Directory(self._root_keys)
         self._budget = CacheBudget(cache_bytes_max)
+        quotas = Quotas(self._quota_of, default_quota)
+        rates = Rates(quotas, self._clock.monotonic)
         self._underlay = Underlay(Keyspace(store, UNDERLAY_ID), self._root_ca)
         self.pool = ClusterPool(
             store,
             self._directory,
             choices=choices,
-            root=Choice((*self._offer.default, root_pack(self._offer, [tokens_part(self._tokens)]))),
+            root=Choice(
+                (
+                    *self._offer.default,
+                    root_pack(
+                        self._offer,
+                        [
+                            tokens_part(self._tokens),
+                            usage_part(store, quotas, lambda of: {WATCHES: rates.watches(of)}),
+                        ],
+                    ),
+                )
+            ),
             below=self._underlay,
             ports=Ports(
                 self._clock,
@@ -296,8 +314,11 @@ class ApiServer:
                 access=RequestsAccess(authorizer, lambda name: self.pool.find(name)),  # noqa: PLW0108
                 root_ca=self._root_ca,
             ),
-            admission=AdmissionChain((CatalogAdmission(), *admission)),
+            admission=AdmissionChain(
+                (CatalogAdmission(), SoftQuota(store, quotas, self._clock.monotonic), *admission)
+            ),
             budget=self._budget,
+            quotas=quotas,
         )
         bearers = BearerTokens(known_tokens, self._tokens, self._directory)
         self.app = App(
@@ -307,6 +328,7 @@ class ApiServer:
             authorizer=authorizer,
             documents=documents.respond,
             limits=Limits(),
+            rates=rates,
             health=Health(ready={"store": self._store_check}),
             barrier=None
             if self._replicated is None
@@ -339,6 +361,10 @@ class ApiServer:
         self._listeners: list[Listener] = []
         self._ready = asyncio.Event()
         self._leaving = False
+
+    def _quota_of(self, cluster_id: str) -> Quota | None:
+        record = self._directory.by_id(cluster_id)
+        return None if record is None else record.quota
 
     @property
     def url(self) -> str:

@@ -58,6 +58,7 @@ from clusterling.storage.store import (
     Guard,
     GuardFailed,
     KeyExists,
+    LimitReached,
     Op,
     Page,
     RevisionConflict,
@@ -1068,6 +1069,9 @@ class ObjectStore:
                 raise _Again from error
             # What stands below the object itself: no attempt that starts from here can succeed.
             raise GroundMoved from error
+        except LimitReached as error:
+            why = error.args[3] if len(error.args) > 3 else "exceeded quota"
+            raise errors.forbidden(served.plural, served.group, name, why) from error
         except StorageError as error:
             if standing is not None and isinstance(error, UnknownOutcome):
                 standing.settled = True

@@ -116,6 +116,13 @@ class Limits(Protocol):
     def watches(self) -> Seats: ...
 
 
+class Rates(Protocol):
+    """How much a cluster may do: requests and writes a second, and watches."""
+
+    def admit(self, cluster_id: str, name: str, verb: str) -> Callable[[], None] | None:
+        """Raises ApiError 429. What is returned is called when the answer has ended."""
+
+
 # Answers a path that names no resource (discovery, OpenAPI, version), or None where it is none of its own.
 # The catalog is None for what is answered alike for every name, known or not: /version.
 Documents = Callable[[Request, Catalog | None], Awaitable[Response | None]]
@@ -155,6 +162,7 @@ class App:
         authorizer: Authorizer,
         documents: Documents,
         limits: Limits | None = None,
+        rates: Rates | None = None,
         health: Health | None = None,
         audit: Audit | None = None,
         metrics: Parts | None = NO_PARTS,
@@ -170,6 +178,7 @@ class App:
         self.authorizer = authorizer
         self.documents = documents
         self.limits = limits
+        self.rates = rates
         self.health = health or Health()
         self.audit = audit
         self.barrier = barrier

@@ -407,6 +407,33 @@ def with_authorization(app: App, handle: Handler) -> Handler:
     return authorization
 
 
+def with_rates(app: App, handle: Handler) -> Handler:
+    """What the cluster's own quota lets it do a second, and how many watches it may hold; not for `root`'s users, who help."""
+    rates = app.rates
+    if rates is None:
+        return handle
+
+    async def rated(request: Request) -> Response:
+        cluster = request.cluster
+        if cluster is None or request.user.realm == ROOT_ID:
+            return await handle(request)
+        leave = rates.admit(cluster.id, cluster.name, request.info.verb)
+        if leave is None:
+            return await handle(request)
+        streams = False
+        try:
+            response = await handle(request)
+            if isinstance(response, StreamingResponse):
+                response.ended.append(leave)
+                streams = True
+            return response
+        finally:
+            if not streams:
+                leave()
+
+    return rated
+
+
 def suspended(cluster: str) -> ApiError:
     """503 without `Retry-After`: clients obey that, and wait in vain for what only the platform ends."""
     why = f"logical cluster {go_quote(cluster)} is suspended"
@@ -451,4 +478,5 @@ IN_ORDER: Final[tuple[Filter, ...]] = (
     with_impersonation,
     with_limits,
     with_authorization,
+    with_rates,
 )

@@ -62,7 +62,8 @@ class GuardFailed(StorageError):
 
 
 class LimitReached(StorageError):
-    """There would be more than a limit allows. `args` are the `Limit`, how much there is, and how much was to be added."""
+    """There would be more than a limit allows. `args` are the `Limit`, how much there is, and how much was to be added;
+    then, where somebody knows, what to tell the writer."""
 
 
 class Compacted(StorageError):

@@ -25,6 +25,7 @@ from clusterling.registry.cluster import READ_ONLY, SUSPENDED
 from clusterling.storage.backoff import Backoff
 from clusterling.storage.store import Entry, StorageError, Store, Watch
 from clusterling.tenancy.lifetimes import Lifetime, lifetime_of
+from clusterling.tenancy.quota import Quota, quota_of
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Record:
 
     `packs`: which kinds it serves, where not those of the server. `access`: `SUSPENDED`, `READ_ONLY`, or "".
     `lifetime`: when it ends, where it does by itself.
+    `quota`: what it says itself.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Record:
     packs: tuple[str, ...] | None
     access: str = ""
     lifetime: Lifetime | None = None
+    quota: Quota | None = None
 
 
 # Called with the record before and after: (None, new) it appeared, (old, new) it changed, (old, None) it is gone.
@@ -80,6 +83,7 @@ def _record_of(entry: Entry) -> Record | None:
         packs=None if packs is None else _shared(tuple(packs)),
         access=access_of(spec),
         lifetime=lifetime_of(spec, status),
+        quota=quota_of(spec),
     )
 
 

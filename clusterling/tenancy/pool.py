@@ -30,6 +30,7 @@ from clusterling.storage.store import Entry, Store, Unavailable
 from clusterling.tenancy import underlay
 from clusterling.tenancy.directory import Directory, Record
 from clusterling.tenancy.names import ROOT_ID, fence_key
+from clusterling.tenancy.quota import Limited, Quotas
 from clusterling.tenancy.underlay import Underlay
 
 SERVED_MAX: Final = 2_000
@@ -53,6 +54,7 @@ class ClusterPool:
         ports: Ports,
         admission: Admission,
         budget: CacheBudget,
+        quotas: Quotas,
     ) -> None:
         """`store` sees the whole server. `choices` say what a cluster serves, `root` what `root` serves, `below` holds what all begin with."""
         self._store = store
@@ -64,6 +66,7 @@ class ClusterPool:
         self._ports = ports
         self._admission = admission
         self._budget = budget
+        self._quotas = quotas
         self._served: dict[str, Cluster] = {}
         # Served no more, and still to be closed.
         self._leaving: deque[Cluster] = deque()
@@ -140,6 +143,7 @@ class ClusterPool:
         store, fence = self._store, None
         if record.id != ROOT_ID:
             store = fence = Guarded(store, f"{ROOT_ID}/{fence_key(record.id)}")
+            store = Limited(fence, record.name, record.id, self._quotas)
 
         def derive(key: str, value: bytes) -> bytes:
             return underlay.derived(key, value, uid=record.uid, created_at=record.created_at)
