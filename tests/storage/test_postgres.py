@@ -328,7 +328,7 @@ async def test_a_commits_reply_has_what_came_before_it_unless_that_is_much(postg
         db = await postgres_links.connect(postgres_links.parse(postgres_url))
 
         async def commit(number: int, seen: int) -> Any:
-            ops: tuple[Any, ...] = ([0], ["apps/things/c"], [b""], [None], [None], [], [], [])
+            ops: tuple[Any, ...] = ([0], ["apps/things/c"], [b""], [None], [None], *([[]] * 8))
             return await db.fetchrow(postgres_store.COMMIT, "w", number, seen, None, *ops)
 
         try:

@@ -155,7 +155,6 @@ async def test_a_name_that_cannot_be_served_is_refused(root: Root, name: str) ->
     "spec",
     [
         {"template": "base"},
-        {"quota": {"count/configmaps": 5}},
         {"controllers": {"garbage": False}},
     ],
 )
