@@ -27,6 +27,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "resume": ("clusters", "Have suspended logical clusters serve again."),
     "renew": ("clusters", "Have the time of clusters with a ttl count anew."),
     "kubeconfig": ("clusters", "Print a kubeconfig for a logical cluster."),
+    "quota": ("quota", "Show and change what a cluster may hold and do."),
     "token": ("token", "Issue, list, rotate and revoke a cluster's tokens."),
     "connect": ("connect", "Put a logical cluster into your kubeconfig."),
     "use": ("connect", "Switch your kubeconfig to a logical cluster."),

@@ -77,6 +77,10 @@ class Admin:
             "POST", f"{_path(name)}/kubeconfig", {"apiVersion": "v1", "kind": "Config"}, about=name
         )
 
+    def usage(self, name: str) -> Object:
+        """What the cluster uses of its quota."""
+        return self._call("GET", f"{_path(name)}/usage", about=name)
+
     def tokens(self, cluster: str) -> Object:
         """All of them, however many answers they take."""
         path = f"{_path(cluster)}/tokens"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from clusterling.registry.pack import Pack
     from clusterling.server import ApiServer
     from clusterling.storage.store import Store
+    from clusterling.tenancy.quota import Quota
 
 _CHECK_S: Final = 1.0
 
@@ -60,6 +61,7 @@ class Config:
     admin_token: str = ""
     metrics: bool = True
     metrics_token: str = ""
+    default_quota: str = ""
     clusters: Path | None = None
     shutdown_delay_s: float | None = None
     shutdown_spread_s: float | None = None
@@ -259,6 +261,12 @@ a flag goes before the variable, the variable before the file.
 )
 @_flag("--no-metrics", is_flag=True, help="Count nothing, and tell no metrics.")
 @_flag(
+    "--default-quota",
+    default="",
+    metavar="LIMITS",
+    help="What clusters may hold and do that do not say otherwise, as in objects=10k,bytes=1Gi,soft.objects=8k.",
+)
+@_flag(
     "--packs",
     default="default",
     show_default=True,
@@ -303,6 +311,7 @@ def serve_command(
     admin_token_file: Path | None,
     metrics_token_file: Path | None,
     no_metrics: bool,
+    default_quota: str,
     packs: str,
     shutdown_delay: float | None,
     shutdown_spread: float | None,
@@ -331,6 +340,7 @@ def serve_command(
         admin_token=_token("--admin-token-file", admin_token_file),
         metrics=not no_metrics,
         metrics_token=_token("--metrics-token-file", metrics_token_file),
+        default_quota=default_quota,
         clusters=clusters,
         shutdown_delay_s=shutdown_delay,
         shutdown_spread_s=shutdown_spread,
@@ -349,6 +359,15 @@ def _store_password(file: Path | None) -> str | None:
     if file is None:
         return os.environ.get("CLUSTERLING_STORE_PASSWORD")
     return _first_line("--store-password-file", file)
+
+
+def _default_quota(text: str) -> Quota:
+    from clusterling.tenancy.quota import parse_quota
+
+    try:
+        return parse_quota(text)
+    except ValueError as error:
+        raise CliError(f"--default-quota {error}", code=2) from error
 
 
 def _token(flag: str, file: Path | None) -> str:
@@ -378,6 +397,7 @@ def _first_line(flag: str, file: Path) -> str:
 
 def _check(config: Config) -> None:
     """What flags say together. Raises click.UsageError."""
+    _default_quota(config.default_quota)
     from clusterling.machinery.names import is_dns1123_label
 
     if config.insecure_http and not is_loopback(config.host):
@@ -500,6 +520,7 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
                 default_cluster=config.default_cluster,
                 metrics=config.metrics,
                 metrics_token=config.metrics_token,
+                default_quota=_default_quota(config.default_quota),
             )
             async with server.running():
                 if shared and not config.admin_token:

@@ -144,6 +144,9 @@ def _kind_of(name: str) -> str:
 
 def count_name(collection: str) -> str:
     """What the number of objects in a collection of a cluster is called: `apps/deployments/` is count/deployments.apps."""
+    for name, known in _SHORT.items():
+        if known == collection:
+            return name
     group, _, resource = collection.rstrip("/").partition("/")
     return f"{COUNT}{resource}" if group == "core" else f"{COUNT}{resource}.{group}"
 
