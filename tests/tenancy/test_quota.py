@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import orjson
 import pytest
 
 from clusterling.machinery.errors import ApiError
@@ -178,6 +179,15 @@ async def test_usage_tells_limits_and_what_is_used(server: ApiServer) -> None:
     assert found["kind"] == "ClusterUsage" and found["metadata"]["name"] == "team"
     assert (found["hard"], found["soft"]) == ({"objects": 1000}, {"bytes": 1 << 20})
     assert found["used"]["count/configmaps"] == 1 and found["used"]["bytes"] > 100
+
+
+async def test_what_is_over_a_soft_limit_is_done_with_a_warning(server: ApiServer) -> None:
+    await limit(server, None, {"count/configmaps": 0, "count/secrets": 0, "bytes": "1Gi"})
+    response = await server.client("team").request("POST", MAPS, None, orjson.dumps(a_map("a")))
+    assert response.status == 201
+    assert [value for name, value in response.headers if name == "Warning"] == [
+        '299 - "team is over its soft quota: used: count/configmaps=1, limited: count/configmaps=0"'
+    ]
 
 
 # Rates.
