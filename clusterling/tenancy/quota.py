@@ -39,6 +39,8 @@ _SHORT: Final = {
 _NAMES: Final = (OBJECTS, BYTES, OBJECT_BYTES, WATCHES, REQUESTS, WRITES, *_SHORT)
 _ONLY_HARD: Final = (OBJECT_BYTES, WATCHES, REQUESTS, WRITES)
 _QUOTAS_MAX: Final = 1024
+DELETION_BYTES_MAX: Final = 2048  # What one step of a deletion may add where there is no room.
+TERMINATING_BYTES_MAX: Final = 16_384
 
 QUANTITIES: Final[Object] = {
     "type": "object",
@@ -151,6 +153,13 @@ def count_name(collection: str) -> str:
     return f"{COUNT}{resource}" if group == "core" else f"{COUNT}{resource}.{group}"
 
 
+def _is_terminating(value: bytes) -> bool:
+    if b'"deletionTimestamp"' not in value:
+        return False
+    found = orjson.loads(value).get("metadata") or {}
+    return bool(found.get("deletionTimestamp"))
+
+
 def limits_of(figures: Mapping[str, int], cluster_id: str) -> list[tuple[str, Limit]]:
     """The limits that the store holds, each with its name, for the cluster's keys."""
     found = []
@@ -217,7 +226,22 @@ class Limited(Guarding):
         try:
             return await self._store.write(ops, guards, (*limits, *(limit for _, limit in own)))
         except LimitReached as error:
+            if await self._is_deletion(ops, error.args[2]):
+                return await self._store.write(ops, guards, limits)
             raise self._explained(error, own) from error
+
+    async def _is_deletion(self, ops: Sequence[Op], wanted: int) -> bool:
+        """Whether the write is a step of deleting its object, which notes the time of it, and what it waits for.
+
+        Only the server sets `deletionTimestamp`. An object under deletion may grow by little, and no further than to be small.
+        """
+        op = ops[0]
+        if op.value is None or wanted > DELETION_BYTES_MAX or not _is_terminating(op.value):
+            return False
+        if len(op.value) <= TERMINATING_BYTES_MAX:
+            return True
+        before = await self._store.get(op.key)
+        return before is not None and not _is_terminating(before.value)
 
     def _concerned(self, ops: Sequence[Op]) -> list[tuple[str, Limit]]:
         collections = {collection_of(op.key) for op in ops}

@@ -99,6 +99,30 @@ async def test_every_limit_on_what_is_kept_is_named_where_it_refuses(server: Api
     await team.delete(f"{MAPS}/a")
 
 
+async def test_what_waits_for_finalizers_can_be_deleted_though_there_is_no_room(server: ApiServer) -> None:
+    team = server.client("team")
+    held = a_map("a", 100)
+    held["metadata"]["finalizers"] = ["example.com/held"]
+    await team.post(MAPS, held)
+    await limit(server, {"bytes": 1, "objects": 1})
+    assert (await team.delete(f"{MAPS}/a"))["metadata"]["deletionTimestamp"]
+    grown = {"data": {"of": "x" * 4000}}
+    assert (await refused(team.patch(f"{MAPS}/a", grown, content_type=MERGE))).code == 403
+    await team.patch(f"{MAPS}/a", {"metadata": {"finalizers": None}}, content_type=MERGE)
+    assert (await refused(team.get(f"{MAPS}/a"))).code == 404
+
+
+async def test_a_namespace_goes_though_there_is_no_room(server: ApiServer) -> None:
+    team = server.client("team")
+    await team.post("/api/v1/namespaces", {"metadata": {"name": "one"}})
+    await team.post("/api/v1/namespaces/one/configmaps", a_map("a", 100))
+    await limit(server, {"bytes": 1, "objects": 1})
+    await team.delete("/api/v1/namespaces/one")
+    async with asyncio.timeout(20):
+        while "one" in str(await team.get("/api/v1/namespaces")):
+            await asyncio.sleep(0.02)
+
+
 async def test_namespaces_and_definitions_are_limited_by_their_own_names(server: ApiServer) -> None:
     await limit(server, {"namespaces": 1, "customresourcedefinitions": 0})
     team = server.client("team")
