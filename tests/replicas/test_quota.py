@@ -24,7 +24,7 @@ CLUSTERS = "/clusters/root/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
 MAPS = "/clusters/team/api/v1/namespaces/default/configmaps"
 WRITERS = 64
 MOST = 150
-ENOUGH = 60  # Refusals, after which there has been more than enough pressure.
+ENOUGH = 500  # Refusals, after which there has been more than enough pressure.
 
 
 def team() -> dict[str, Any]:

@@ -34,7 +34,7 @@ from clusterling.storage.usage import Tally, Totals, collection_of, counted
 
 BATCH_OBJECTS_MAX: Final = INDEX_MAX + 1
 BATCH_BYTES_MAX: Final = VALUE_BYTES_MAX + (64 << 10)  # etcd takes no larger request.
-ACCOUNTS_MAX: Final = 4096
+ACCOUNTS_MAX: Final = 20_000
 PAGE_ENTRIES: Final = 500
 ATTEMPTS_MAX: Final = 5
 PAUSE_AT_LIMIT_MS: Final = 4
