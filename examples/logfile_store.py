@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from clusterling.storage.backed import BackedStore, serve
-from clusterling.storage.backend import Committed, Transaction, refusal
+from clusterling.storage.backend import Committed, Transaction
 from clusterling.storage.memory import MemoryBackend
-from clusterling.storage.store import ABSENT, Guard, Identity, Op, StorageError, Unavailable
+from clusterling.storage.store import Guard, Identity, Op, StorageError, Unavailable
 
 
 class Line(msgspec.Struct, omit_defaults=True):
@@ -33,7 +33,7 @@ class LogfileBackend:
         self._memory = memory = MemoryBackend()
         self.get, self.list, self.count, self.expired = memory.get, memory.list, memory.count, memory.expired
         self.follow, self.changes, self.close = memory.follow, memory.changes, memory.close
-        self.head, self.fresh = memory.head, memory.fresh
+        self.head, self.fresh, self.usage = memory.head, memory.fresh, memory.usage
 
     async def load(self) -> None:
         """Does again what the file says was done; so every write gets the revision that it had."""
@@ -52,7 +52,7 @@ class LogfileBackend:
 
     async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
         async with self._writing:
-            refusals = [await self._refusal(each) for each in transactions]
+            refusals = self._memory.refusals(transactions)
             accepted = [each for each, no in zip(transactions, refusals, strict=True) if no is None]
             if accepted:
                 await asyncio.to_thread(self._append, Line(ops=[op for each in accepted for op in each.ops]))
@@ -61,7 +61,8 @@ class LogfileBackend:
 
     async def drop(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
         async with self._writing:
-            if refused := await self._refusal(Transaction((), guards)):
+            [refused] = self._memory.refusals([Transaction((), guards)])
+            if refused:
                 raise refused
             await asyncio.to_thread(self._append, Line(drop=prefix))
             await self._memory.drop(prefix)
@@ -73,11 +74,6 @@ class LogfileBackend:
 
     async def identity(self) -> Identity:
         return Identity(self._id, epoch=1)
-
-    async def _refusal(self, one: Transaction) -> StorageError | None:
-        keys = [op.key for op in one.ops] + [guard.key for guard in one.guards]
-        now = {key: entry.revision if (entry := await self.get(key)) else ABSENT for key in keys}
-        return refusal(one, now.__getitem__)
 
     def _append(self, line: Line) -> None:
         size = self._path.stat().st_size

@@ -94,6 +94,11 @@ class MemoryBackend:
             self._sink(events, self._head)
         return outcomes
 
+    def refusals(self, transactions: Sequence[Transaction]) -> Sequence[StorageError | None]:
+        """Why each transaction of a batch cannot happen, None where it can: for backends that write elsewhere first."""
+        tally = Tally(self._totals.used, self._length_of)
+        return [refusal(one, self._revision_of) or tally.refusal(one.ops, one.limits) for one in transactions]
+
     async def get(self, key: str) -> Entry | None:
         return self._live(self._newest.get(key))
 
