@@ -67,7 +67,7 @@ from clusterling.storage.store import (
     UnknownOutcome,
     Usage,
 )
-from clusterling.storage.usage import Tally
+from clusterling.storage.usage import RECORDS, Tally
 
 FORMAT: Final = 1  # Of the tables. Raised when an older version of this file could not work with them.
 APPLICATION_ID: Final = 0x436C7374  # "Clst", in the file's header: this file is ours.
@@ -469,7 +469,7 @@ class _Writer:
         with translated():
             [(used,)] = self._db.execute(
                 f"SELECT total({what.value}) FROM usage WHERE collection >= ? AND collection < ?",
-                (prefix, prefix_end(prefix)),
+                (prefix, prefix + RECORDS if what is Measure.OBJECTS else prefix_end(prefix)),
             )
         return int(used)
 

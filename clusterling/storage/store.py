@@ -216,7 +216,8 @@ class Measure(Enum):
 class Limit(Struct, frozen=True, gc=False):
     """The write happens only if there are no more than `most` under `prefix` after it, or it adds nothing there.
 
-    `prefix` has one to three parts, as in `<cluster id>/` and `<cluster id>/<group>/<resource>/`.
+    `prefix` has one to three parts, as in `<cluster id>/` and `<cluster id>/<group>/<resource>/`. What is directly under it
+    in a part that begins with `~` is no object but a record about some: of records, the bytes count alone.
     """
 
     prefix: str

@@ -14,6 +14,7 @@ from typing import Final
 from clusterling.storage.store import ABSENT, Limit, LimitReached, Measure, Op, Usage
 
 COUNTED_BYTES_MIN: Final = 2
+RECORDS: Final = "~"  # Sorts after everything that an object's key may go on with.
 
 
 def collection_of(key: str) -> str:
@@ -35,6 +36,13 @@ def counted(value: bytes | None) -> int | None:
 def is_whole(prefix: str) -> bool:
     """Whether the prefix has whole collections under it, and not a part of one."""
     return prefix == collection_of(prefix)
+
+
+def counts(prefix: str, what: Measure, collection: str) -> bool:
+    """Whether a limit on the prefix counts what is in the collection: of records, which begin with `~`, only the bytes."""
+    return collection.startswith(prefix) and (
+        what is Measure.BYTES or not collection.startswith(RECORDS, len(prefix))
+    )
 
 
 class Totals:
@@ -71,10 +79,10 @@ class Totals:
         ]
 
     def used(self, prefix: str, what: Measure) -> int:
-        """How much there is under a prefix of whole collections."""
+        """How much there is under a prefix of whole collections, as a `Limit` counts it."""
         which = 0 if what is Measure.OBJECTS else 1
         return sum(
-            figures[which] for collection, figures in self._of.items() if collection.startswith(prefix)
+            figures[which] for collection, figures in self._of.items() if counts(prefix, what, collection)
         )
 
 

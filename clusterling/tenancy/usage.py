@@ -14,7 +14,8 @@ from clusterling.registry.admission import Admission, Operation
 from clusterling.registry.resource import Served, Subresource, SubresourceCall
 from clusterling.registry.strategy import Context
 from clusterling.storage.keyspace import Keyspace
-from clusterling.storage.store import Store, Usage
+from clusterling.storage.store import Measure, Store, Usage
+from clusterling.storage.usage import counts
 from clusterling.tenancy.cluster import GROUP, PLURAL, VERSION
 from clusterling.tenancy.quota import BYTES, OBJECTS, Quotas, count_name, limits_of
 
@@ -25,10 +26,9 @@ KNOWN_FOR_S: Final = 1.0
 
 def used_of(usage: Sequence[Usage]) -> dict[str, int]:
     """Figures by the names that quotas have, from what a cluster's own keyspace tells."""
-    used = {OBJECTS: sum(one.objects for one in usage), BYTES: sum(one.bytes for one in usage)}
-    for one in usage:
-        if one.objects and not one.collection.startswith("~"):
-            used[count_name(one.collection)] = one.objects
+    objects = [one for one in usage if counts("", Measure.OBJECTS, one.collection)]
+    used = {OBJECTS: sum(one.objects for one in objects), BYTES: sum(one.bytes for one in usage)}
+    used.update({count_name(one.collection): one.objects for one in objects if one.objects})
     return used
 
 
@@ -76,7 +76,7 @@ class SoftQuota(Admission):
         for name, limit in limits_of(soft, ctx.cluster_id):
             if not collection.startswith(limit.prefix):
                 continue
-            parts = [one for one in usage if one.collection.startswith(limit.prefix)]
+            parts = [one for one in usage if counts(limit.prefix, limit.what, one.collection)]
             used = sum(one.bytes if name == BYTES else one.objects for one in parts)
             more = operation == "CREATE" and name != BYTES
             if used + more > limit.most:

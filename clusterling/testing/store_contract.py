@@ -886,6 +886,19 @@ class StoreContract:
         await store.write([Op("apps/things/ns/c", b"one", ABSENT)])
         await remove(store, "apps/things/ns/c")
 
+    async def test_records_about_objects_count_for_their_bytes_alone(self, store: Store) -> None:
+        objects = await at_most(store, "apps/", objects=1)
+        await store.write([Op("apps/~records/-/a", b"one", ABSENT)], limits=[objects])
+        await store.write(
+            [Op("apps/things/ns/a", b"one", ABSENT), Op("apps/~records/-/b", b"one", ABSENT)],
+            limits=[objects],
+        )
+        with pytest.raises(LimitReached):
+            await store.write([Op("apps/things/ns/b", b"one", ABSENT)], limits=[objects])
+        size = await at_most(store, "apps/", size=2)
+        with pytest.raises(LimitReached):
+            await store.write([Op("apps/~records/-/c", b"one", ABSENT)], limits=[size])
+
     async def test_a_limit_refuses_the_first_byte_too_many(self, store: Store) -> None:
         limit = await at_most(store, "apps/", size=20)
         await store.write([Op("apps/things/ns/a", b"x" * 20)], limits=[limit])

@@ -205,6 +205,17 @@ async def test_usage_tells_limits_and_what_is_used(server: ApiServer) -> None:
     assert found["used"]["count/configmaps"] == 1 and found["used"]["bytes"] > 100
 
 
+async def test_an_object_counts_once_whatever_is_noted_of_it(server: ApiServer) -> None:
+    team = server.client("team")
+    before = (await usage(server))["used"]["objects"]
+    made = await team.post(MAPS, a_map("owner"))
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": made["metadata"]["uid"]}
+    owned = a_map("owned")
+    owned["metadata"]["ownerReferences"] = [owner]
+    await team.post(MAPS, owned)
+    assert (await usage(server))["used"]["objects"] == before + 2
+
+
 async def test_what_is_over_a_soft_limit_is_done_with_a_warning(server: ApiServer) -> None:
     await limit(server, None, {"count/configmaps": 0, "count/secrets": 0, "bytes": "1Gi"})
     response = await server.client("team").request("POST", MAPS, None, orjson.dumps(a_map("a")))

@@ -100,7 +100,8 @@ $$;
 -- has a new epoch.
 --
 -- Limit i is that of transaction limit_txs[i]: it may leave no more than limit_mosts[i] of what range limit_ranges[i]
--- counts, unless it adds nothing there. Range i is what is under low_keys[i]: objects, or bytes where in_bytes[i]. `over` has
+-- counts, unless it adds nothing there. Range i is what is under low_keys[i]: objects, which what begins with ~ there
+-- are not, or bytes where in_bytes[i]. `over` has
 -- rows of (which limit, how much there was, how much was to be added) for those refused.
 --
 -- `channel`: to be notified of the batch; NULL for nobody.
@@ -166,7 +167,9 @@ BEGIN
         SELECT array_agg(
             (
                 SELECT coalesce(sum(CASE WHEN r.counts_bytes THEN u.bytes ELSE u.objects END), 0)
-                FROM usage u WHERE u.collection >= r.low AND u.collection < left(r.low, -1) || '0'
+                FROM usage u
+                WHERE u.collection >= r.low
+                    AND u.collection < CASE WHEN r.counts_bytes THEN left(r.low, -1) || '0' ELSE r.low || '~' END
             ) ORDER BY r.n)
         INTO used
         FROM unnest(low_keys, in_bytes) WITH ORDINALITY r (low, counts_bytes, n);
@@ -192,7 +195,7 @@ BEGIN
                         ELSE (op.after > 1)::integer - (op.before > 1)::integer
                     END) AS wanted
                 FROM op JOIN unnest(low_keys, in_bytes) WITH ORDINALITY r (low, counts_bytes, n)
-                    ON starts_with(op.key, r.low)
+                    ON starts_with(op.key, r.low) AND (r.counts_bytes OR NOT starts_with(op.key, r.low || '~'))
                 GROUP BY op.tx, r.n
             ) d
             LEFT JOIN unnest(limit_txs, limit_ranges, limit_mosts) WITH ORDINALITY l (tx, range, most, n)
