@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from clusterling.cli.clusters import admin_of, server_options
+from clusterling.cli.clusters import server_options
 from clusterling.cli.errors import CliError, Exit
-from clusterling.cli.output import as_json, as_table, as_yaml, emit, output_option, say
+from clusterling.cli.output import as_rows, emit, in_format, output_option, say
+from clusterling.cli.remote import Admin
 from clusterling.machinery.meta import Object
 
 _COLUMNS = ("Resource", "Used", "Soft", "Hard")
@@ -34,17 +35,13 @@ def quota_command(
     action: str,
     limits: tuple[str, ...],
     output: str,
-    kubeconfig: str | None,
-    data_dir: str | None,
-    timeout_s: float,
-    quiet: bool,
+    admin: Admin,
 ) -> None:
     """Show the limits of CLUSTER and what it uses, or change them.
 
     NAME is objects, bytes, namespaces, customresourcedefinitions, count/RESOURCE.GROUP, objectBytes, watches, requestsPerSecond or
     writesPerSecond; soft.NAME warns and does not refuse. What is unset is as the server has it for all.
     """
-    admin = admin_of(kubeconfig, data_dir, timeout_s)
     if action != "show":
         if not limits:
             form = "NAME=QUANTITY" if action == "set" else "NAME"
@@ -56,11 +53,11 @@ def quota_command(
         raise CliError("limits are given to `set` and `unset`", code=Exit.USAGE)
     found = admin.usage(cluster)
     if output == "table":
-        emit(as_table(_table(found)))
+        emit(_table(found))
     elif output == "name":
         emit(f"clusterusage.tenancy.clusterling.io/{cluster}\n")
     else:
-        emit(as_json(found) if output == "json" else as_yaml(found))
+        emit(in_format(found, output))
 
 
 def _changes(limits: tuple[str, ...], *, setting: bool) -> Object:
@@ -75,16 +72,13 @@ def _changes(limits: tuple[str, ...], *, setting: bool) -> Object:
     return changes
 
 
-def _table(found: Object) -> Object:
+def _table(found: Object) -> str:
     limited = {*found["hard"], *found["soft"]}
     names = sorted({"bytes", "objects", *limited}) + sorted(
         set(found["used"]) - limited - {"bytes", "objects"}
     )
     rows = [[name, *(_cell(found[part], name) for part in ("used", "soft", "hard"))] for name in names]
-    return {
-        "columnDefinitions": [{"name": column, "type": "string", "priority": 0} for column in _COLUMNS],
-        "rows": [{"cells": row} for row in rows],
-    }
+    return as_rows(_COLUMNS, rows)
 
 
 def _cell(part: Object, name: str) -> str:
