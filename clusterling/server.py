@@ -287,6 +287,10 @@ class ApiServer:
         self._budget = CacheBudget(cache_bytes_max)
         quotas = Quotas(self._quota_of, default_quota)
         rates = Rates(quotas, self._clock.monotonic)
+
+        def online(cluster_id: str) -> Mapping[str, int]:
+            return {WATCHES: rates.watches(cluster_id)}
+
         self._underlay = Underlay(Keyspace(store, UNDERLAY_ID), self._root_ca)
         self.pool = ClusterPool(
             store,
@@ -299,7 +303,7 @@ class ApiServer:
                         self._offer,
                         [
                             tokens_part(self._tokens),
-                            usage_part(store, quotas, lambda of: {WATCHES: rates.watches(of)}),
+                            usage_part(store, quotas, online),
                         ],
                     ),
                 )
@@ -334,7 +338,7 @@ class ApiServer:
             if self._replicated is None
             else Barrier(store.fresh, self._clock.monotonic, getattr(self._replicated, "others", None)),
             default_cluster=default_cluster,
-            metrics=Parts(self._samples, Totals(store)) if metrics else None,
+            metrics=Parts(self._samples, Totals(store, quotas, online)) if metrics else None,
             metrics_token=metrics_token,
         )
         self._directory.listen(self._heard_of)

@@ -226,6 +226,26 @@ ALERTS: Final = (
         {f'clusterling_cluster_throttled_total{{{LABELS}, cluster="team-a"}}': "0+1x40"},
     ),
     Alert(
+        "ClusterlingQuotaNearlyUsed",
+        f"max by (cluster, limit) (clusterling_cluster_quota_used_ratio{{{_JOB}}})",
+        "> 0.9",
+        "15m",
+        "warning",
+        "The logical cluster {{ $labels.cluster }} has used {{ $value | humanizePercentage }} of its limit on"
+        " {{ $labels.limit }}.",
+        "Soon what needs more of it is refused, with 403, or 429 for watches. Deletes, and updates that make something"
+        " smaller, go on. Nobody else is affected.",
+        "`clusterling quota CLUSTER` shows each limit and what is used; the tenant's dashboard, how fast that grows.",
+        "Ask the tenant what can go: Events and old ReplicaSets are common. Or raise the limit:"
+        " `clusterling quota CLUSTER set LIMIT=QUANTITY`. A soft limit below it warns the tenant's own clients.",
+        {
+            f'clusterling_cluster_quota_used_ratio{{{LABELS}, cluster="team-a", limit="objects"}}': "0.95x40",
+        },
+        {
+            f'clusterling_cluster_quota_used_ratio{{{LABELS}, cluster="team-a", limit="objects"}}': "0.85x40",
+        },
+    ),
+    Alert(
         "ClusterlingCacheTooSmall",
         f"sum by (instance) (rate(clusterling_cache_evictions_total{{{_JOB}}}[10m]))",
         "> 1",

@@ -126,6 +126,15 @@ FLEET: Final = Board(
                 {"{{cluster}}": f"topk(10, max by (cluster) (clusterling_cluster_bytes{{{_JOB}}}))"},
             ),
             Panel(
+                "Nearest to their limits",
+                "percentunit",
+                {
+                    "{{cluster}} {{limit}}": "topk(10, max by (cluster, limit)"
+                    f" (clusterling_cluster_quota_used_ratio{{{_JOB}}}))"
+                },
+                "Part of a hard limit that is used.",
+            ),
+            Panel(
                 "Logins",
                 "reqps",
                 {"{{result}}": rate("authentication_attempts", "result", _JOB)},
@@ -206,6 +215,12 @@ TENANT: Final = Board(
             ),
             Panel(
                 "Bytes", "bytes", {"{{cluster}}": f"max by (cluster) (clusterling_cluster_bytes{{{_OWN}}})"}
+            ),
+            Panel(
+                "Quota",
+                "percentunit",
+                {"{{limit}}": f"max by (limit) (clusterling_cluster_quota_used_ratio{{{_OWN}}})"},
+                "Part of each hard limit that is used: at 100 % what needs more is refused.",
             ),
         ),
     },

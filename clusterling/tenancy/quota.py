@@ -36,6 +36,7 @@ _SHORT: Final = {
     "namespaces": "core/namespaces/",
     "customresourcedefinitions": "apiextensions.k8s.io/customresourcedefinitions/",
 }
+NAMES_OF_KINDS: Final = tuple(_SHORT)
 _NAMES: Final = (OBJECTS, BYTES, OBJECT_BYTES, WATCHES, REQUESTS, WRITES, *_SHORT)
 _ONLY_HARD: Final = (OBJECT_BYTES, WATCHES, REQUESTS, WRITES)
 _QUOTAS_MAX: Final = 1024

@@ -1,29 +1,42 @@
-"""How much a logical cluster keeps: counted by the store when somebody asks, its bytes estimated from a page."""
+"""How much a logical cluster keeps, and which part of its limits that is: as the store counts in each transaction."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.store import Store
+from clusterling.tenancy.quota import BYTES, COUNT, NAMES_OF_KINDS, OBJECTS, WATCHES, Quotas
+from clusterling.tenancy.usage import used_of
 
-PAGE_ENTRIES: Final = 200
+_HELD: Final = frozenset({OBJECTS, BYTES, WATCHES, *NAMES_OF_KINDS})
+
+
+def used_ratios(used: Mapping[str, int], limits: Mapping[str, int]) -> dict[str, float]:
+    """The part of each limit on what is held that is used, by the limit's name, the highest first; 1 is all.
+
+    What there may be none of is used whole, by as little as one.
+    """
+    parts = {
+        name: used.get(name, 0) / max(most, 1) if most or not used.get(name) else 1.0
+        for name, most in limits.items()
+        if name in _HELD or name.startswith(COUNT)
+    }
+    return dict(sorted(parts.items(), key=lambda item: (-item[1], item[0])))
 
 
 class Totals:
-    """Entries and bytes by a cluster's id. `store` sees the whole server."""
+    """Figures by a cluster's id. `store` sees the whole server; `online`: what is not kept but held (watches)."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, quotas: Quotas, online: Callable[[str], Mapping[str, int]]) -> None:
         self._store = store
+        self._quotas = quotas
+        self._online = online
 
-    async def total(self, cluster_id: str) -> tuple[int, int]:
-        """Entries of the cluster, and their bytes: exact up to a page, above it by the mean of one. Raises StorageError."""
-        keys = Keyspace(self._store, cluster_id)
-        page = await keys.list("", limit=PAGE_ENTRIES)
-        count = len(page.entries)
-        if count == PAGE_ENTRIES:
-            count = await keys.count("") if page.remaining is None else count + page.remaining
-        size = sum(len(entry.key) + len(entry.value) for entry in page.entries)
-        if count > len(page.entries) > 0:
-            size = size * count // len(page.entries)
-        return count, size
+    async def total(self, cluster_id: str) -> tuple[int, int, Mapping[str, float]]:
+        """Objects, their bytes, and the parts of its hard limits that are used. Raises StorageError."""
+        used = used_of(await Keyspace(self._store, cluster_id).usage(""))
+        hard = self._quotas.of(cluster_id).hard
+        ratios = used_ratios({**used, **self._online(cluster_id)}, hard) if hard else {}
+        return used[OBJECTS], used[BYTES], ratios

@@ -109,6 +109,7 @@ async def scraped(
                     "apiVersion": "tenancy.clusterling.io/v1alpha1",
                     "kind": "LogicalCluster",
                     "metadata": {"name": tenant},
+                    "spec": {"quota": {"hard": {"objects": 20_000, "bytes": "50Mi", "watches": 100}}},
                 }
                 assert await load.ask("POST", f"/clusters/root{CLUSTERS}", made) == 201
             targets = [

@@ -16,12 +16,14 @@ from clusterling.registry.strategy import User
 from clusterling.server import ApiServer
 from clusterling.services.metrics.families import FAMILIES
 from clusterling.services.metrics.recorder import OWN_KINDS_MAX
+from clusterling.services.metrics.tenants import LIMITS_EACH, SERIES_EACH
 from clusterling.services.request import Headers, Request, Response, StreamingResponse
 from clusterling.storage import memory
 from clusterling.tenancy.authorization import ADMIN
 
 SCRAPERS = "s" * 40
 CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
+CLUSTERS = "/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -195,6 +197,61 @@ async def test_both_formats_are_what_their_parsers_take_and_every_family_is_know
     assert modern.body.endswith(b"# EOF\n")
     families = open_metrics(modern.body.decode())  # type: ignore[no-untyped-call]
     assert {family.name for family in families} >= known
+
+
+async def test_objects_bytes_and_the_use_of_limits_are_what_the_quota_counts(world: World) -> None:
+    hard = {"objects": 40, "bytes": "1Mi", "watches": 4, "count/configmaps": 8, "requestsPerSecond": 900}
+    await world.server.clusters.create("team-c", {"quota": {"hard": hard}})
+    client = world.server.client("team-c")
+    for number in range(3):
+        await client.post(CONFIGMAPS, {"metadata": {"name": f"c{number}"}, "data": {"k": "v" * 1000}})
+    watch = await world.ask(f"/clusters/team-c{CONFIGMAPS}?watch=1", await world.token("team-c"))
+    assert isinstance(watch, StreamingResponse)
+    usage = await world.server.client("root").get(f"{CLUSTERS}/team-c/usage")
+    used = usage["used"]
+    for path, token in (("/metrics", SCRAPERS), ("/clusters/team-c/metrics", "root-token")):
+        found = samples(await world.ask(path, token))
+        assert value(found, "clusterling_cluster_objects", cluster="team-c") == used["objects"]
+        assert value(found, "clusterling_cluster_bytes", cluster="team-c") == used["bytes"]
+        ratios = {
+            dict(labels)["limit"]: ratio
+            for labels, ratio in found["clusterling_cluster_quota_used_ratio"].items()
+        }
+        assert ratios == {
+            "objects": used["objects"] / 40,
+            "bytes": used["bytes"] / (1 << 20),
+            "watches": 1 / 4,
+            "count/configmaps": used["count/configmaps"] / 8,
+        }
+    await watch.close()
+
+
+async def test_of_many_limits_a_scrape_gets_the_nearest_and_the_cluster_itself_all(world: World) -> None:
+    many = {f"count/k{number}.x.io": 10 + number for number in range(60)}
+    hard = {**many, "count/configmaps": 4, "count/secrets": 0}
+    await world.server.clusters.create("team-c", {"quota": {"hard": hard}})
+    client = world.server.client("team-c")
+    await client.post(CONFIGMAPS, {"metadata": {"name": "c"}})
+    found = samples(await world.ask("/metrics", SCRAPERS))["clusterling_cluster_quota_used_ratio"]
+    assert len(found) == LIMITS_EACH
+    assert max(found, key=lambda labels: found[labels]) == (
+        ("cluster", "team-c"),
+        ("limit", "count/configmaps"),
+    )
+    found = samples(await world.ask("/clusters/team-c/metrics", "root-token"))[
+        "clusterling_cluster_quota_used_ratio"
+    ]
+    assert len(found) == len(hard)
+    assert found[("cluster", "team-c"), ("limit", "count/secrets")] == 0
+
+
+async def test_a_cluster_makes_no_more_series_than_it_is_counted_for(world: World) -> None:
+    hard = {f"count/k{number}.x.io": 10 for number in range(60)}
+    await world.server.clusters.create("team-c", {"quota": {"hard": hard}})
+    await world.server.client("team-c").get(CONFIGMAPS)
+    found = samples(await world.ask("/metrics", SCRAPERS))
+    own = [labels for rows in found.values() for labels in rows if ("cluster", "team-c") in labels]
+    assert len(own) == SERIES_EACH
 
 
 async def test_neither_tokens_nor_content_nor_names_of_objects_are_told(world: World) -> None:

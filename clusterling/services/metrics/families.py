@@ -255,21 +255,21 @@ CLUSTER_OBJECTS: Final = Family(
     "clusterling_cluster_objects",
     "gauge",
     ("cluster",),
-    "Entries that the store keeps for it, at the time of last look, which is minutes ago at most.",
+    "Objects that it keeps, as its quota counts them, at the last look: at a scrape, a minute or two ago at most.",
     per_tenant=True,
 )
 CLUSTER_BYTES: Final = Family(
     "clusterling_cluster_bytes",
     "gauge",
     ("cluster",),
-    "Bytes that these take; estimated from some of them where they are many.",
+    "Bytes that it keeps, as its quota counts them.",
     per_tenant=True,
 )
 CLUSTER_QUOTA: Final = Family(
     "clusterling_cluster_quota_used_ratio",
     "gauge",
     ("cluster", "limit"),
-    "Use of what its quota bounds, as a part of the hard limit: 1 is all.",
+    "Use of what its quota bounds, as a part of the hard limit: 1 is all. Of objects, bytes, kinds and watches (this replica's); the five limits that are nearest.",
     per_tenant=True,
 )
 TENANTS_NAMED: Final = Family(

@@ -22,7 +22,7 @@ from clusterling.services.metrics import families, sources
 from clusterling.services.metrics.loop import LoopLag
 from clusterling.services.metrics.recorder import Recorder
 from clusterling.services.metrics.sources import Sampled, Samples
-from clusterling.services.metrics.tenants import Tenant
+from clusterling.services.metrics.tenants import LIMITS_EACH, Tenant
 from clusterling.services.request import NOSNIFF, Request, Response
 from clusterling.services.turnstile import Turnstile
 from clusterling.storage.histogram import Histogram
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 METRICS_PATH: Final = "/metrics"
 
 # What a scrape may spend to see how much tenants keep; each is looked at again after a while.
-LOOKS: Final = 4
+LOOKS: Final = 16
 LOOKS_S: Final = 0.5
 LOOKED_FOR_S: Final = 60.0
 
@@ -42,8 +42,8 @@ LOOKED_FOR_S: Final = 60.0
 class Totals(Protocol):
     """How much a logical cluster keeps."""
 
-    async def total(self, cluster_id: str) -> tuple[int, int]:
-        """Entries, and their bytes. Raises StorageError."""
+    async def total(self, cluster_id: str) -> tuple[int, int, Mapping[str, float]]:
+        """Objects, their bytes, and the part of each hard limit that is used. Raises StorageError."""
 
 
 @dataclass(slots=True)
@@ -52,7 +52,6 @@ class Parts:
 
     samples: Callable[[], Iterator[Sampled]] = tuple[Sampled]().__iter__
     totals: Totals | None = None
-    quotas: Callable[[str], Mapping[str, float]] | None = None
 
 
 NO_PARTS: Final = Parts()  # Of an App by itself.
@@ -92,12 +91,12 @@ class Metrics:
         if tenant.name != name:
             tenant = Tenant(name, cluster_id)  # There was no room to count for it.
         await self._look([tenant])
-        return await self._written(request, sources.tenants([tenant], self._parts.quotas))
+        return await self._written(request, sources.tenants([tenant]))
 
     def _samples(self, shown: Sequence[Tenant]) -> Samples:
         yield from sources.requests(self._recorder)
         yield from sources.flow(self._recorder, self._most_in_flight())
-        yield from sources.tenants(shown, self._parts.quotas)
+        yield from sources.tenants(shown, limits_max=LIMITS_EACH)
         yield Sampled(families.TENANTS_NAMED, [((), len(shown) - 1)])
         yield Sampled(families.LOOP_LAG, [((), self.lag.late)])
         yield Sampled(families.TURNSTILE_WAITING, [((), self._turnstile.waiting)])
@@ -125,7 +124,7 @@ class Metrics:
             async with asyncio.timeout(LOOKS_S):
                 for one in due[:LOOKS]:
                     one.looked_s = now
-                    one.objects, one.bytes = await totals.total(one.id)
+                    one.objects, one.bytes, one.limits = await totals.total(one.id)
         except (StorageError, TimeoutError):
             return  # They are told as they were, until a later scrape can see.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping
 from heapq import nlargest
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from clusterling.services.metrics import families as f
@@ -32,7 +32,7 @@ from clusterling.storage.histogram import Histogram
 from clusterling.version import KUBERNETES, __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from clusterling.services.metrics.recorder import Recorder
     from clusterling.storage.backed import BackedStore
@@ -110,8 +110,8 @@ def flow(recorder: Recorder, most: Sequence[int]) -> Samples:
     yield _one(f.AUDITED, recorder.audited)
 
 
-def tenants(of: Sequence[Tenant], quotas: Callable[[str], Mapping[str, float]] | None) -> Samples:
-    """What these used. `quotas`: by a cluster's id, the part of each limit that is used."""
+def tenants(of: Sequence[Tenant], limits_max: int | None = None) -> Samples:
+    """What these used. `limits_max`: of how many of each one's limits, the nearest; None is all."""
     named = [((one.name,), one) for one in of]
     kinds = (("read", READS), ("write", WRITES), ("watch", WATCHES))
     codes = (("4xx", REFUSED), ("5xx", FAILED))
@@ -127,10 +127,13 @@ def tenants(of: Sequence[Tenant], quotas: Callable[[str], Mapping[str, float]] |
     yield Sampled(f.CLUSTER_WATCHES, [(name, one.watches) for name, one in named])
     yield Sampled(f.CLUSTER_OBJECTS, [(name, one.objects) for name, one in named if one.objects is not None])
     yield Sampled(f.CLUSTER_BYTES, [(name, one.bytes) for name, one in named if one.bytes is not None])
-    used = {} if quotas is None else {name: quotas(one.id) for name, one in named if one.id}
     yield Sampled(
         f.CLUSTER_QUOTA,
-        [((*name, limit), part) for name, limits in used.items() for limit, part in limits.items()],
+        [
+            ((*name, limit), part)
+            for name, one in named
+            for limit, part in islice(one.limits.items(), limits_max)
+        ],
     )
 
 

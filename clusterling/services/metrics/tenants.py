@@ -15,13 +15,14 @@ so is a cluster that was deleted.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from heapq import nlargest
 from time import monotonic
 from typing import Final
 
 NAMED_MAX: Final = 80  # With `SERIES_EACH`, and `other`, below 2,000 series.
-SERIES_EACH: Final = 24
+LIMITS_EACH: Final = 5  # Of a quota's limits, those nearest to being reached.
+SERIES_EACH: Final = 19 + LIMITS_EACH
 STALE_S: Final = 3600.0
 RANKED_EVERY_S: Final = 60.0
 KNOWN_MAX: Final = 20_000  # Clusters with a tally: about 10 MB.
@@ -37,9 +38,12 @@ Tally = list[float]
 
 
 class Tenant:
-    """One logical cluster. `objects` and `bytes` None: not looked at yet."""
+    """One logical cluster. `objects` and `bytes` None: not looked at yet.
 
-    __slots__ = ("at", "bytes", "id", "looked_s", "name", "objects", "score", "tally", "watches")
+    `limits`: the part of each that is used, the highest first.
+    """
+
+    __slots__ = ("at", "bytes", "id", "limits", "looked_s", "name", "objects", "score", "tally", "watches")
 
     def __init__(self, name: str, cluster_id: str) -> None:
         self.name = name
@@ -50,6 +54,7 @@ class Tenant:
         self.at = 0.0  # How many there had been when that was last looked at.
         self.objects: int | None = None
         self.bytes: int | None = None
+        self.limits: Mapping[str, float] = {}
         self.looked_s = float("-inf")
 
     def answered(self, status: int, seconds: float, size: int, *, writes: bool) -> None:
