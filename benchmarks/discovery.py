@@ -24,7 +24,7 @@ from clusterling.machinery.yaml import parse_yaml
 from clusterling.packs import builtin
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.crd import CustomResourceStrategy, default_crd, resource_of
-from clusterling.registry.objects import Listing
+from clusterling.registry.listing import Listing
 from clusterling.registry.resource import Resource, Served
 from clusterling.services import discovery, openapi
 from clusterling.services.negotiation import Framing, accept

@@ -7,7 +7,6 @@ at the moment it committed. A guard that fails means "look again", never "try ha
 Rules of this file
 - Nothing is stored that was not defaulted, pruned and validated by the schema whose fence guards the write.
 - A write that changes nothing writes nothing (decision 13).
-- Here and in watching.py, the rest of `watch`, a StorageError of a verb becomes an ApiError, and nowhere else.
 - Reads answer bytes; objects are decoded only for writes and selectors.
 
 Order of steps and texts: apiserver pkg/registry/generic/registry/store.go, pkg/registry/rest/{create,update,delete}.go,
@@ -18,12 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
-from itertools import islice
-from time import perf_counter
-from typing import Any, Final, NoReturn, TypeVar
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Final
 
 import orjson
 
@@ -36,15 +33,16 @@ from clusterling.machinery.objectmeta import (
     validate_object_meta,
     validate_object_meta_update,
 )
-from clusterling.registry import continuation, deleting, managing, owners, views
+from clusterling.registry import deleting, listing, managing, owners, views
 from clusterling.registry.admission import Admission
-from clusterling.registry.continuation import Continuation
+from clusterling.registry.committing import ACTIVE_FENCE, NAMESPACE_FENCE, Again, Commits
+from clusterling.registry.listing import Listing
 from clusterling.registry.options import DeleteOptions, ListOptions, WatchOptions, WriteOptions
 from clusterling.registry.ports import Clock
 from clusterling.registry.receiving import Undecodable, receive, yaml_lines
+from clusterling.registry.refusing import refuse, translated
 from clusterling.registry.resource import Resource, Served
-from clusterling.registry.strategy import Companions, Context, Strategy
-from clusterling.registry.turns import Turns
+from clusterling.registry.strategy import Context, Strategy
 from clusterling.registry.uids import new_uid
 from clusterling.registry.views import Selection
 from clusterling.registry.watching import FrameCodec, ObjectWatch
@@ -54,87 +52,21 @@ from clusterling.storage.store import (
     VALUE_BYTES_MAX,
     Compacted,
     Entry,
-    FutureRevision,
-    Guard,
-    GuardFailed,
-    KeyExists,
-    LimitReached,
     Op,
-    Page,
-    RevisionConflict,
     StorageError,
     Store,
-    TooLarge,
-    UnknownOutcome,
 )
 
 GENERATED_NAME_TRIES: Final = 8
 PROBLEMS_MAX: Final = 1000  # Told of one object.
-TRIES: Final = 5  # Of a write whose ground moved.
-# Of a write of an object that others write, unless the client tied it to a resourceVersion. Each time one of them got
-# through; upstream goes on until the request's time is up (etcd3/store.go, GuaranteedUpdate), which comes first here, too.
-CONFLICTS_MAX: Final = 1000
-CHARGE_TRIES: Final = (
-    50  # Of a write whose accounts other replicas charge at the same time: each time one of them got through.
-)
-FUTURE_WAIT_S: Final = (
-    3.0  # How long a read waits for a revision that has not happened (upstream: blockTimeout).
-)
-FUTURE_POLL_S: Final = 0.05
-# Entries read at a time, and for how long they are looked at between two chances for others to run, when a selector
-# must see each: one with a thousand requirements takes 0.15 ms for an entry.
-SCAN_PAGE: Final = 1000
-SCAN_SLICE_S: Final = 0.001
 DEPENDENTS_PAGE: Final = 500
-DOCUMENTS_SLICE: Final = (
-    10_000  # Documents that are there are looked up so many at a turn: about half a millisecond.
-)
 COLLECTION_DELETES: Final = 16  # In flight at once, of a deletecollection.
 
 # What an applied configuration has that is unknown is told of where it is typed, or kept.
 _UNLOOKED: Final = WriteOptions(field_validation="Ignore")
 
-NAMESPACE_FENCE: Final = "~fence/namespaces/-/"
-ACTIVE_FENCE: Final = b'{"phase":"Active"}'
-
 # Groups whose kinds are validated without what kubernetes' own packages add: finalizers need no domain.
 _GENERIC: Final = frozenset({"apiextensions.k8s.io", "apiregistration.k8s.io"})
-
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A list's parts. `values` are whole JSON documents of the objects, to be joined or decoded."""
-
-    values: Sequence[bytes]
-    resource_version: str
-    continue_token: str = ""
-    remaining: int | None = None
-
-
-class GroundMoved(ApiError):
-    """What the write was computed by is no more: its kind's schema, or its cluster. To be answered anew from the start."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            503,
-            "ServiceUnavailable",
-            "what the write depends on keeps changing; try again",
-            {"retryAfterSeconds": 1},
-            {"Retry-After": "1"},
-        )
-
-
-class _Again(Exception):
-    """The write was computed from something that has changed meanwhile: compute it again.
-
-    `conflict`: what the client is told if it was the object itself that changed, and trying again is not ours to do.
-    """
-
-    def __init__(self, conflict: ApiError | None = None) -> None:
-        super().__init__()
-        self.conflict = conflict
 
 
 class ObjectStore:
@@ -148,10 +80,10 @@ class ObjectStore:
         self._store = store
         self._records = records
         self._admission = admission
+        self._commits = Commits(store, admission)
         self._clock = clock
         self._random = random.Random()
         self._watches: set[ObjectWatch] = set()
-        self._turns = Turns()
 
     # ------------------------------------------------------------------ reads
 
@@ -161,9 +93,9 @@ class ObjectStore:
         The most recent as of the barrier that the request has passed on its way here.
         """
         if resource_version:
-            await self._not_older_than(resource_version)
-        key = _key(served.resource, namespace, name)
-        entry = self._store.peek(key) or await self._translated(self._store.get(key))
+            await listing.not_older_than(self._store, resource_version)
+        key = served.resource.key(namespace, name)
+        entry = self._store.peek(key) or await translated(self._store.get(key))
         if entry is None:
             raise errors.not_found(served.plural, served.group, name)
         return views.document(entry, served)
@@ -175,165 +107,64 @@ class ObjectStore:
 
     async def fence(self, key: str) -> int:
         """The revision at which a fence stands now; 0 where it is absent."""
-        entry = await self._translated(self._store.get(key))
+        entry = await translated(self._store.get(key))
         return 0 if entry is None else entry.revision
 
     def has_none(self, served: Served, namespace: str) -> bool:
         """There certainly are none of the kind in the namespace; False says nothing. As recent as `get` is."""
-        return self._store.known_count(_prefix(served.resource, namespace)) == 0
+        return self._store.known_count(served.resource.within(namespace)) == 0
 
     async def active_fence(self, namespace: str) -> int:
         """The revision at which a namespace's fence stands; 0 where it is being deleted or not there."""
-        entry = await self._translated(self._store.get(NAMESPACE_FENCE + namespace))
+        entry = await translated(self._store.get(NAMESPACE_FENCE + namespace))
         return entry.revision if entry is not None and entry.value == ACTIVE_FENCE else 0
 
     async def dependents(self, uid: str) -> AsyncIterator[owners.Dependent]:
         """The objects that name this uid as an owner, in pages, as the index has them now."""
         prefix, after = owners.prefix(uid), ""
         while True:
-            page = await self._translated(self._records.list(prefix, after=after, limit=DEPENDENTS_PAGE))
+            page = await translated(self._records.list(prefix, after=after, limit=DEPENDENTS_PAGE))
             for entry in page.entries:
                 yield owners.parse(entry.key)
-            if not _goes_on(page, DEPENDENTS_PAGE):
+            if not listing.goes_on(page, DEPENDENTS_PAGE):
                 return
             after = page.entries[-1].key
 
     async def some_dependents(self, uid: str, after: str, limit: int) -> tuple[list[owners.Dependent], str]:
         """So many dependents of the uid, of any owner where it is "", behind a mark; and the mark to go on from, "" at the end."""
         prefix = owners.prefix(uid) if uid else owners.OWNERS
-        page = await self._translated(self._records.list(prefix, after=after, limit=limit))
+        page = await translated(self._records.list(prefix, after=after, limit=limit))
         found = [owners.parse(entry.key) for entry in page.entries]
-        return found, page.entries[-1].key if _goes_on(page, limit) else ""
+        return found, page.entries[-1].key if listing.goes_on(page, limit) else ""
 
     async def has_dependents(self) -> bool:
         """Some object of the cluster names an owner."""
-        return bool((await self._translated(self._records.list(owners.OWNERS, limit=1))).entries)
+        return bool((await translated(self._records.list(owners.OWNERS, limit=1))).entries)
 
     async def list(self, served: Served, namespace: str, options: ListOptions) -> Listing:
         """One page, or all of it, as of one revision. Raises 410 for history that is gone, 504 for what is not there yet."""
-        selection = Selection(served, options.label_selector, options.field_selector)
-        prefix = _prefix(served.resource, namespace)
         now_s = int(self._clock.now().timestamp())
-        begun_s, after = now_s, ""
-        goes_on = continuation.decode(options.continue_token) if options.continue_token else None
-        if goes_on is None:
-            at = await self._list_revision(served, namespace, options)
-        else:
-            if goes_on.is_over(now_s):
-                raise goes_on.too_old()
-            after, at = prefix + goes_on.last, max(goes_on.revision, 0)
-            begun_s = goes_on.begun_s if at else now_s
-        try:
-            # Upstream answers "0" from its cache, which does not page.
-            limit = 0 if options.resource_version == "0" else max(options.limit, 0)
-            values, page, more = await self._select(served, prefix, selection, after, at, limit)
-        except Compacted as error:
-            if goes_on is not None:
-                raise goes_on.too_old() from error
-            raise errors.expired(continuation.LIST_TOO_OLD) from error
-        except FutureRevision as error:
-            raise errors.resource_version_too_large(at, self._store.head()) from error
-        except StorageError as error:
-            _refuse(error)
-        # What a client is told is the collection's own last change, so that nobody reads others' write rate off it.
-        revision = page.revision if goes_on is not None or more else page.last_change
-        if at and not more and goes_on is None:
-            revision = at
-        if goes_on is None and options.resource_version.isdigit():
-            revision = max(revision, int(options.resource_version))
-        token = ""
-        if more:
-            token = continuation.encode(Continuation(more.removeprefix(prefix), page.revision, begun_s))
-        remaining = page.remaining if more and selection.everything else None
-        return Listing(values, str(revision), token, remaining)
+        return await listing.read(self._store, served, namespace, options, now_s)
 
     def stamp(self, served: Served, namespace: str, options: ListOptions) -> Hashable:
         """What a list of a whole collection is known by: equal stamps of one cluster, equal lists. None: list it.
 
         A thousand clients that list again after a restart then share one answer. As recent as `get` is.
         """
-        anything = options.resource_version == "0"
-        if (
-            options.label_selector is not None
-            or options.field_selector is not None
-            or options.continue_token
-            or (options.limit > 0 and not anything)
-            or options.resource_version not in ("", "0")
-        ):
-            return None
-        prefix = _prefix(served.resource, namespace)
-        change = self._store.last_change(prefix)
-        return None if change is None else (served.resource, served.version.name, prefix, change)
-
-    async def _list_revision(self, served: Served, namespace: str, options: ListOptions) -> int:
-        """The exact revision to list at; 0 for "current", after waiting for it to be current enough."""
-        asked = options.resource_version
-        exact = _is_exact(served, namespace, options, paged=options.limit > 0)
-        if asked in ("", "0") or not exact:
-            await self._not_older_than(asked)
-            return 0
-        return _revision(asked)
-
-    async def _select(
-        self, served: Served, prefix: str, selection: Selection, after: str, at: int, limit: int
-    ) -> tuple[Sequence[bytes], Page, str]:
-        """The matching documents, the page they came from, and the key to go on after ("" when that is all)."""
-        if selection.everything:
-            page = await self._store.list(prefix, after=after, limit=limit, revision=at)
-            entries = page.entries
-            values = await _documents(entries, served)
-            more = entries[-1].key if limit and _goes_on(page, limit) else ""
-            if more and page.remaining is None:
-                # Not counted: only what follows tells a last page that is full from one before it.
-                following = await self._store.list(prefix, after=more, limit=1, revision=page.revision)
-                more = more if following.entries else ""
-            return values, page, more
-        found: list[Entry] = []
-        while True:
-            # What is current is looked at in one go as it is at this moment; what is older is read from the store, in pages.
-            scan = SCAN_PAGE if at else 0
-            page = await self._store.list(prefix, after=after, limit=scan, revision=at)
-            goes_on = bool(scan) and _goes_on(page, scan)
-            until = perf_counter() + SCAN_SLICE_S
-            for entry in page.entries:
-                if perf_counter() >= until:
-                    await asyncio.sleep(0)
-                    until = perf_counter() + SCAN_SLICE_S
-                if selection.matches(entry):
-                    found.append(entry)
-                    if limit and len(found) == limit:
-                        rest = goes_on or entry is not page.entries[-1]
-                        return await _documents(found, served), page, entry.key if rest else ""
-            if not goes_on:
-                return await _documents(found, served), page, ""
-            after = page.entries[-1].key
-            await asyncio.sleep(0)
-
-    async def _not_older_than(self, asked: str) -> None:
-        """Waits until what this process knows is as new as the client asks. Raises 504 when that does not come."""
-        if asked in ("", "0"):
-            return
-        revision = _revision(asked)
-        try:
-            async with asyncio.timeout(FUTURE_WAIT_S):
-                # Another replica may have written it: only asking the store tells.
-                while await self._translated(self._store.fresh()) < revision:  # noqa: ASYNC110
-                    await asyncio.sleep(FUTURE_POLL_S)
-        except TimeoutError as error:
-            raise errors.resource_version_too_large(revision, self._store.head()) from error
+        return listing.stamp(self._store, served, namespace, options)
 
     async def _entry(self, resource: Resource, namespace: str, name: str) -> Entry | None:
-        key = _key(resource, namespace, name)
+        key = resource.key(namespace, name)
         found = self._store.peek(key)
         if found is not None:
             return found
-        return await self._translated(self._store.get(key))
+        return await translated(self._store.get(key))
 
     async def _certain_entry(self, resource: Resource, namespace: str, name: str) -> Entry | None:
         """As `_entry`, where it is written what is absent: only once it is certain that it is."""
         found = await self._entry(resource, namespace, name)
         if found is None:
-            await self._translated(self._store.fresh())
+            await translated(self._store.fresh())
             found = await self._entry(resource, namespace, name)
         return found
 
@@ -348,7 +179,7 @@ class ObjectStore:
         Upstream: the table at https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-watch
         """
         selection = Selection(served, options.label_selector, options.field_selector)
-        prefix = _prefix(served.resource, namespace)
+        prefix = served.resource.within(namespace)
         asked = options.resource_version
         initial = options.send_initial_events
         if initial is None:
@@ -356,12 +187,12 @@ class ObjectStore:
         entries: Sequence[Entry] = ()
         try:
             if initial or asked in ("", "0"):
-                await self._not_older_than(asked)
+                await listing.not_older_than(self._store, asked)
                 page = await self._store.list(prefix)
-                after, begun_at = page.revision, max(page.last_change, _revision(asked or "0"))
+                after, begun_at = page.revision, max(page.last_change, listing.revision(asked or "0"))
                 entries = page.entries if initial else ()
             else:
-                after = begun_at = _revision(asked)
+                after = begun_at = listing.revision(asked)
             async with self._store.watch(prefix, after=after) as watch:
                 events = ObjectWatch(
                     watch,
@@ -382,7 +213,7 @@ class ObjectStore:
         except Compacted as error:
             raise errors.expired(f"too old resource version: {asked} ({error.args[-1]})") from error
         except StorageError as error:
-            _refuse(error)
+            refuse(error)
 
     @property
     def in_use(self) -> bool:
@@ -431,7 +262,7 @@ class ObjectStore:
             if base:
                 name = generate_name(base, self._random.randrange)
             try:
-                return await self._retried(attempt)
+                return await self._commits.retried(attempt)
             except ApiError as error:
                 if error.reason != "AlreadyExists":
                     raise
@@ -468,9 +299,9 @@ class ObjectStore:
         self._check(served, obj, self._validate(ctx, served, obj))
         for text in strategy.warnings(ctx, obj):
             ctx.warn(text)
-        guards = await self._guards(ctx, served, namespace, name_of(obj))
+        guards = await self._commits.guards(ctx, served, namespace, name_of(obj))
         await self._admission.validate(ctx, served, "CREATE", obj, None)
-        companions = await self._companions(ctx, served, obj, None)
+        companions = await self._commits.companions(ctx, served, obj, None)
         given = meta(obj).pop("resourceVersion", None)
         stored = _stored(obj, served, owned=applied or ctx.dry_run)
         if ctx.dry_run:
@@ -482,8 +313,8 @@ class ObjectStore:
         if given not in (None, "", "0"):
             # Only upstream's store asks: who does not come that far is told what else is wrong (etcd3/store.go, Create).
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
-        op = Op(_key(resource, namespace, name_of(obj)), stored, ABSENT, strategy.expires_at(ctx, obj))
-        revision = await self._write(ctx, served, op, companions, guards, new=obj, old=None)
+        op = Op(resource.key(namespace, name_of(obj)), stored, ABSENT, strategy.expires_at(ctx, obj))
+        revision = await self._commits.write(ctx, served, op, companions, guards, new=obj, old=None)
         strategy.after_write(ctx, resource, obj, None)
         return _shown(obj, stored, revision, served)
 
@@ -509,16 +340,18 @@ class ObjectStore:
                 raise _precondition_uid(served, name, uid, found, _upstreams_key(served, entry.key, ctx))
             return await self._replace(ctx, served, namespace, entry, next(copies), options), False
 
-        return await self._retried(attempt, of=_key(served.resource, namespace, name), conflicts=not tied)
+        return await self._commits.retried(
+            attempt, of=served.resource.key(namespace, name), conflicts=not tied
+        )
 
     async def _create_by_update(
         self, ctx: Context, served: Served, namespace: str, obj: Object, options: WriteOptions | None
     ) -> bytes:
-        """`options` None: the object tells already who owns its fields. Raises _Again if somebody made it meanwhile."""
+        """`options` None: the object tells already who owns its fields. Raises Again if somebody made it meanwhile."""
         metadata = meta(obj)
         if metadata.get("uid"):
             name = name_of(obj)
-            key = _upstreams_key(served, _key(served.resource, namespace, name), ctx)
+            key = _upstreams_key(served, served.resource.key(namespace, name), ctx)
             raise _precondition_uid(served, name, metadata["uid"], "", key)
         _check_revision(metadata.pop("resourceVersion", None))
         if options is not None:
@@ -528,7 +361,7 @@ class ObjectStore:
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
-            raise _Again(error) from error
+            raise Again(error) from error
 
     async def patch(
         self,
@@ -556,8 +389,8 @@ class ObjectStore:
             return await self._replace(ctx, served, namespace, entry, obj, options)
 
         try:
-            key = _key(served.resource, namespace, name)
-            return await self._retried(attempt, of=key, conflicts=lambda: not tied)
+            key = served.resource.key(namespace, name)
+            return await self._commits.retried(attempt, of=key, conflicts=lambda: not tied)
         except Undecodable as error:
             entry = await self._entry(served.resource, namespace, name)
             if entry is not None:
@@ -617,7 +450,9 @@ class ObjectStore:
             obj = merged(orjson.loads(views.document(entry, served)))
             return await self._replace(ctx, served, namespace, entry, obj, None), False
 
-        return await self._retried(attempt, of=_key(served.resource, namespace, name), conflicts=not tied)
+        return await self._commits.retried(
+            attempt, of=served.resource.key(namespace, name), conflicts=not tied
+        )
 
     def _takes_shape(
         self,
@@ -711,13 +546,13 @@ class ObjectStore:
         if self._finishes(strategy, obj, before):
             metadata["resourceVersion"] = str(await self._remove(ctx, served, entry, obj))
             return orjson.dumps(obj)
-        companions = await self._companions(ctx, served, obj, old)
-        guards = await self._guards(ctx, served, "", name_of(obj))
+        companions = await self._commits.companions(ctx, served, obj, old)
+        guards = await self._commits.guards(ctx, served, "", name_of(obj))
         stored = _stored(obj, served, owned=options is None or ctx.dry_run)
         if ctx.dry_run:
             return orjson.dumps(_reread(obj, stored, served))
         op = Op(entry.key, stored, entry.revision, strategy.expires_at(ctx, obj))
-        revision = await self._write(ctx, served, op, companions, guards, new=obj, old=old)
+        revision = await self._commits.write(ctx, served, op, companions, guards, new=obj, old=old)
         strategy.after_write(ctx, resource, obj, old)
         return _shown(obj, stored, revision, served)
 
@@ -759,8 +594,8 @@ class ObjectStore:
                 raise errors.not_found(served.plural, served.group, name)
             return await self._delete(ctx, served, namespace, entry, options)
 
-        key = _key(served.resource, namespace, name)
-        return await self._retried(attempt, of=key, conflicts=not options.resource_version)
+        key = served.resource.key(namespace, name)
+        return await self._commits.retried(attempt, of=key, conflicts=not options.resource_version)
 
     async def _delete(
         self, ctx: Context, served: Served, namespace: str, entry: Entry, options: DeleteOptions
@@ -830,10 +665,10 @@ class ObjectStore:
     ) -> tuple[int, bytes]:
         """Stores an object that is being deleted and stays for now. Its revision, and what was stored."""
         strategy = served.resource.strategy
-        companions = await self._companions(ctx, served, obj, old)
+        companions = await self._commits.companions(ctx, served, obj, old)
         stored = encode_stored(views.to_storage(obj, served))
         op = Op(entry.key, stored, entry.revision, strategy.expires_at(ctx, obj))
-        revision = await self._write(ctx, served, op, companions, (), new=obj, old=old)
+        revision = await self._commits.write(ctx, served, op, companions, (), new=obj, old=old)
         strategy.after_write(ctx, served.resource, obj, old)
         return revision, stored
 
@@ -845,11 +680,11 @@ class ObjectStore:
         if anew is not None:
             meta(anew).update(uid=new_uid(), creationTimestamp=self._now())
             stored = encode_stored(views.to_storage(anew, served))
-        companions = await self._companions(ctx, served, anew, last)
+        companions = await self._commits.companions(ctx, served, anew, last)
         if ctx.dry_run:
             return entry.revision
         op = Op(entry.key, stored, entry.revision)
-        revision = await self._write(ctx, served, op, companions, (), new=anew, old=last)
+        revision = await self._commits.write(ctx, served, op, companions, (), new=anew, old=last)
         strategy.after_write(ctx, served.resource, anew, last)
         return revision
 
@@ -857,11 +692,11 @@ class ObjectStore:
         self, ctx: Context, served: Served, namespace: str, which: ListOptions, options: DeleteOptions
     ) -> Listing:
         """Deletes what the list options pick, object by object, and returns what it found."""
-        if _is_exact(served, namespace, which, paged=which.limit >= 0):
+        if listing.is_exact(served, namespace, which, paged=which.limit >= 0):
             # Upstream pages through what has no limit (registry/generic/registry/store.go, DeleteCollection).
             which = replace(which, resource_version_match="Exact")
-        listing = await self.list(served, namespace, which)
-        values = iter(listing.values)
+        found = await self.list(served, namespace, which)
+        values = iter(found.values)
 
         async def worker() -> None:
             for value in values:
@@ -877,7 +712,7 @@ class ObjectStore:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(COLLECTION_DELETES, len(listing.values))):
+                for _ in range(min(COLLECTION_DELETES, len(found.values))):
                     group.create_task(worker())
         except ExceptionGroup as group:
             # What is raised inside `except*` would come out as a group again.
@@ -885,7 +720,7 @@ class ObjectStore:
             if refused is None or other is not None:
                 raise
             raise refused.exceptions[0] from None
-        return listing
+        return found
 
     # ------------------------------------------------------------------ the steps that writes share
 
@@ -964,244 +799,6 @@ class ObjectStore:
             wrong = wrong[:PROBLEMS_MAX]
             group = (served.resource.storage or served.resource).group
             raise errors.invalid(served.kind, group, name_of(obj), wrong)
-
-    async def _guards(self, ctx: Context, served: Served, namespace: str, name: str) -> tuple[Guard, ...]:
-        """What the write depends on: the kind's schema and, for new content, its namespace (decision 4)."""
-        guards: tuple[Guard, ...] = ()
-        if served.resource.guard_key:
-            guards = (Guard(served.resource.guard_key, served.resource.schema_revision),)
-        if namespace and ctx.catalog.find("", "v1", "namespaces") is not None:
-            guards = (*guards, await self._namespace_guard(served, namespace, name))
-        return guards
-
-    async def _namespace_guard(self, served: Served, namespace: str, name: str) -> Guard:
-        """Upstream: apiserver pkg/admission/plugin/namespace/lifecycle."""
-        key = NAMESPACE_FENCE + namespace
-        fence = self._store.peek(key) or await self._translated(self._store.get(key))
-        if fence is None:
-            await self._translated(self._store.fresh())
-            fence = await self._translated(self._store.get(key))
-        if fence is None:
-            raise errors.not_found("namespaces", "", namespace)
-        if fence.value != ACTIVE_FENCE:
-            error = errors.forbidden(
-                served.plural,
-                served.group,
-                name,
-                f"unable to create new content in namespace {namespace} because it is being terminated",
-            )
-            assert error.details is not None, "forbidden names what it forbids"
-            error.details["causes"] = [
-                {
-                    "reason": "NamespaceTerminating",
-                    "message": f"namespace {namespace} is being terminated",
-                    "field": "metadata.namespace",
-                }
-            ]
-            raise error
-        return Guard(key, fence.revision)
-
-    async def _companions(
-        self, ctx: Context, served: Served, new: Object | None, old: Object | None
-    ) -> Companions:
-        """What the kind adds to the transaction, and the index of dependents. In a dry run the last word is said here."""
-        companions = await served.resource.strategy.companions(ctx, new, old)
-        index = owners.changes(served.resource, new, old)
-        if ctx.dry_run:
-            charge = self._admission.charging(ctx, served, new, old)
-            async with charge or nullcontext():
-                pass
-        return replace(companions, ops=(*companions.ops, *index)) if index else companions
-
-    async def _write(
-        self,
-        ctx: Context,
-        served: Served,
-        op: Op,
-        companions: Companions,
-        guards: Sequence[Guard],
-        *,
-        new: Object | None,
-        old: Object | None,
-    ) -> int:
-        """Commits with what the write is charged with; the revision of `op`. Raises _Again where it must be computed anew."""
-        obj = old if new is None else new
-        assert obj is not None, "a write has an object before or after it"
-        name = name_of(obj)
-        for tried in range(1, CHARGE_TRIES + 1):
-            charge = self._admission.charging(ctx, served, new, old)
-            if charge is None:
-                return await self._commit(ctx, served, name, op, companions, guards)
-            async with charge as more:
-                ops, all_guards = (*companions.ops, *more.ops), (*companions.guards, *more.guards)
-                try:
-                    return await self._commit(ctx, served, name, op, Companions(ops, all_guards), guards)
-                except _Again as again:
-                    # Other replicas charge the same account: it is the account alone that is looked at again.
-                    if tried == CHARGE_TRIES or not _moved(again, more):
-                        raise
-            await self._translated(self._store.fresh())
-        raise AssertionError("the loop returns or raises")
-
-    async def _commit(
-        self,
-        ctx: Context,
-        served: Served,
-        name: str,
-        op: Op,
-        companions: Companions,
-        guards: Sequence[Guard],
-    ) -> int:
-        standing = ctx.standing
-        more = standing.guards() if standing is not None else ()
-        try:
-            revisions = await self._store.write((op, *companions.ops), (*guards, *companions.guards, *more))
-        except KeyExists as error:
-            if error.args[0] == op.key:
-                raise errors.already_exists(served.plural, served.group, name) from error
-            raise _Again from error
-        except RevisionConflict as error:
-            mine = error.args[0] == op.key
-            raise _Again(errors.conflict(served.plural, served.group, name) if mine else None) from error
-        except GuardFailed as error:
-            own = {guard.key for guard in (*guards, *companions.guards)} - {served.resource.guard_key}
-            if error.args[0] in own:
-                raise _Again from error
-            # What stands below the object itself: no attempt that starts from here can succeed.
-            raise GroundMoved from error
-        except LimitReached as error:
-            why = error.args[3] if len(error.args) > 3 else "exceeded quota"
-            raise errors.forbidden(served.plural, served.group, name, why) from error
-        except StorageError as error:
-            if standing is not None and isinstance(error, UnknownOutcome):
-                standing.settled = True
-            _refuse(error)
-        if standing is not None:
-            standing.settled = True
-        return revisions[0]
-
-    async def _retried(
-        self,
-        attempt: Callable[[], Awaitable[_T]],
-        *,
-        of: str = "",
-        conflicts: bool | Callable[[], bool] = True,
-    ) -> _T:
-        """Runs an attempt until it was computed from what was current when it committed.
-
-        `of`: the key of the object, before which who lost a race waits for a turn. `conflicts` False: a conflict on
-        the object itself goes to the client, who named a resourceVersion.
-        """
-        moved = lost = 0
-
-        async def once_more(again: _Again) -> None:
-            nonlocal moved, lost
-            if again.conflict is None:
-                moved += 1
-            else:
-                lost += 1
-                mine = conflicts() if callable(conflicts) else conflicts
-                if not mine or lost == CONFLICTS_MAX:
-                    raise again.conflict from again
-            if moved == TRIES:
-                raise errors.service_unavailable("what the write depends on keeps changing; try again")
-            await self._translated(self._store.fresh())
-
-        try:
-            return await attempt()
-        except _Again as again:
-            await once_more(again)
-        async with self._turns.of(of) if of else nullcontext():
-            while True:
-                try:
-                    return await attempt()
-                except _Again as again:
-                    await once_more(again)
-
-    @staticmethod
-    async def _translated(answer: Awaitable[_T]) -> _T:
-        try:
-            return await answer
-        except StorageError as error:
-            _refuse(error)
-
-
-def _moved(again: _Again, charged: Companions) -> bool:
-    """What did not stand where it was seen is of the charge."""
-    cause = again.__cause__
-    return isinstance(cause, RevisionConflict) and any(op.key == cause.args[0] for op in charged.ops)
-
-
-def _refuse(error: StorageError) -> NoReturn:
-    """The one translation of what storage cannot do into what the client is told."""
-    match error:
-        case TooLarge():
-            raise errors.too_large(str(error)) from error
-        case UnknownOutcome():
-            raise errors.timeout("the store did not say whether the write was kept") from error
-        case _:
-            raise errors.service_unavailable(f"the store cannot serve this now: {error}") from error
-
-
-def _revision(text: str) -> int:
-    """A resourceVersion that the client sent. Upstream: storage/etcd3/api_object_versioner.go, ParseResourceVersion."""
-    if not text.isascii() or not text.isdigit() or len(text) > 20:
-        wrong = errors.invalid_value(
-            "resourceVersion", text, f"strconv.ParseUint: parsing {errors.go_quote(text)}: invalid syntax"
-        )
-        raise errors.invalid("", "", "", [wrong])
-    return int(text)
-
-
-def _is_exact(served: Served, namespace: str, options: ListOptions, *, paged: bool) -> bool:
-    """The list is as of the very revision asked for, if it asks for one: that is said, or it is paged and nothing is said.
-
-    Where one object is selected by its name upstream gets that object, and a limit means nothing.
-    """
-    if options.resource_version_match or not paged:
-        return options.resource_version_match == "Exact"
-    if options.resource_version in ("", "0") or options.continue_token:
-        return False
-    in_one_place = bool(namespace) or not served.resource.namespaced
-    fields = options.field_selector
-    return not (in_one_place and fields is not None and fields.exact("metadata.name") is not None)
-
-
-def _goes_on(page: Page, limit: int) -> bool:
-    """There may be entries after this page of at most `limit`: for certain where the store has counted them."""
-    return bool(page.entries) and (
-        len(page.entries) >= limit if page.remaining is None else page.remaining > 0
-    )
-
-
-def _prefix(resource: Resource, namespace: str) -> str:
-    return f"{resource.collection}{namespace}/" if namespace else resource.collection
-
-
-def _key(resource: Resource, namespace: str, name: str) -> str:
-    return f"{resource.collection}{namespace or '-'}/{name}"
-
-
-async def _documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes]:
-    """The documents of many entries; others get the loop between."""
-    if len(entries) <= DOCUMENTS_SLICE:
-        return await _some_documents(entries, served)
-    found: list[bytes] = []
-    left = iter(entries)
-    while part := list(islice(left, DOCUMENTS_SLICE)):
-        found += await _some_documents(part, served)
-        await asyncio.sleep(0)
-    return found
-
-
-async def _some_documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes]:
-    until = perf_counter() + SCAN_SLICE_S
-    for entry in views.to_derive(entries, served):
-        views.document(entry, served)
-        if perf_counter() >= until:
-            await asyncio.sleep(0)
-            until = perf_counter() + SCAN_SLICE_S
-    return views.documents(entries, served)
 
 
 def _copies(obj: Object) -> Iterator[Object]:

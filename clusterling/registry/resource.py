@@ -182,6 +182,14 @@ class Resource:
                 return version
         raise KeyError(name)
 
+    def key(self, namespace: str, name: str) -> str:
+        """Where an object is kept within its cluster. `namespace` is "" for what is in none."""
+        return f"{self.collection}{namespace or '-'}/{name}"
+
+    def within(self, namespace: str) -> str:
+        """The prefix of the keys of all objects in a namespace; of all there are where it is ""."""
+        return f"{self.collection}{namespace}/" if namespace else self.collection
+
     @property
     def served_versions(self) -> tuple[Version, ...]:
         return tuple(version for version in self.versions if version.served)

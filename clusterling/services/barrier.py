@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from clusterling.machinery.errors import ApiError
-from clusterling.registry.objects import GroundMoved
+from clusterling.registry.committing import GroundMoved
 from clusterling.services.health import ENDPOINTS
 from clusterling.services.request import Request, Response
 from clusterling.storage.others import Standing

@@ -29,7 +29,7 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.table import Include
 from clusterling.registry import views
-from clusterling.registry.objects import Listing
+from clusterling.registry.listing import Listing
 from clusterling.registry.options import DeleteOptions, ToldBy, WriteOptions
 from clusterling.registry.receiving import Undecodable, receive
 from clusterling.registry.resource import Served, Subresource, SubresourceCall

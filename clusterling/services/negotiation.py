@@ -29,7 +29,7 @@ from clusterling.machinery.table import Column, Include, cells
 from clusterling.registry.resource import Served
 
 if TYPE_CHECKING:
-    from clusterling.registry.objects import Listing
+    from clusterling.registry.listing import Listing
 
 JSON: Final = "application/json"
 YAML: Final = "application/yaml"

@@ -17,7 +17,7 @@ import orjson
 from clusterling.machinery.codec import encode_stored
 from clusterling.machinery.meta import Object
 from clusterling.registry.catalog import Catalog
-from clusterling.registry.objects import ACTIVE_FENCE, NAMESPACE_FENCE
+from clusterling.registry.committing import ACTIVE_FENCE, NAMESPACE_FENCE
 from clusterling.registry.pack import Pack
 from clusterling.registry.ports import ROOT_CA
 from clusterling.storage.overlay import Reads

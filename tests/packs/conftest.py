@@ -17,7 +17,8 @@ from clusterling.packs import choose
 from clusterling.registry import views
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
-from clusterling.registry.objects import ACTIVE_FENCE, NAMESPACE_FENCE, ObjectStore
+from clusterling.registry.committing import ACTIVE_FENCE, NAMESPACE_FENCE
+from clusterling.registry.objects import ObjectStore
 from clusterling.registry.options import DeleteOptions, ListOptions, WriteOptions
 from clusterling.registry.ports import Ports
 from clusterling.registry.resource import Served
@@ -118,7 +119,7 @@ def _started_with() -> tuple[Catalog, tuple[Op, ...]]:
         assert served is not None, obj["kind"]
         metadata = obj["metadata"]
         name = metadata["name"]
-        key = f"{served.resource.collection}{metadata.get('namespace', '-')}/{name}"
+        key = served.resource.key(metadata.get("namespace", ""), name)
         ops.append(Op(key, encode_stored({**obj, "metadata": {**metadata, "uid": f"uid-{name}"}})))
         if served.plural == "namespaces":
             ops.append(Op(NAMESPACE_FENCE + name, ACTIVE_FENCE))

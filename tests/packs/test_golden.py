@@ -102,7 +102,7 @@ async def test_a_golden_object_is_stored_and_read_back_without_a_lost_field(
     metadata = obj["metadata"]
     name = metadata["name"]
     namespace = metadata["namespace"] if served.resource.namespaced else ""
-    key = f"{served.resource.collection}{namespace or '-'}/{name}"
+    key = served.resource.key(namespace, name)
     await cluster.store.write([Op(key, encode_stored(views.to_storage(obj, served)))])
     kept: Object = orjson.loads(await cluster.objects.get(served, namespace, name))
     golden["metadata"].pop("resourceVersion")

@@ -6,7 +6,7 @@ from clusterling.machinery.errors import ApiError
 from clusterling.machinery.selectors import FieldSelector
 from clusterling.packs import core
 from clusterling.packs.core.namespaces import TERMINATING_FENCE
-from clusterling.registry.objects import ACTIVE_FENCE, NAMESPACE_FENCE
+from clusterling.registry.committing import ACTIVE_FENCE, NAMESPACE_FENCE
 from clusterling.registry.options import ListOptions
 from tests.packs.conftest import Cluster, causes
 

@@ -11,7 +11,7 @@ import pytest
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.machinery.selectors import FieldSelector, LabelSelector
-from clusterling.registry import objects
+from clusterling.registry import listing as lists
 from clusterling.registry.continuation import CONTINUE_TOO_OLD, PAGES_S
 from clusterling.registry.options import DeleteOptions, ListOptions, WriteOptions
 from tests.registry.conftest import World
@@ -289,8 +289,8 @@ async def test_selectors_pick(world: World) -> None:
 async def test_what_is_selected_is_of_one_moment_though_others_have_the_loop_meanwhile(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "SCAN_SLICE_S", 0.0)
-    monkeypatch.setattr(objects, "SCAN_PAGE", 10)
+    monkeypatch.setattr(lists, "SCAN_SLICE_S", 0.0)
+    monkeypatch.setattr(lists, "SCAN_PAGE", 10)
     for number in range(200):
         await world.create(f"w{number:03}", metadata={"labels": {"on": "yes"}})
     before = await world.objects.list(world.served, "", ListOptions())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from clusterling.machinery import metaproto
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.yaml import parse_yaml
-from clusterling.registry.objects import Listing
+from clusterling.registry.listing import Listing
 from clusterling.services.negotiation import (
     CLAUSES_MAX,
     METADATA_FORMS,

@@ -297,4 +297,4 @@ async def test_an_object_that_is_changed_keeps_what_makes_it_a_cluster(root: Roo
 
 def test_keys_are_where_the_object_store_puts_them() -> None:
     (resource,) = root_pack(OFFER).resources
-    assert key_of("team-a") == f"{resource.collection}-/team-a"
+    assert key_of("team-a") == resource.key("", "team-a")

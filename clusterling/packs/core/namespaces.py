@@ -18,7 +18,7 @@ from clusterling.machinery.names import is_dns1123_label, is_qualified_name
 from clusterling.machinery.table import NAME_COLUMN, Column
 from clusterling.packs import builtin
 from clusterling.packs.core import provisions
-from clusterling.registry.objects import ACTIVE_FENCE, NAMESPACE_FENCE
+from clusterling.registry.committing import ACTIVE_FENCE, NAMESPACE_FENCE
 from clusterling.registry.strategy import NO_COMPANIONS, Companions, Context, Strategy
 from clusterling.registry.uids import new_uid
 from clusterling.storage.store import Op
@@ -124,7 +124,7 @@ def _provisions(ctx: Context, name: str) -> Iterator[Op]:
         served = ctx.catalog.find("", "v1", plural)
         if served is not None:
             meta(obj).update(uid=new_uid(), creationTimestamp=now)
-            yield Op(f"{served.resource.collection}{name}/{name_of(obj)}", encode_stored(obj))
+            yield Op(served.resource.key(name, name_of(obj)), encode_stored(obj))
 
 
 def _label(obj: Object) -> None:

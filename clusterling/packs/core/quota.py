@@ -34,7 +34,7 @@ from clusterling.packs.core import amounts
 from clusterling.packs.core.amounts import ZERO, Amounts
 from clusterling.packs.core.usage import Evaluator, Scope, evaluator, scopes_of
 from clusterling.registry.admission import Admission
-from clusterling.registry.objects import NAMESPACE_FENCE
+from clusterling.registry.committing import NAMESPACE_FENCE
 from clusterling.registry.options import ListOptions
 from clusterling.registry.resource import Served
 from clusterling.registry.strategy import NO_COMPANIONS, Companions, Context
@@ -159,7 +159,7 @@ class _Charge:
         listing = await self._ctx.objects.list(self._quotas, namespace, _EVERYTHING)
         if not listing.values:
             return await self._tied(namespace)
-        mine = f"{self._quotas.resource.collection}{namespace}/{name_of(obj)}"
+        mine = self._quotas.resource.key(namespace, name_of(obj))
         ops = []
         for value in listing.values:
             quota = Quota.of(orjson.loads(value))

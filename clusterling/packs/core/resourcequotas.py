@@ -22,7 +22,7 @@ from clusterling.packs.core import amounts
 from clusterling.packs.core.podspec.defaults import read_resources, reading
 from clusterling.packs.core.podspec.resources import HUGE_PAGES, quantity_problems
 from clusterling.packs.core.quota import QUOTAS_MAX
-from clusterling.registry.objects import ACTIVE_FENCE, NAMESPACE_FENCE
+from clusterling.registry.committing import ACTIVE_FENCE, NAMESPACE_FENCE
 from clusterling.registry.options import ListOptions
 from clusterling.registry.strategy import NO_COMPANIONS, Companions, Context, Strategy
 from clusterling.storage.store import Op

@@ -85,7 +85,7 @@ async def _is_taken(ctx: Context, key: str) -> bool:
 
 
 def _address_key(address: Address | str) -> str:
-    return f"{IPADDRESSES.collection}-/{address}"
+    return IPADDRESSES.key("", str(address))
 
 
 _SERVER_KEY: Final = _address_key(SERVER_ADDRESS)
