@@ -37,7 +37,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart dashboards prometheus check format bench bench-stores bench-million bench-metrics clients old-clients etcd env dev-env data explain-data lock clean
+.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart dashboards prometheus check format bench bench-stores bench-million bench-metrics bench-neighbours clients old-clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -270,8 +270,11 @@ bench-million: $(VENV)/.dev $(LOADGEN_BIN) ## A million objects in 10,000 cluste
 
 bench-metrics: $(VENV)/.run $(LOADGEN_BIN) ## What metrics cost: a server that counts beside one that does not
 	@$(BIN)/python -m benchmarks.metrics --loadgen $(LOADGEN_BIN) --scale $(SCALE) $(ARGS)
+
+bench-neighbours: $(VENV)/.run $(LOADGEN_BIN) ## What a tenant notices of another that does all it may at once
+	@$(BIN)/python -m benchmarks.neighbours --loadgen $(LOADGEN_BIN) $(ARGS)
 else
-bench bench-stores bench-million bench-metrics:
+bench bench-stores bench-million bench-metrics bench-neighbours:
 	@echo "make: the load generator is written in Go, and Go is not installed" >&2; exit 1
 endif
 

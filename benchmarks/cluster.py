@@ -78,6 +78,13 @@ def _target(kubeconfig: dict[str, Any], ca: Path, pid: int) -> Target:
     return Target(cluster["server"], kubeconfig["users"][0]["user"]["token"], ca, {"server": pid})
 
 
+def tenant(data: Path, server: Server, name: str) -> Target:
+    """Another logical cluster of a running server, made if it is not there, as its own administrator."""
+    _cli(data, "create", name, "--if-not-exists", "--quiet")
+    kubeconfig = yaml.safe_load(_cli(data, "kubeconfig", name))
+    return _target(kubeconfig, data / f"{name}-ca.crt", server.root.pids["server"])
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """A store that replicas share: what `--store` is told, and whose work counts as the store's."""
@@ -96,9 +103,9 @@ def _serve(data: Path, port: int, log: Path, *flags: str) -> subprocess.Popen[by
 
 
 @contextmanager
-def clusterling(data: Path, *flags: str) -> Iterator[Server]:
-    """A server on a new data directory with one logical cluster, stopped at the end."""
-    with _first(data, free_port(), flags) as server:
+def clusterling(data: Path, *flags: str, port: int = 0) -> Iterator[Server]:
+    """A server with one logical cluster, stopped at the end; on a data directory that is new, or one's of before."""
+    with _first(data, port or free_port(), flags) as server:
         yield server
 
 

@@ -15,6 +15,8 @@ import (
 // What a logical cluster and a CRD cost to come into being. -base is the server's root cluster for `clusters` and
 // `firstanswer` (…/clusters/root), any cluster for `crd`.
 
+const logicalClusters = "/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
+
 func logicalCluster(name string) []byte {
 	spec := "{}"
 	if *packs != "" {
@@ -24,7 +26,7 @@ func logicalCluster(name string) []byte {
 }
 
 func createCluster(c *http.Client, ctx context.Context, name string) (int, error) {
-	code, b, err := do(c, ctx, "POST", baseOf(ctx)+"/apis/tenancy.clusterling.io/v1alpha1/logicalclusters", "application/json", logicalCluster(name))
+	code, b, err := do(c, ctx, "POST", baseOf(ctx)+logicalClusters, "application/json", logicalCluster(name))
 	if err == nil && code != 201 {
 		err = fmt.Errorf("status %d: %.200s", code, b)
 	}
@@ -40,6 +42,23 @@ func firstAnswer(c *http.Client, ctx context.Context, name string) (int, error) 
 	code, b, err := do(c, ctx, "GET", root+"/"+name+"/api/v1/namespaces/default", "", nil)
 	if err == nil && code != 200 {
 		err = fmt.Errorf("first request: status %d: %.200s", code, b)
+	}
+	return code, err
+}
+
+// useCluster gives a cluster what one has that is used: a token, and a ConfigMap.
+func useCluster(c *http.Client, ctx context.Context, name string) (int, error) {
+	code, b, err := do(c, ctx, "POST", baseOf(ctx)+logicalClusters+"/"+name+"/kubeconfig", "application/json", []byte("{}"))
+	if err == nil && code != 201 {
+		err = fmt.Errorf("kubeconfig: status %d: %.200s", code, b)
+	}
+	if err != nil {
+		return code, err
+	}
+	root := strings.TrimSuffix(baseOf(ctx), "/root")
+	code, b, err = do(c, ctx, "POST", root+"/"+name+"/api/v1/namespaces/default/configmaps", "application/json", object("used", "u"))
+	if err == nil && code != 201 {
+		err = fmt.Errorf("configmap: status %d: %.200s", code, b)
 	}
 	return code, err
 }

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sort"
 	"strconv"
@@ -31,8 +32,8 @@ var (
 	token    = flag.String("token", "", "bearer token (or @file)")
 	caFile   = flag.String("ca", "", "CA file")
 	insecure = flag.Bool("insecure", false, "skip TLS verification")
-	op       = flag.String("op", "get", "setup|seed|get|list|create|update|patch|apply|applycreate|delete|watch|deletecollection|raw|clusters|firstanswer|crd")
-	kind     = flag.String("kind", "configmap", "configmap|widget (widget: a simple CRD's custom resource)")
+	op       = flag.String("op", "get", "setup|seed|get|list|create|update|patch|apply|applycreate|delete|watch|deletecollection|raw|clusters|useclusters|firstanswer|crd|noise|neighbour")
+	kind     = flag.String("kind", "configmap", "configmap|widget|logicalcluster (widget: a simple CRD's custom resource; logicalcluster: -base is the server's root cluster)")
 	ns       = flag.String("ns", "bench", "namespace")
 	prefix   = flag.String("prefix", "o", "object name prefix")
 	packs    = flag.String("packs", "", "clusters, firstanswer: what they choose, as in core,-secrets (default: nothing, so the server's)")
@@ -42,6 +43,7 @@ var (
 	size     = flag.Int("size", 1024, "payload bytes in an object")
 	httpV    = flag.Int("http", 1, "1 or 2")
 	gz       = flag.Bool("gzip", false, "accept gzip, as client-go does")
+	accept   = flag.String("accept", "application/json", "what answers are to be, as kubectl's application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
 	query    = flag.String("query", "", "extra query for get/list/raw, e.g. resourceVersion=0 or limit=500")
 	path     = flag.String("path", "/version", "raw: path to GET")
 	watchers = flag.Int("watchers", 1, "watch: number of watchers")
@@ -50,11 +52,15 @@ var (
 	pids     = flag.String("pids", "", "server processes for CPU/RSS: name=PID[+],...  ('+': with descendants)")
 	label    = flag.String("label", "", "free text copied to the output")
 	warm     = flag.Int("warm", 0, "operations before the clock starts (get/list/raw/patch/apply only)")
+	noise    = flag.String("noise", "lists,bodies,watches,definitions", "noise: what the loud tenant does, of lists, bodies, watches, definitions, writes")
 	bookmark = flag.Bool("bookmarks", false, "watch: allowWatchBookmarks")
 	pageAll  = flag.Int("page", 0, "list: page size; an operation is then the whole list, page by page")
 )
 
 var payload string
+
+// stopped is set by SIGTERM: no more operations begin, and those that were done are reported.
+var stopped atomic.Bool
 
 // replicas are the base URLs, watched those that watchers use; what a worker does goes to the one in its context.
 var replicas, watched []string
@@ -107,12 +113,18 @@ func coll(ctx context.Context) string {
 	if *kind == "widget" {
 		return baseOf(ctx) + "/apis/bench.peers.example/v1/namespaces/" + *ns + "/widgets"
 	}
+	if *kind == "logicalcluster" {
+		return baseOf(ctx) + logicalClusters
+	}
 	return baseOf(ctx) + "/api/v1/namespaces/" + *ns + "/configmaps"
 }
 
 func kindName() string {
 	if *kind == "widget" {
 		return "Widget"
+	}
+	if *kind == "logicalcluster" {
+		return "LogicalCluster"
 	}
 	return "ConfigMap"
 }
@@ -124,6 +136,9 @@ func widget(name string, gen string) []byte {
 func object(name string, gen string) []byte {
 	if *kind == "widget" {
 		return widget(name, gen)
+	}
+	if *kind == "logicalcluster" {
+		return logicalCluster(name)
 	}
 	return []byte(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"` + name + `","labels":{"app":"bench"}},"data":{"gen":"` + gen + `","payload":"` + payload + `"}}`)
 }
@@ -167,7 +182,7 @@ func do(c *http.Client, ctx context.Context, method, url, ct string, body []byte
 	if err != nil {
 		return 0, nil, err
 	}
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", *accept)
 	req.Header.Set("User-Agent", "loadgen")
 	if *token != "" {
 		req.Header.Set("Authorization", "Bearer "+*token)
@@ -309,6 +324,12 @@ func main() {
 		die(err)
 		*token = strings.TrimSpace(string(b))
 	}
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGTERM)
+	go func() {
+		<-asked
+		stopped.Store(true)
+	}()
 	replicas = split(*base)
 	watched = replicas
 	if *watchB != "" {
@@ -319,6 +340,15 @@ func main() {
 	ctx := onReplica(context.Background(), replicas, 0)
 	if *op == "setup" {
 		setup(c, ctx)
+		return
+	}
+	switch *op {
+	case "noise":
+		prepareWatches(c, ctx)
+		noiseOf(ctx)
+		return
+	case "neighbour":
+		neighbourOf(c, ctx)
 		return
 	}
 	out := map[string]any{"op": *op, "kind": *kind, "http": *httpV, "c": *conc, "n": *count}
@@ -350,7 +380,7 @@ func main() {
 	var ops float64
 	s := newStat()
 	each := map[string]func(*http.Client, context.Context, string) (int, error){
-		"clusters": createCluster, "firstanswer": firstAnswer, "crd": firstResource}[*op]
+		"clusters": createCluster, "useclusters": useCluster, "firstanswer": firstAnswer, "crd": firstResource}[*op]
 	if *op == "watch" {
 		ops = runWatch(c, ctx, s, out)
 	} else {
@@ -436,7 +466,7 @@ func runOps(c *http.Client, ctx context.Context, s *stat) {
 			codes := map[int]int{}
 			for {
 				i := int(atomic.AddInt64(&next, 1))
-				if i >= *count || time.Now().After(end) {
+				if i >= *count || stopped.Load() || time.Now().After(end) {
 					break
 				}
 				t0 := time.Now()
@@ -534,7 +564,9 @@ func one(c *http.Client, ctx context.Context, i int, gen string, first *bool) (i
 				if err := json.Unmarshal(b, &m); err != nil {
 					return total, code, err
 				}
-				if m.Kind != kindName()+"List" {
+				if m.Kind == "Table" && *accept != "application/json" {
+					items += bytes.Count(b, []byte(`"cells":`))
+				} else if m.Kind != kindName()+"List" {
 					return total, code, fmt.Errorf("bad kind %q", m.Kind)
 				}
 				items += len(m.Items)
