@@ -75,7 +75,10 @@ from clusterling.tenancy.underlay import UNDERLAY_ID, Underlay
 from clusterling.tenancy.usage import SoftQuota, usage_part
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
     from clusterling.services.http import Listener
+    from clusterling.services.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -223,6 +226,13 @@ async def _patiently(work: Callable[[], Awaitable[None]]) -> None:
         await backoff.wait()
 
 
+def _tracing(provider: TracerProvider) -> Tracing:
+    """Raises ImportError without `opentelemetry-api`, which whoever has a provider has."""
+    from clusterling.services.tracing import Tracing
+
+    return Tracing(provider)
+
+
 def _logical_cluster(obj: Object) -> LogicalCluster:
     status = obj.get("status", {})
     return LogicalCluster(
@@ -239,6 +249,7 @@ class ApiServer:
     `default_cluster` is also served at `/`. `run_controllers` False: another replica does what they do.
     `default_quota`: for clusters that do not say otherwise.
     `metrics` False: nothing is counted. `metrics_token`: lets scrapers have /metrics, and nothing else.
+    `tracer_provider`: OpenTelemetry's, for spans of requests and controllers; None: nothing is traced, nor paid for that.
     """
 
     def __init__(
@@ -260,6 +271,7 @@ class ApiServer:
         metrics: bool = True,
         metrics_token: str = "",
         default_quota: Quota = NO_QUOTA,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         if offer is None:
             from clusterling.packs import OFFER
@@ -269,6 +281,7 @@ class ApiServer:
         # What this replica writes while it leads, and may have lost the lead, is refused where others write as well.
         self._replicated = store if is_shared(store) else None
         self._backed = store if isinstance(store, BackedStore) else None
+        tracing = None if tracer_provider is None else _tracing(tracer_provider)
         store = store if self._replicated is None else Led(store)
         self._store = store
         self._clock = clock or SystemClock()
@@ -340,6 +353,7 @@ class ApiServer:
             default_cluster=default_cluster,
             metrics=Parts(self._samples, Totals(store, quotas, online)) if metrics else None,
             metrics_token=metrics_token,
+            tracing=tracing,
         )
         self._directory.listen(self._heard_of)
         self.clusters = Clusters(self.client(str(ROOT)))
@@ -358,6 +372,7 @@ class ApiServer:
                 ClusterController(store, self.pool, self._tokens),
             ),
             self._clock,
+            traced=None if tracing is None else tracing.work,
         )
         self._lifetimes = Lifetimes(self._directory, self.pool, self._clock)
         self._election: Election | None = None

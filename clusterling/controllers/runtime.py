@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections.abc import AsyncIterator, Collection, Hashable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 import orjson
@@ -27,6 +27,7 @@ from clusterling.registry.ports import Clock
 from clusterling.storage.backoff import Backoff
 from clusterling.storage.histogram import Histogram
 from clusterling.storage.store import Compacted, Event, Op, StorageError, Store
+from clusterling.telemetry.spans import Span, Value, as_part
 
 logger = logging.getLogger(__name__)
 
@@ -164,13 +165,21 @@ class Runtime:
     """Runs controllers over a store that sees all clusters, one `run` at a time, until cancelled.
 
     Where there are replicas, it is the leader's work: `store`, and those that the controllers write through, should
-    then stand on a `Led` one, so that what a deposed leader writes is refused.
+    then stand on a `Led` one, so that what a deposed leader writes is refused. `traced` makes the span of a
+    reconciliation by its name and attributes, or None where it is not to be recorded.
     """
 
-    def __init__(self, store: Store, controllers: Iterable[Controller[Any]], clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        controllers: Iterable[Controller[Any]],
+        clock: Clock,
+        traced: Callable[[str, Mapping[str, Value]], Span | None] | None = None,
+    ) -> None:
         self._store = store
         self._queues = [(controller, WorkQueue(clock)) for controller in controllers]
         self._clock = clock
+        self._traced = traced
         self._seen = 0
         self._saved = 0
 
@@ -244,7 +253,8 @@ class Runtime:
             key = await queue.get()
             began = self._clock.monotonic()
             try:
-                again = await controller.reconcile(key)
+                with as_part(self._span(controller.name, key)):
+                    again = await controller.reconcile(key)
             except (ApiError, StorageError) as error:
                 delay = queue.failed(key)
                 logger.info(
@@ -265,6 +275,9 @@ class Runtime:
                     queue.add_after(key, again)
             finally:
                 queue.figures.works.observe(self._clock.monotonic() - began)
+
+    def _span(self, name: str, key: object) -> Span | None:
+        return None if self._traced is None else self._traced(f"reconcile {name}", {"key": str(key)})
 
     async def _resume(self) -> int:
         """Names what an earlier run left waiting; the revision up to which all else is done."""

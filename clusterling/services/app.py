@@ -7,8 +7,8 @@ It knows no socket and no store: `server.py` hands in who authenticates, who aut
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
@@ -29,6 +29,9 @@ from clusterling.services.requestinfo import RequestInfo
 from clusterling.services.turnstile import Turnstile
 from clusterling.services.watch import Streams
 from clusterling.tenancy.names import ROOT_ID
+
+if TYPE_CHECKING:
+    from clusterling.services.tracing import Tracing
 
 
 class Cluster(Protocol):
@@ -150,7 +153,7 @@ class App:
 
     `barrier`: what every request passes that believes what memory says, where there are other replicas.
     `credentials`: what ends open streams with the credential of their request; None: they go on.
-    `metrics`: what is told of the rest of the server; None: nothing is counted.
+    `metrics`: what is told of the rest of the server; None: nothing is counted. `tracing`: what makes spans; None: there are none.
     `default_cluster` is served at `/`; "" for none. `bound_cluster` instead: only this one, and no `/clusters/` prefix.
     """
 
@@ -172,6 +175,7 @@ class App:
         default_cluster: str = "",
         bound_cluster: str = "",
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        tracing: Tracing | None = None,
     ) -> None:
         self.clusters = clusters
         self.authenticator = authenticator
@@ -186,6 +190,7 @@ class App:
         self.default_cluster = default_cluster
         self.bound_cluster = bound_cluster
         self.deadlines = Deadlines(request_timeout_s)
+        self.tracing = tracing
         self.errors = 0  # Requests that ended in something unforeseen.
         self.turnstile = Turnstile()
         self.recorder = Recorder()
@@ -202,7 +207,12 @@ class App:
     def _compose(self) -> Handler:
         """The filters, outermost first (decision 20)."""
         handle: Handler = self.dispatch
-        for add in reversed(filters.IN_ORDER):
+        order: Sequence[filters.Filter] = filters.IN_ORDER
+        if self.tracing is not None:
+            from clusterling.services import tracing
+
+            order = tracing.among(order)
+        for add in reversed(order):
             handle = add(self, handle)
         return handle
 

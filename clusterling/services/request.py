@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final, Protocol, overload
 
 from clusterling.registry.strategy import ANONYMOUS, User
 from clusterling.services.requestinfo import NOTHING, RequestInfo
+from clusterling.telemetry.spans import part
 
 if TYPE_CHECKING:
     from clusterling.registry.resource import Served
     from clusterling.services.app import Cluster
+    from clusterling.services.tracing import Recorded
     from clusterling.storage.others import Standing
     from clusterling.storage.question import Question
 
@@ -77,15 +79,16 @@ class Peer:
     """The other end of a connection. One value for all its requests.
 
     `address` is the IP in text, "" in process. `certificate` is the client's verified certificate as DER,
-    or None. `server_name` is what TLS asked for (SNI), or "".
+    or None. `server_name` is what TLS asked for (SNI), or "". `let_in`: the last credential that came by it was good.
     """
 
-    __slots__ = ("address", "certificate", "server_name")
+    __slots__ = ("address", "certificate", "let_in", "server_name")
 
     def __init__(self, address: str, certificate: bytes | None = None, server_name: str = "") -> None:
         self.address = address
         self.certificate = certificate
         self.server_name = server_name
+        self.let_in = not address  # What has no address has no budget.
 
 
 IN_PROCESS: Final = Peer("")
@@ -100,7 +103,8 @@ class Request:
     path named, once dispatch has found it. `authenticated_as` is given
     by the in-process client, whose caller needs no credential; a socket's request has None. `came_s` is when it was made, by
     `time.perf_counter`; `asked` what the barrier asked the store for it, where it did so before the request was begun;
-    `standing` what its writes depend on where the barrier asked nothing.
+    `standing` what its writes depend on where the barrier asked nothing. `span`: what records it, where it is traced;
+    `believed_s`, set only where anything is traced: when the barrier had let it pass.
     """
 
     __slots__ = (
@@ -108,6 +112,7 @@ class Request:
         "_read",
         "asked",
         "authenticated_as",
+        "believed_s",
         "came_s",
         "chunked",
         "cluster",
@@ -119,6 +124,7 @@ class Request:
         "peer",
         "query",
         "served",
+        "span",
         "standing",
         "user",
         "warnings",
@@ -142,6 +148,7 @@ class Request:
         self.headers = headers
         self._read = read
         self._body: bytes | None = None
+        self.believed_s: float
         self.peer = peer
         self.chunked = chunked
         self.authenticated_as = authenticated_as
@@ -153,13 +160,15 @@ class Request:
         self.user: User = ANONYMOUS
         self.cluster: Cluster | None = None
         self.served: Served | None = None
+        self.span: Recorded | None = None
         self.warnings: list[str] = []
 
     async def read(self, limit: int) -> bytes:
         """The whole body, the same each time. Raises ApiError 413 as soon as it is known to be over `limit` bytes."""
         body = self._body
         if body is None:
-            body = self._body = await self._read(limit)
+            with part("body"):
+                body = self._body = await self._read(limit)
         return body
 
 

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
+from clusterling.telemetry.spans import part
+
 WORTH_QUEUEING_S: Final = 0.000_3
 SLICE_S: Final = 0.001
 
@@ -80,7 +82,8 @@ class Turnstile:
         if not self._ticking:
             self._ticking = True
             loop.call_soon(self._tick, loop)
-        await job.done
+        with part("turnstile"):
+            await job.done
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Runs one slice of the job in front. A job whose caller has gone (deadline, disconnect) is dropped."""

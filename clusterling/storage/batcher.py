@@ -31,6 +31,7 @@ from clusterling.storage.store import (
     Unavailable,
     UnknownOutcome,
 )
+from clusterling.telemetry.spans import CURRENT, Span, as_part
 
 BATCH_OPS_MAX: Final = WRITE_OPS_MAX
 BATCH_BYTES_MAX: Final = 1 << 20
@@ -44,12 +45,13 @@ LOOK_AHEAD: Final = (
 class _Waiting:
     """A transaction on its way, and the writer that waits for it."""
 
-    __slots__ = ("outcome", "size", "transaction")
+    __slots__ = ("outcome", "size", "span", "transaction")
 
     def __init__(self, transaction: Transaction, outcome: asyncio.Future[Sequence[int]], size: int) -> None:
         self.transaction = transaction
         self.outcome = outcome
         self.size = size
+        self.span: Span | None = None
 
 
 class Batcher:
@@ -85,13 +87,19 @@ class Batcher:
         if self._closed:
             raise Unavailable("the store is closed")
         outcome: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(Transaction(ops, guards, limits), outcome, size))
+        writing = _Waiting(Transaction(ops, guards, limits), outcome, size)
+        self._queue.append(writing)
         self.value_bytes += size
         waiting = len(self._queue)
         if waiting == 1:
             self._arrived.set()
         self._company.came(waiting)
-        return await outcome
+        above = CURRENT.get()
+        if above is None:
+            return await outcome
+        writing.span = above.child("store write", {"ops": len(ops), "bytes": size})
+        with as_part(writing.span):
+            return await outcome
 
     @property
     def waiting(self) -> int:
@@ -157,7 +165,8 @@ class Batcher:
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
         try:
-            outcomes = await self._backend.commit([waiting.transaction for waiting in batch])
+            with as_part(_span(batch)):
+                outcomes = await self._backend.commit([waiting.transaction for waiting in batch])
         except StorageError as error:
             self.failures += 1
             for waiting in batch:
@@ -173,6 +182,20 @@ class Batcher:
                     waiting.outcome.set_result(outcome.revisions)
             else:
                 _fail(waiting, outcome)
+
+
+def _span(batch: Sequence[_Waiting]) -> Span | None:
+    """The commit as a part of the first write in it that is traced; the others and it are linked to each other."""
+    commit: Span | None = None
+    for waiting in batch:
+        if waiting.span is None:
+            continue
+        if commit is None:
+            commit = waiting.span.child("store commit", {"writes": len(batch)})
+        else:
+            commit.link(waiting.span)
+            waiting.span.link(commit)
+    return commit
 
 
 def _free(transaction: Transaction, written: set[str], held: set[str]) -> bool:

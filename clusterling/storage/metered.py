@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from time import perf_counter
 from types import TracebackType
 
 from clusterling.storage.histogram import Histogram
 from clusterling.storage.store import Entry, Guard, Identity, Limit, Op, Page, Store, Usage, Watch
+from clusterling.telemetry.spans import CURRENT, part
 
 
 class Figures:
@@ -47,21 +48,27 @@ class Figures:
 
 
 class Call:
-    """Counts one call, around its body."""
+    """Counts one call, around its body, and tells a trace of it."""
 
-    __slots__ = ("_figures", "_method", "_start")
+    __slots__ = ("_figures", "_method", "_part", "_start")
 
     def __init__(self, figures: Figures, method: str) -> None:
         self._figures = figures
         self._method = method
 
     def __enter__(self) -> None:
+        self._part: AbstractContextManager[object] | None = None
+        if CURRENT.get() is not None:
+            self._part = part(f"store {self._method}")
+            self._part.__enter__()
         self._start = perf_counter()
 
     def __exit__(
-        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._figures.count(self._method, perf_counter() - self._start, kind)
+        if self._part is not None:
+            self._part.__exit__(kind, error, trace)
 
 
 class MeteredStore:
