@@ -7,12 +7,11 @@ until then. It is the leader's work; one who takes over begins with what the dir
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import heapq
 import logging
-from contextlib import suppress
 from typing import Final
 
+from clusterling.controllers import events
 from clusterling.controllers.reach import QUIET, Clusters, context, reach
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object, rfc3339
@@ -126,54 +125,25 @@ class Lifetimes:
             return lifetime.expires_at
         if obj["spec"].get("deletionProtection"):
             why = "its time is over, and it is protected from deletion"
-            await self._tell(cluster, obj, "DeletionProtected", why)
+            await _tell(cluster, obj, "DeletionProtected", why)
             return now + PROTECTED_AGAIN_S
         # At this very revision: who renews it at the last moment has renewed it.
         only = DeleteOptions(uid=record.uid, resource_version=obj["metadata"]["resourceVersion"])
         await cluster.objects.delete(context(cluster), served, "", record.name, only)
         logger.info("cluster-expired cluster=%s id=%s", record.name, record.id)
-        await self._tell(cluster, obj, "Expired", "its time was over, and it is being deleted")
+        await _tell(cluster, obj, "Expired", "its time was over, and it is being deleted")
         return None
 
     async def _warn(self, cluster: Cluster, served: Served, obj: Object) -> None:
         why = f"the cluster is deleted at {obj['status']['expiresAt']} unless it is renewed"
-        await self._tell(cluster, obj, EXPIRING, why)
+        await _tell(cluster, obj, EXPIRING, why)
         if set_condition(obj, EXPIRING, "Ttl", why, rfc3339(self._clock.now())):
             name = obj["metadata"]["name"]
             await cluster.objects.update(context(cluster, "status"), served, "", name, obj, QUIET)
 
-    async def _tell(self, cluster: Cluster, obj: Object, reason: str, message: str) -> None:
-        """Says it in an Event of `root`; what was said of this end of this cluster is not said again."""
-        events = cluster.catalog.find("", "v1", "events")
-        if events is None:
-            return
-        now = rfc3339(self._clock.now())
-        metadata = obj["metadata"]
-        said = f"{metadata['uid']}/{reason}/{obj['status']['expiresAt']}"
-        event: Object = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {
-                "name": f"{metadata['name']}.{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}",
-                "namespace": "default",
-            },
-            "involvedObject": {
-                "apiVersion": obj["apiVersion"],
-                "kind": obj["kind"],
-                "name": metadata["name"],
-                "uid": metadata["uid"],
-            },
-            "reason": reason,
-            "message": message,
-            "type": "Normal" if reason == "Expired" else "Warning",
-            "source": {"component": COMPONENT},
-            "reportingComponent": COMPONENT,
-            "reportingInstance": "",
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-            "eventTime": None,
-        }
-        # It was said before; or `default` is no more.
-        with suppress(ApiError):
-            await cluster.objects.create(context(cluster), events, "default", event, QUIET)
+
+async def _tell(cluster: Cluster, obj: Object, reason: str, message: str) -> None:
+    """Says it in an Event of `root`, once of this end of this cluster."""
+    occasion = f"{reason}/{obj['status']['expiresAt']}"
+    warns = reason != "Expired"
+    await events.tell(cluster, obj, reason, message, component=COMPONENT, occasion=occasion, warns=warns)
