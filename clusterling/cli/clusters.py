@@ -34,7 +34,6 @@ from clusterling.machinery.meta import Object, name_of
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _PREFIX: Final = "logicalcluster.tenancy.clusterling.io"
-_RENEWED: Final = "tenancy.clusterling.io/renewed-at"
 _POLL_S: Final = 0.1
 _COMPLETION_TIMEOUT_S: Final = 2.0
 
@@ -377,13 +376,15 @@ def renew_command(
     admin: Admin,
 ) -> None:
     """Have the time of logical clusters that are deleted after a while count anew."""
+    from clusterling.tenancy.lifetimes import RENEWED
+
     for name in names:
         if ttl_s is None and not admin.get(name).get("spec", {}).get("ttl"):
             raise CliError(f"logical cluster {name} has no ttl: it stays", "give it one with --ttl")
         spec: Object = {} if ttl_s is None else {"ttl": go_duration(ttl_s)}
         # Any other value than before will do; this one is of use to people.
         now = datetime.now(UTC).isoformat(timespec="microseconds")
-        renewed = admin.patch(name, spec, annotations={_RENEWED: now})
+        renewed = admin.patch(name, spec, annotations={RENEWED: now})
         say(f"logical cluster {name} is deleted at {renewed['status']['expiresAt']}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import tempfile
@@ -49,8 +48,9 @@ def connect_command(
         try:
             return _run(command, config)
         finally:
-            digest = hashlib.sha256(config["users"][0]["user"]["token"].encode()).hexdigest()
-            admin.revoke_token(name, f"t-{digest[:16]}")
+            from clusterling.tenancy.authentication.tokens import token_hash, unnamed
+
+            admin.revoke_token(name, unnamed(token_hash(config["users"][0]["user"]["token"])))
     context = config["current-context"]
     paths = kubeconfigs.files()
     with kubeconfigs.locked(paths) as found:

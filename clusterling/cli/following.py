@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clusterling.cli.errors import CliError
 from clusterling.machinery.meta import Object
+from clusterling.tenancy.cluster import GROUP, KIND, VERSION
 
 if TYPE_CHECKING:
     from clusterling.server import ApiServer
 
 _log = logging.getLogger(__name__)
 
-API_VERSION: Final = "tenancy.clusterling.io/v1alpha1"
-KIND: Final = "LogicalCluster"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
 
 # Who owns the fields that the file gives; what others have set beside them stays.
 FIELD_MANAGER: Final = "clusterling-serve"

@@ -38,8 +38,10 @@ _CHECK_S: Final = 1.0
 LEAVE_REPLICA_S: Final = (5.0, 10.0)
 LEAVE_ALONE_S: Final = (0.0, 1.0)
 
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 # 128 bits where they are written in hex.
-ADMIN_TOKEN_CHARACTERS_MIN: Final = 32
+TOKEN_CHARACTERS_MIN: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ a flag goes before the variable, the variable before the file.
 )
 @_flag(
     "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=_FILE,
     is_eager=True,
     expose_value=False,
     callback=_read_config,
@@ -194,7 +196,7 @@ a flag goes before the variable, the variable before the file.
 )
 @_flag(
     "--store-password-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     metavar="FILE",
     help="The store's password, on the file's first line; or set CLUSTERLING_STORE_PASSWORD.",
 )
@@ -213,14 +215,14 @@ a flag goes before the variable, the variable before the file.
 )
 @_flag(
     "--tls-cert",
-    type=click.Path(path_type=Path),
+    type=_FILE,
     metavar="FILE",
     help="Serve with this certificate (PEM, with its chain) instead of one of the server's own.",
 )
-@_flag("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The certificate's key.")
+@_flag("--tls-key", type=_FILE, metavar="FILE", help="The certificate's key.")
 @_flag(
     "--tls-ca",
-    type=click.Path(path_type=Path),
+    type=_FILE,
     metavar="FILE",
     help="The CA of --tls-cert, for kubeconfigs. Without it clients trust what their system trusts.",
 )
@@ -243,19 +245,19 @@ a flag goes before the variable, the variable before the file.
 )
 @_flag(
     "--clusters",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     metavar="FILE",
     help="Have the LogicalClusters in this YAML file be there, and as it says; changes are taken over.",
 )
 @_flag(
     "--admin-token-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     metavar="FILE",
     help="The administrator's token, on the file's first line, instead of one of the server's own.",
 )
 @_flag(
     "--metrics-token-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     metavar="FILE",
     help="A token, on the file's first line, that lets scrapers have /metrics and nothing else.",
 )
@@ -375,14 +377,9 @@ def _token(flag: str, file: Path | None) -> str:
     if file is None:
         return ""
     token = _first_line(flag, file)
-    if (
-        len(token) < ADMIN_TOKEN_CHARACTERS_MIN
-        or not token.isascii()
-        or not token.isprintable()
-        or " " in token
-    ):
+    if len(token) < TOKEN_CHARACTERS_MIN or not token.isascii() or not token.isprintable() or " " in token:
         raise click.UsageError(
-            f"{flag} {file}: a token has {ADMIN_TOKEN_CHARACTERS_MIN} characters or more, of ASCII"
+            f"{flag} {file}: a token has {TOKEN_CHARACTERS_MIN} characters or more, of ASCII"
             " without blanks; as `openssl rand -hex 32` makes one"
         )
     return token

@@ -46,11 +46,11 @@ def test_the_list_of_verbs_has_them_all(capsys: pytest.CaptureFixture[str]) -> N
         (["serve", "--listen", "6443"], "this is not HOST:PORT"),
         (["serve", "--listen", "::1:6443"], "write an IPv6 address in brackets"),
         (["serve", "--insecure-http", "--listen", "0.0.0.0:1"], "loopback addresses only"),
-        (["serve", "--tls-cert", "x"], "--tls-cert and --tls-key go together"),
-        (["serve", "--tls-ca", "x"], "--tls-ca is the CA of --tls-cert"),
+        (["serve", "--tls-cert", __file__], "--tls-cert and --tls-key go together"),
+        (["serve", "--tls-ca", __file__], "--tls-ca is the CA of --tls-cert"),
         (["serve", "--external-url", "api.example.com"], "this is no URL"),
         (["serve", "--default-cluster", "A"], "lowercase RFC 1123 label"),
-        (["serve", "--config", "absent.yaml"], "No such file"),
+        (["serve", "--config", "absent.yaml"], "'absent.yaml' does not exist"),
     ],
 )
 def test_wrong_usage_is_one_line_and_a_hint_and_exits_2(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from clusterling.cli.serve import ADMIN_TOKEN_CHARACTERS_MIN
+from clusterling.cli.serve import TOKEN_CHARACTERS_MIN
 from tests.deploy.charts import CHART, SCENARIOS, Helm, Rendered, flag, parsed
 from tests.e2e.clusters import Cluster
 
@@ -107,7 +107,7 @@ def test_it_is_installed_upgraded_rolled_back_and_uninstalled(how: str, there: T
         "ServiceMonitor",
     }
     token = there.value("secret/lc-clusterling-admin", ".data.token")
-    assert len(base64.b64decode(token)) >= ADMIN_TOKEN_CHARACTERS_MIN
+    assert len(base64.b64decode(token)) >= TOKEN_CHARACTERS_MIN
 
     again = [*SHARED, *EVERYTHING, *flag("replicas", 5), *flag("clusters", [{"name": "team-a"}])]
     there("upgrade", "lc", CHART, how, *again, *flag("ingress.enabled", False))

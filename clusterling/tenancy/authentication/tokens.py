@@ -70,6 +70,11 @@ def is_for_unnamed(name: str) -> bool:
     return _UNNAMED.fullmatch(name) is not None
 
 
+def unnamed(digest: str) -> str:
+    """What the token of that hash is called where nobody named it."""
+    return f"t-{digest[:16]}"
+
+
 def new_token() -> str:
     """A secret of 256 bits, in characters that a header and a shell take as they are."""
     return MARK + secrets.token_urlsafe(32)
@@ -174,7 +179,7 @@ class IssuedTokens:
         return token, self._told(token, issued)
 
     def _told(self, token: str, issued: _Issued) -> Token:
-        name = issued.name or _unnamed(token_hash(token))
+        name = issued.name or unnamed(token_hash(token))
         return Token(name, issued.user, rfc3339(self._clock.now()), issued.audiences, issued.expires_at)
 
     async def _write(self, realm: str, ops: Sequence[Op]) -> None:
@@ -442,14 +447,10 @@ def _digest(entry: Entry) -> str:
     return entry.key.rpartition("/")[2]
 
 
-def _unnamed(digest: str) -> str:
-    return f"t-{digest[:16]}"
-
-
 def _token_of(realm: str, entry: Entry) -> Token:
     stored = orjson.loads(entry.value)
     return Token(
-        stored.get("name") or _unnamed(_digest(entry)),
+        stored.get("name") or unnamed(_digest(entry)),
         User(stored["user"], tuple(stored["groups"]), stored.get("uid", ""), realm=realm),
         stored["issued"],
         tuple(stored.get("audiences", (API_AUDIENCE,))),
