@@ -21,7 +21,7 @@ from typing import Final
 import orjson
 from typing_extensions import override
 
-from clusterling.controllers.reach import EVERYTHING, Clusters, edit, place, reach, stored
+from clusterling.controllers.reach import EVERYTHING, Clusters, edit, ended, place, reach, stored
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.errors import ApiError, go_quote
 from clusterling.machinery.meta import GroupVersion, Object, rfc3339
@@ -81,9 +81,9 @@ class DisruptionController(Controller[Budgets]):
     @override
     def keys(self, event: Event) -> Iterable[Budgets]:
         key = event.key
-        if event.dropped:
-            self._with.discard(key.rstrip("/"))
-            self._without.discard(key.rstrip("/"))
+        gone = ended(event)
+        if gone is not None:
+            self._forget(gone)
             return ()
         of_budgets = _BUDGETS in key
         if not of_budgets and _PODS not in key:
@@ -108,6 +108,9 @@ class DisruptionController(Controller[Budgets]):
 
     @override
     async def reconcile(self, key: Budgets) -> float | None:
+        if await self._clusters.by_id(key.cluster) is None:
+            self._forget(key.cluster)
+            return None
         reached = await reach(self._clusters, key.cluster, _GROUP, _PLURAL)
         if reached is None or not (await reached[0].objects.list(reached[1], "", EVERYTHING)).values:
             self._without.add(key.cluster)
@@ -133,6 +136,10 @@ class DisruptionController(Controller[Budgets]):
             # Somebody wrote one of them meanwhile, as evictions do. The others have had their turn.
             raise refused
         return min(again, default=None)
+
+    def _forget(self, cluster: str) -> None:
+        self._with.discard(cluster)
+        self._without.discard(cluster)
 
 
 async def _pods(cluster: Cluster, namespace: str) -> Sequence[Pod]:

@@ -30,6 +30,7 @@ from clusterling.controllers.reach import (
     Place,
     context,
     edit,
+    ended,
     key_of,
     look_again_s,
     of_other_packs,
@@ -185,13 +186,18 @@ class GarbageCollector(Controller[Key]):
         return found
 
     def _note(self, event: Event) -> None:
+        gone = ended(event)
+        if gone is not None:
+            self._forget(gone)
+            return
         cluster, _, rest = event.key.partition("/")
-        if event.dropped and not rest:
-            self._owning.discard(cluster)
-            self._ownerless.discard(cluster)
-            self._waiting.pop(cluster, None)
-        elif rest.startswith(owners.OWNERS):
+        if event.entry is not None and rest.startswith(owners.OWNERS):
             self._owning.add(cluster)
+
+    def _forget(self, cluster: str) -> None:
+        self._owning.discard(cluster)
+        self._ownerless.discard(cluster)
+        self._waiting.pop(cluster, None)
 
     @override
     async def walk(self) -> AsyncIterator[Key]:
@@ -218,6 +224,7 @@ class GarbageCollector(Controller[Key]):
         cluster = await self._clusters.by_id(key.cluster)
         if cluster is None:
             self._passes.pop(key, None)
+            self._forget(key.cluster)
             return None
         if isinstance(key, Present):
             return await self._look_at(cluster, key)

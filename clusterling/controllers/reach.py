@@ -16,7 +16,7 @@ from clusterling.registry.resource import Served
 from clusterling.registry.strategy import SERVER, Context
 from clusterling.storage.store import Compacted, Entry, Event
 from clusterling.tenancy.cluster import GROUP, PLURAL
-from clusterling.tenancy.names import ROOT_ID
+from clusterling.tenancy.names import ROOT_ID, fence_key
 from clusterling.tenancy.underlay import UNDERLAY_ID
 
 QUIET: Final = WriteOptions(field_validation="Ignore")
@@ -25,6 +25,7 @@ PLAIN_DELETE: Final = DeleteOptions()
 
 
 _CLUSTERS: Final = f"{ROOT_ID}/{GROUP}/{PLURAL}/-/"
+_FENCES: Final = f"{ROOT_ID}/{fence_key('')}"
 
 LOOK_AGAIN_S: Final = 1.0
 LOOK_AGAIN_MAX_S: Final = 60.0
@@ -103,6 +104,11 @@ async def edit(cluster: Cluster, served: Served, obj: Object, subresource: str =
     await cluster.objects.update(
         context(cluster, subresource), served, metadata.get("namespace", ""), metadata["name"], obj, QUIET
     )
+
+
+def ended(event: Event) -> str | None:
+    """The id of the logical cluster whose deletion begins with this change; None for all other events."""
+    return event.key.removeprefix(_FENCES) if event.entry is None and event.key.startswith(_FENCES) else None
 
 
 def of_other_packs(event: Event) -> str | None:

@@ -361,10 +361,14 @@ class CachedStore:
 
     async def close(self) -> None:
         """Ends every watch (Unavailable) and forgets everything."""
+        self.end()
+        await self._let_go()
+
+    def end(self) -> None:
+        """As `close`, which is still to follow, and from this moment on: no watch sees what is written later."""
         self._closed = True
         for unit in list(self._units.values()):
             self._forget(unit, Unavailable("the cache is closed"))
-        await self._let_go()
 
     # What callers on the fast path use without waiting.
 

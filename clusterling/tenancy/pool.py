@@ -200,6 +200,8 @@ class ClusterPool:
     def _let_go(self, cluster_id: str) -> None:
         cluster = self._served.pop(cluster_id, None)
         if cluster is not None:
+            # Its watches end before its data go: nobody takes that for deletions of objects.
+            cluster.store.end()
             self._leaving.append(cluster)
             self._some_leave.set()
 

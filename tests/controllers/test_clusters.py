@@ -66,6 +66,22 @@ async def test_the_watches_of_a_deleted_cluster_end(served: Served) -> None:
             assert [event async for event in events] == []
 
 
+async def test_the_watches_of_a_deleted_cluster_see_no_deletions(served: Served) -> None:
+    await served.cluster.post(MAPS, config_map("a"))
+    listed = await served.cluster.get(MAPS)
+    since = listed["metadata"]["resourceVersion"]
+    team = await served.server.clusters.get("team")
+    async with served.cluster.watching(f"{MAPS}?resourceVersion={since}") as events:
+        await served.server.clusters.delete("team")
+
+        async def swept() -> bool:
+            return await served.store.count(f"{team.id}/") == 0
+
+        await until(swept)
+        async with asyncio.timeout(PATIENCE_S):
+            assert [event async for event in events] == []
+
+
 async def test_root_stays(served: Served) -> None:
     with pytest.raises(ApiError) as refused:
         await served.server.clusters.delete("root")

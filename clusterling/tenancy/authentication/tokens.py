@@ -30,6 +30,7 @@ from clusterling.machinery.meta import Object, rfc3339
 from clusterling.registry.ports import API_AUDIENCE, Clock
 from clusterling.registry.strategy import User
 from clusterling.storage.backoff import Backoff
+from clusterling.storage.clearing import clear
 from clusterling.storage.store import (
     ABSENT,
     Entry,
@@ -345,7 +346,7 @@ class IssuedTokens:
     async def revoke_all(self, realm: str) -> None:
         """Every token of that realm ends (its cluster is being deleted). Safe to repeat."""
         self._forget(realm)
-        await self._store.drop(f"{PREFIX}{realm}/")
+        await clear(self._store, f"{PREFIX}{realm}/")
         self._forget(realm)
 
     async def run(self) -> None:
