@@ -33,11 +33,6 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
-    def add(self, other: Histogram) -> None:
-        """Takes over what another of the same bounds has counted."""
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
-        self.total += other.total
-
     @property
     def count(self) -> int:
         return sum(self.counts)

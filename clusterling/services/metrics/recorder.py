@@ -9,7 +9,6 @@ Upstream: apiserver/pkg/endpoints/metrics/metrics.go (MonitorRequest, CleanVerb,
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -133,15 +132,12 @@ class Recorder:
         if series is None:
             series = self._made(key, served)
         cluster = request.cluster
-        tenant: Tenant | None
-        if cluster is None:
-            # It was refused. Only who has been known to be there is told apart.
-            tenant = self.tenants.known.get(info.cluster) if response.status == 429 else None
-            if tenant is not None:
-                tenant.refused(429)
-                tenant = None
-        else:
+        tenant: Tenant | None = None
+        if cluster is not None:
             tenant = self.tenants.known.get(cluster.name) or self.tenants.of(cluster.name, cluster.id)
+        elif response.status == 429 and (known := self.tenants.known.get(info.cluster)) is not None:
+            # It was refused. Only who has been known to be there is told apart.
+            known.refused(429)
         if isinstance(response, StreamingResponse):
             self._began(series, tenant, request.came_s, response)
             return
@@ -149,9 +145,7 @@ class Recorder:
         status = response.status
         codes = series.codes
         codes[status] = codes.get(status, 0) + 1
-        taken = series.seconds
-        taken.counts[bisect_left(REQUEST_SECONDS, seconds)] += 1
-        taken.total += seconds
+        series.seconds.observe(seconds)
         size = len(response.body)
         if response.rest:
             size += sum(map(len, response.rest))
