@@ -43,6 +43,10 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 # 128 bits where they are written in hex.
 TOKEN_CHARACTERS_MIN: Final = 32
 
+# Requests under way hold more objects than Python's default lets be made between two looks for garbage, so that each look
+# finds them all in use. Reference counts free what they leave; what is left are cycles, of which there are few.
+GARBAGE_THRESHOLDS: Final = (20_000, 10, 20)
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -530,6 +534,7 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
                     await files.look()
                 directory.write_admin_kubeconfig(_admin_kubeconfig(server.url, token, ca_pem))
                 gc.freeze()
+                gc.set_threshold(*GARBAGE_THRESHOLDS)
                 emit(f"clusterling ready: {url} data={directory.path}\n")
                 async with following(followed):
                     await _until(stop, server)
