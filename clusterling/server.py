@@ -32,6 +32,7 @@ from clusterling.controllers.lifetimes import Lifetimes
 from clusterling.controllers.namespaces import NamespaceController
 from clusterling.controllers.provisions import ProvisionController
 from clusterling.controllers.quota import QuotaController
+from clusterling.controllers.reporting import Reporting
 from clusterling.controllers.roles import RoleController
 from clusterling.controllers.runtime import Runtime
 from clusterling.machinery.errors import ApiError
@@ -375,6 +376,7 @@ class ApiServer:
             traced=None if tracing is None else tracing.work,
         )
         self._lifetimes = Lifetimes(self._directory, self.pool, self._clock)
+        self._reporting = Reporting(store, self._directory, self.pool, quotas, rates.take_asked, self._clock)
         self._election: Election | None = None
         self.app.controllers = self._controllers
         self._listeners: list[Listener] = []
@@ -405,6 +407,7 @@ class ApiServer:
                 await self._directory.ready()
                 if self._run_controllers:
                     self._start_controllers(group)
+                    group.create_task(self._reporting.run(), name="reporting")
                 self._ready.set()
         finally:
             await self._stop()
@@ -453,6 +456,7 @@ class ApiServer:
             group.create_task(self._runtime.run(), name="controllers")
             group.create_task(expiry.run(self._store, self._clock), name="expiry")
             group.create_task(self._lifetimes.run(), name="lifetimes")
+            group.create_task(self._reporting.follow(), name="reporting-follow")
             group.create_task(history.run(self._store, self._clock), name="history")
 
     @asynccontextmanager

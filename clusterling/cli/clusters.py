@@ -18,6 +18,7 @@ from click.shell_completion import CompletionItem
 from clusterling.cli.durations import DURATION, go_duration
 from clusterling.cli.errors import CliError, Exit
 from clusterling.cli.output import (
+    WIDE_FORMATS,
     as_names,
     as_table,
     as_yaml,
@@ -206,11 +207,12 @@ def _show_one(admin: Admin, obj: Object, output: str) -> None:
 Examples:
   clusterling list
   clusterling ls -o name
+  clusterling ls -o wide
   clusterling list -o json | jq -r '.items[].status.url'
 """,
 )
 @click.option("--no-headers", is_flag=True, help="Leave out the table's headings.")
-@output_option()
+@output_option(formats=WIDE_FORMATS)
 @server_options
 def list_command(
     *,
@@ -219,8 +221,8 @@ def list_command(
     admin: Admin,
 ) -> None:
     """List all logical clusters."""
-    if output == "table":
-        emit(as_table(admin.list_table(), headers=not no_headers))
+    if output in ("table", "wide"):
+        emit(as_table(admin.list_table(), headers=not no_headers, wide=output == "wide"))
         return
     found = admin.list()
     if output == "name":
@@ -238,7 +240,7 @@ Examples:
 """,
 )
 @_name_arguments
-@output_option()
+@output_option(formats=WIDE_FORMATS)
 @server_options
 def get_command(
     *,
@@ -247,10 +249,10 @@ def get_command(
     admin: Admin,
 ) -> None:
     """Show logical clusters by NAME."""
-    if output == "table":
+    if output in ("table", "wide"):
         tables = [admin.get_table(name) for name in names]
         tables[0]["rows"] = [row for table in tables for row in table["rows"]]
-        emit(as_table(tables[0]))
+        emit(as_table(tables[0], wide=output == "wide"))
         return
     found = [admin.get(name) for name in names]
     if output == "name":

@@ -15,6 +15,7 @@ from clusterling.machinery.meta import Object, name_of
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 FORMATS: Final = ("table", "json", "yaml", "name")
+WIDE_FORMATS: Final = ("table", "wide", "json", "yaml", "name")
 
 # The gap between two columns of a table, as kubectl has it.
 _GAP: Final = 3
@@ -59,7 +60,7 @@ def output_option(default: str | None = "table", formats: Sequence[str] = FORMAT
         type=click.Choice(formats),
         default=default,
         show_default=default is not None,
-        envvar="CLUSTERLING_OUTPUT" if formats is FORMATS else None,
+        envvar="CLUSTERLING_OUTPUT" if set(FORMATS) <= set(formats) else None,
         help="Format of the output.",
     )
 
@@ -85,10 +86,10 @@ def as_names(objects: Iterable[Object], prefix: str) -> str:
     return "".join(f"{prefix}/{name_of(obj)}\n" for obj in objects)
 
 
-def as_table(table: Object, *, headers: bool = True) -> str:
-    """A meta.k8s.io/v1 Table as aligned text; columns of priority above 0 are left out, as kubectl does."""
+def as_table(table: Object, *, headers: bool = True, wide: bool = False) -> str:
+    """A meta.k8s.io/v1 Table as aligned text; columns of priority above 0 are for `wide` ones alone, as with kubectl."""
     definitions = table["columnDefinitions"] or []
-    shown = [index for index, one in enumerate(definitions) if not one.get("priority")]
+    shown = [index for index, one in enumerate(definitions) if wide or not one.get("priority")]
     lines = [[str(definitions[index]["name"]).upper() for index in shown]] if headers else []
     lines += [[_cell(row["cells"][index]) for index in shown] for row in table.get("rows") or ()]
     widths = [max((len(line[i]) for line in lines), default=0) for i in range(len(shown))]

@@ -60,6 +60,13 @@ async def _note(store: Store, now: int) -> int:
     return revision
 
 
+async def revision_before(store: Store, seconds: float) -> int:
+    """Where the store had come to so long before it last changed, or a little earlier; 0 where that is not known any more."""
+    entry = await store.get(TIMES_KEY)
+    times: list[tuple[int, int]] = orjson.loads(entry.value) if entry else []
+    return max((revision for noted_s, revision in times if noted_s <= times[-1][0] - seconds), default=0)
+
+
 async def revision_at(store: Store, at_s: float) -> int:
     """The newest revision that is known to be no younger than that time; 0: none is."""
     entry = await store.get(TIMES_KEY)

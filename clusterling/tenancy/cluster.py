@@ -38,6 +38,7 @@ from clusterling.registry.resource import Names, Resource, Subresource, Subresou
 from clusterling.registry.strategy import NO_COMPANIONS, Companions, Context, Strategy, User
 from clusterling.storage.guarded import CLOSED
 from clusterling.storage.store import ABSENT, Entry, KeyExists, Op, RevisionConflict, Store
+from clusterling.tenancy import reports
 from clusterling.tenancy.authorization import MASTERS
 from clusterling.tenancy.directory import COLLECTION, access_of, key_of
 from clusterling.tenancy.lifetimes import RENEWED, ttl_s
@@ -153,6 +154,7 @@ _STATUS: Final[Object] = {
             "format": "date-time",
             "description": "When the cluster is deleted, unless it is renewed.",
         },
+        **reports.STATUS,
         "conditions": {
             "type": "array",
             "maxItems": 32,
@@ -449,7 +451,8 @@ def root_pack(offer: Offer, parts: Sequence[Subresource] = ()) -> Pack:
                         ".status.phase",
                         description="Ready, ReadOnly, Suspended or Terminating.",
                     ),
-                    column_from_jsonpath("ID", "string", ".status.id", description="The cluster's identity."),
+                    reports.OBJECTS_COLUMN,
+                    reports.STORAGE_COLUMN,
                     column_from_jsonpath(
                         "Expires", "string", ".status.expiresAt", description="When it is deleted."
                     ),
@@ -457,6 +460,11 @@ def root_pack(offer: Offer, parts: Sequence[Subresource] = ()) -> Pack:
                         "URL", "string", ".status.url", description="Where clients reach it."
                     ),
                     AGE_COLUMN,
+                    reports.ACTIVITY_COLUMN,
+                    reports.QUOTA_COLUMN,
+                    column_from_jsonpath(
+                        "ID", "string", ".status.id", description="The cluster's identity.", priority=1
+                    ),
                 ),
                 status=True,
             ),

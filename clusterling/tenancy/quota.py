@@ -36,7 +36,6 @@ _SHORT: Final = {
     "namespaces": "core/namespaces/",
     "customresourcedefinitions": "apiextensions.k8s.io/customresourcedefinitions/",
 }
-NAMES_OF_KINDS: Final = tuple(_SHORT)
 _NAMES: Final = (OBJECTS, BYTES, OBJECT_BYTES, WATCHES, REQUESTS, WRITES, *_SHORT)
 _ONLY_HARD: Final = (OBJECT_BYTES, WATCHES, REQUESTS, WRITES)
 _QUOTAS_MAX: Final = 1024
@@ -133,6 +132,11 @@ def quota_problems(spec: Object) -> list[FieldError]:
             if figure < Quantity(0) or figure.rounded_up() >= 1 << 62:
                 wrong.append(invalid_value(path, value, "must be greater than or equal to 0"))
     return wrong
+
+
+def is_kept(name: str) -> bool:
+    """Whether the limit of that name is on what is kept, and not on what is done."""
+    return name in (OBJECTS, BYTES) or bool(_kind_of(name))
 
 
 def _kind_of(name: str) -> str:

@@ -26,6 +26,12 @@ class Rates:
         self._now = now
         self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
         self._watches: dict[str, int] = {}
+        self._asked: set[str] = set()
+
+    def take_asked(self) -> set[str]:
+        """The clusters whose users asked something since the last call."""
+        asked, self._asked = self._asked, set()
+        return asked
 
     def watches(self, cluster_id: str) -> int:
         """Open now, in this replica; those of clusters without a limit are not counted."""
@@ -33,6 +39,7 @@ class Rates:
 
     def admit(self, cluster_id: str, name: str, verb: str) -> Callable[[], None] | None:
         """Takes what the request uses. Raises ApiError 429. What is returned is called when its answer has ended."""
+        self._asked.add(cluster_id)
         hard = self._quotas.of(cluster_id).hard
         if not hard:
             return None

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.store import Store
-from clusterling.tenancy.quota import BYTES, COUNT, NAMES_OF_KINDS, OBJECTS, WATCHES, Quotas
+from clusterling.tenancy.quota import BYTES, OBJECTS, WATCHES, Quotas, is_kept
 from clusterling.tenancy.usage import used_of
-
-_HELD: Final = frozenset({OBJECTS, BYTES, WATCHES, *NAMES_OF_KINDS})
 
 
 def used_ratios(used: Mapping[str, int], limits: Mapping[str, int]) -> dict[str, float]:
@@ -21,7 +18,7 @@ def used_ratios(used: Mapping[str, int], limits: Mapping[str, int]) -> dict[str,
     parts = {
         name: used.get(name, 0) / max(most, 1) if most or not used.get(name) else 1.0
         for name, most in limits.items()
-        if name in _HELD or name.startswith(COUNT)
+        if name == WATCHES or is_kept(name)
     }
     return dict(sorted(parts.items(), key=lambda item: (-item[1], item[0])))
 

@@ -57,9 +57,13 @@ def test_a_cluster_is_created_shown_and_deleted(cli: Cli) -> None:
         "logicalcluster.tenancy.clusterling.io/root",
     ]
     heading, row = cli("get", "cli-a").splitlines()
-    assert heading.split() == ["NAME", "PHASE", "ID", "EXPIRES", "URL", "AGE"]
-    assert row.split()[:3] == ["cli-a", "Ready", shown["status"]["id"]]
-    assert row.split()[3:5] == ["<none>", shown["status"]["url"]]
+    assert heading.split() == ["NAME", "PHASE", "OBJECTS", "STORAGE", "EXPIRES", "URL", "AGE"]
+    assert row.split()[:5] == ["cli-a", "Ready", "<none>", "<none>", "<none>"]
+    assert row.split()[5] == shown["status"]["url"]
+    heading, row = cli("get", "cli-a", "-o", "wide").splitlines()
+    assert heading.split()[7:] == ["LAST", "ACTIVITY", "QUOTA", "ID"]
+    assert row.split()[7:] == ["<none>", "<none>", shown["status"]["id"]]
+    assert cli("list", "-o", "wide").splitlines()[0].split() == heading.split()
     assert cli("delete", "cli-a", "--yes", "--wait") == ""
     cli("get", "cli-a", code=3)
 
