@@ -18,6 +18,7 @@ from clusterling.registry.objects import ObjectStore
 from clusterling.registry.resource import Resource, Served
 from clusterling.registry.strategy import Context, User
 from clusterling.services import filters, handlers
+from clusterling.services.addresses import Addresses
 from clusterling.services.barrier import Barrier
 from clusterling.services.deadlines import Deadlines
 from clusterling.services.health import Health
@@ -110,7 +111,7 @@ class Seats(Protocol):
 
 
 class Limits(Protocol):
-    """How many requests, and how many watches, a (realm, cluster) may have in flight."""
+    """How many requests of each sort a (realm, cluster) may have in flight."""
 
     @property
     def requests(self) -> Seats: ...
@@ -121,9 +122,20 @@ class Limits(Protocol):
 
 class Rates(Protocol):
     """How much a cluster may do: requests and writes a second, and watches."""
+    @property
+    def writes(self) -> Seats: ...
 
-    def admit(self, cluster_id: str, name: str, verb: str) -> Callable[[], None] | None:
-        """Raises ApiError 429. What is returned is called when the answer has ended."""
+    @property
+    def lists(self) -> Seats: ...
+
+    @property
+    def leases(self) -> Seats: ...
+
+
+    def admit(
+        self, cluster_id: str, name: str, verb: str, *, leads: bool = False
+    ) -> Callable[[], None] | None:
+        """Raises ApiError 429. What is returned is called when the answer has ended. `leads`: it is of leader election."""
 
 
 # Answers a path that names no resource (discovery, OpenAPI, version), or None where it is none of its own.
@@ -161,6 +173,7 @@ class App:
         self,
         *,
         clusters: Clusters,
+    `addresses`: the budgets of those who connect; None: with the limits that there are by default.
         authenticator: Authenticator,
         authorizer: Authorizer,
         documents: Documents,
@@ -176,6 +189,7 @@ class App:
         bound_cluster: str = "",
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         tracing: Tracing | None = None,
+        addresses: Addresses | None = None,
     ) -> None:
         self.clusters = clusters
         self.authenticator = authenticator
@@ -194,6 +208,7 @@ class App:
         self.errors = 0  # Requests that ended in something unforeseen.
         self.turnstile = Turnstile()
         self.recorder = Recorder()
+        self.addresses = addresses or Addresses()
         self.metrics = (
             None if metrics is None else Metrics(self.recorder, self.turnstile, metrics, token=metrics_token)
         )

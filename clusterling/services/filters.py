@@ -44,6 +44,7 @@ from clusterling.services.parameters import request_timeout_s
 from clusterling.services.request import NOSNIFF, Header, Request, Response, StreamingResponse
 from clusterling.services.requestinfo import RequestInfo, parse
 from clusterling.storage.store import StorageError, UnknownOutcome
+from clusterling.tenancy.authorization import MASTERS
 from clusterling.tenancy.names import ROOT, ROOT_ID
 
 if TYPE_CHECKING:
@@ -278,7 +279,11 @@ async def _within(work: Awaitable[Response], deadlines: Deadlines) -> Response:
 
 
 def with_user(app: App, handle: Handler) -> Handler:
-    """Finds out who asks. 401 for all who cannot say, except where anybody may ask; nothing else is told apart before."""
+    """Finds out who asks. 401 for all who cannot say, except where anybody may ask; nothing else is told apart before.
+
+    Who comes from an address that tries many wrong credentials waits for the answer, or gets 429.
+    """
+    addresses = app.addresses
 
     def user(request: Request) -> Awaitable[Response]:
         if request.authenticated_as is None:
@@ -288,9 +293,15 @@ def with_user(app: App, handle: Handler) -> Handler:
 
     async def authenticated(request: Request) -> Response:
         has_credential = "Authorization" in request.headers or request.peer.certificate is not None
-        known = await _authenticated(app, request) if has_credential else None
-        if known is None and has_credential:
-            raise unauthorized()
+        known = None
+        if has_credential:
+            addresses.bar(request)
+            known = await _authenticated(app, request)
+            if known is None:
+                await addresses.failed(request)
+                raise unauthorized()
+            if not request.peer.let_in:
+                addresses.succeeded(request)
         request.user = known or ANONYMOUS
         if known is None or not request.info.is_resource:
             public = await app.public(request)
@@ -360,12 +371,23 @@ def with_limits(app: App, handle: Handler) -> Handler:
     limits = app.limits
     if limits is None:
         return handle
-    requests, watches = limits.requests, limits.watches
+    by_verb = {
+        "watch": limits.watches,
+        "list": limits.lists,
+        "deletecollection": limits.lists,
+        **dict.fromkeys(("create", "update", "patch", "delete"), limits.writes),
+    }
+    others, leases, exempt = limits.requests, limits.leases, limits.exempt
 
     async def seats(request: Request) -> Response:
-        info = request.info
-        sort = watches if info.verb == "watch" else requests
-        tenant = (request.user.realm, info.cluster)
+        info, user = request.info, request.user
+        if user.realm == ROOT_ID and MASTERS in user.groups:
+            sort = exempt
+        elif info.resource == "leases" and leads(request):
+            sort = leases
+        else:
+            sort = by_verb.get(info.verb, others)
+        tenant = (user.realm, info.cluster)
         sort.take(tenant)
         streams = False
         try:
@@ -379,6 +401,25 @@ def with_limits(app: App, handle: Handler) -> Handler:
                 sort.leave(tenant)
 
     return seats
+
+
+LEASE_BYTES_MAX: Final = 16 * 1024
+
+_LEADING: Final = frozenset({"get", "create", "update", "patch"})
+
+
+def leads(request: Request) -> bool:
+    """Whether the request is one of leader election: about one Lease, and small.
+
+    Upstream: the FlowSchema system-leader-election, of some users; which ones elect leaders in a cluster is not known here.
+    """
+    info = request.info
+    if info.verb not in _LEADING or info.resource != "leases" or info.group != "coordination.k8s.io":
+        return False
+    headers = request.headers
+    length = headers.get("Content-Length", "0")
+    small = "Transfer-Encoding" not in headers and len(length) < 6 and length.isdigit()
+    return small and int(length) <= LEASE_BYTES_MAX
 
 
 def with_authorization(app: App, handle: Handler) -> Handler:
@@ -417,7 +458,7 @@ def with_rates(app: App, handle: Handler) -> Handler:
         cluster = request.cluster
         if cluster is None or request.user.realm == ROOT_ID:
             return await handle(request)
-        leave = rates.admit(cluster.id, cluster.name, request.info.verb)
+        leave = rates.admit(cluster.id, cluster.name, request.info.verb, leads=leads(request))
         if leave is None:
             return await handle(request)
         streams = False
@@ -466,7 +507,6 @@ def _sanitized(text: str) -> str:
 
 Filter = Callable[["App", "Handler"], "Handler"]
 
-# The budget of an address (connections, handshakes, failed logins) takes its place before `with_user`.
 IN_ORDER: Final[tuple[Filter, ...]] = (
     with_telemetry,
     with_compression,

@@ -37,6 +37,7 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import bad_request, too_large
 from clusterling.services import websocket
+from clusterling.services.accepting import SHUTDOWN_S, Door, Place
 from clusterling.services.app import App
 from clusterling.services.begun import Begun
 from clusterling.services.request import (
@@ -54,14 +55,11 @@ from clusterling.services.watch import stop_spread
 _log = logging.getLogger(__name__)
 
 IDLE_S: Final = 90.0  # Between requests, and for a head to arrive whole (Go's IdleTimeout upstream).
-HANDSHAKE_S: Final = 10.0
-SHUTDOWN_S: Final = 3.0  # For a peer to say goodbye to TLS.
 LINGER_S: Final = (
     1.0  # For what a peer still sends that nobody wants: closed at once, it would lose the answer.
 )
 DRAIN_S: Final = 60.0  # For a peer to take what a whole answer left in the buffer.
 HEAD_BYTES_MAX: Final = 64 * 1024
-BACKLOG: Final = 1024
 TURNS: Final = 8  # Requests of one connection, sent one behind the other, that are run in a row.
 QUEUED_MAX: Final = 32  # Such requests that wait before reading pauses.
 UNREAD_BYTES_MAX: Final = 256 * 1024  # Of a body that nobody has asked for yet, before reading pauses.
@@ -82,27 +80,24 @@ class Listener:
         self.leaving = False
         self.closing = False
         self.open: set[_Connection] = set()
-        self.accepted = self.established = 0  # Before, and after TLS.
-        self._server: asyncio.Server | None = None
+        self.established = 0
+        self.door: Door | None = None
 
     @property
     def connections(self) -> int:
         """How many are open."""
         return len(self.open)
 
+    @property
+    def accepted(self) -> int:
+        """How many there were, before TLS began."""
+        return 0 if self.door is None else self.door.accepted
+
     async def start(self, ssl: tls.SSLContext | None) -> None:
         """Accepts connections from here on. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Connection(self, loop),
-            self.host,
-            self.port,
-            ssl=ssl,
-            backlog=BACKLOG,
-            ssl_handshake_timeout=HANDSHAKE_S if ssl is not None else None,
-            ssl_shutdown_timeout=SHUTDOWN_S if ssl is not None else None,
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.door = Door(self.app.addresses, lambda place: _Connection(self, loop, place), ssl)
+        self.port = await self.door.open(self.host, self.port)
 
     def leave(self) -> None:
         """Serves on, and closes each connection behind its next answer, so that clients come back elsewhere."""
@@ -113,9 +108,9 @@ class Listener:
 
         Takes at most the sum of both, and `SHUTDOWN_S` for goodbyes.
         """
-        assert self._server is not None, "closed once started"
+        assert self.door is not None, "closed once started"
         self.closing = True
-        self._server.close()
+        self.door.close()
         for connection in list(self.open):
             connection.close_when_idle()
         streams = [one.stream for one in self.open if one.stream is not None]
@@ -127,11 +122,7 @@ class Listener:
         for connection in list(self.open):
             connection.abort()
         await self._gone(SHUTDOWN_S)
-        try:
-            async with asyncio.timeout(SHUTDOWN_S + 1):
-                await self._server.wait_closed()
-        except TimeoutError:
-            _log.warning("connections would not close port=%d", self.port)
+        await self.door.closed()
 
     async def _gone(self, within_s: float) -> None:
         """Waits until all connections have ended, so long at most."""
@@ -184,9 +175,9 @@ class _Incoming:
 class _Connection(asyncio.Protocol):
     """One peer: bytes in, requests one after the other, answers out."""
 
-    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop, place: Place) -> None:
         self._listener = listener
-        listener.accepted += 1
+        self._place = place
         self._app = listener.app
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
@@ -217,6 +208,7 @@ class _Connection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._place.entered = True
         self.transport = cast(asyncio.Transport, transport)
         self._peer = _peer_of(self.transport)
         self._listener.open.add(self)
@@ -230,6 +222,7 @@ class _Connection(asyncio.Protocol):
     @override
     def connection_lost(self, exc: BaseException | None) -> None:
         self._listener.open.discard(self)
+        self._place.leave()
         self._deaf = self._ending = True
         self._queue.clear()
         if self._timer is not None:
@@ -383,6 +376,9 @@ class _Connection(asyncio.Protocol):
             fields[key] = value.decode("utf-8", "surrogateescape").rstrip(" \t")
         elif key == "host":
             self._hosts = True
+        elif key == "x-forwarded-for":
+            # Each proxy may add a line of its own, behind what the client made up.
+            fields[key] += "," + value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self._in_body = True

@@ -76,7 +76,7 @@ async def test_a_watch_that_cannot_begin_raises_at_once(world: Serving) -> None:
 async def test_a_watch_is_no_document(world: Serving) -> None:
     with pytest.raises(ValueError, match="watch"):
         await world.client().get(CONFIGMAPS, watch=True)
-    assert world.limits.watches.total == 0
+    assert world.limits.in_flight == 0
 
 
 async def test_a_watch_is_in_place_once_its_context_is_entered(world: Serving) -> None:

@@ -17,12 +17,13 @@ from clusterling.services.filters import WARNING_RUNES_MAX, warning_headers
 from clusterling.services.health import Health
 from clusterling.services.request import Headers, Request, Response
 from clusterling.storage.store import Unavailable
-from clusterling.tenancy.limits import Bounds, Limits
+from clusterling.tenancy.limits import Limits
 from tests.services.serving import (
     CONFIGMAPS,
     TEAM_A,
     WIDGETS,
     Serving,
+    Tokens,
     configmap,
     serving,
     status_of,
@@ -332,36 +333,99 @@ async def test_durations_are_read_as_go_reads_them(world: Serving, text: str) ->
 # ---------------------------------------------------------------------- limits
 
 
+BEN = {"Authorization": "Bearer ben-token"}
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+
+
+def with_ben(world: Serving) -> Serving:
+    """Adds team-b's own user."""
+    tokens = world.app.authenticator
+    assert isinstance(tokens, Tokens)
+    tokens.users["team-b", "ben-token"] = User("ben", ("system:masters",), realm="id-team-b")
+    return world
+
+
 async def test_one_tenants_full_house_is_its_own_problem() -> None:
-    async with serving(limits=Limits(requests=Bounds(0, 1))) as world:
-        world.limits.requests.take(("root", "team-a"))
-        response = await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}")
+    async with serving(limits=Limits({"tenant.lists": 1})) as world:
+        with_ben(world).limits.lists.take(("id-team-a", "team-a"))
+        response = await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}", headers=ANN)
         status = status_of(response)
         assert (status["code"], status["reason"]) == (429, "TooManyRequests")
         assert ("Retry-After", "1") in response.headers
-        assert (await world.ask("GET", f"/clusters/team-b{CONFIGMAPS}")).status == 200
-        assert (await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}", headers=ANN)).status == 200
+        assert status["details"]["causes"][0]["field"] == "tenant.lists"
+        assert "tenant.lists, used: 1, limited: 1" in status["message"]
+        assert status["message"].startswith("Too many requests, please try again later.")
+        assert (await world.ask("GET", f"/clusters/team-b{CONFIGMAPS}", headers=BEN)).status == 200
+        # Of another realm.
+        world.limits.lists.take(("id-team-b", "team-a"))
+        assert (await world.ask("GET", f"/clusters/team-a{CONFIGMAPS}")).status == 200
+
+
+async def test_what_is_small_needs_no_seat_of_lists() -> None:
+    sorts = ("lists", "requests", "writes")
+    async with serving(limits=Limits({f"tenant.{sort}": 1 for sort in sorts})) as world:
+        seats = [getattr(world.limits, sort) for sort in sorts]
+        made = orjson.dumps(configmap("a"))
+        headers = {**ANN, "Content-Type": "application/json"}
+        asked = [
+            ("GET", CONFIGMAPS, b"", 200),
+            ("GET", f"{CONFIGMAPS}/nope", b"", 404),
+            ("POST", CONFIGMAPS, made, 201),
+        ]
+        for sort, (method, path, body, status) in zip(seats, asked, strict=True):
+            others = [one for one in seats if one is not sort]
+            for one in others:
+                one.take(("id-team-a", "team-a"))
+            answer = await world.ask(method, f"/clusters/team-a{path}", body, headers)
+            assert answer.status == status
+            for one in others:
+                one.leave(("id-team-a", "team-a"))
+
+
+async def test_leader_election_and_health_and_the_platform_need_no_seat_of_a_tenant() -> None:
+    async with serving(limits=Limits({"tenant.requests": 1, "tenant.writes": 1, "tenant.lists": 1})) as world:
+        for sort in (world.limits.requests, world.limits.writes, world.limits.lists):
+            sort.take(("id-team-a", "team-a"))
+            sort.take(("root", "team-a"))
+        small = {**ANN, "Content-Type": "application/json", "Content-Length": "300"}
+        # 404: the kinds of this world are few.
+        for method, path, headers, status in (
+            ("GET", f"{LEASES}/leader", ANN, 404),
+            ("PUT", f"{LEASES}/leader", small, 404),
+            ("PATCH", f"{LEASES}/leader", small, 404),
+            ("POST", LEASES, small, 404),
+            ("POST", LEASES, {**small, "Content-Length": "300000"}, 429),
+            ("POST", LEASES, {**small, "Transfer-Encoding": "chunked"}, 429),
+            ("GET", LEASES, ANN, 429),
+            ("DELETE", f"{LEASES}/leader", ANN, 429),
+            ("GET", f"{CONFIGMAPS}/a", ANN, 429),
+            ("GET", "/livez", ANN, 200),
+            ("GET", "/readyz", {}, 200),
+            ("GET", CONFIGMAPS, {"Authorization": "Bearer admin-token"}, 200),
+        ):
+            answer = await world.ask(method, f"/clusters/team-a{path}", b"{}", headers)
+            assert answer.status == status, (method, path)
 
 
 async def test_a_seat_is_given_back_however_a_request_ends() -> None:
     async with serving() as world:
-        for target in (CONFIGMAPS, f"{CONFIGMAPS}/nope", "/nothing", f"{CONFIGMAPS}?limit=x"):
-            await world.ask("GET", f"/clusters/team-a{target}")
-        await world.ask("GET", f"/clusters/nobody{CONFIGMAPS}")
-        assert world.limits.requests.total == 0
+        for headers in (None, ANN):
+            for target in (CONFIGMAPS, f"{CONFIGMAPS}/nope", "/nothing", f"{CONFIGMAPS}?limit=x"):
+                await world.ask("GET", f"/clusters/team-a{target}", headers=headers)
+            await world.ask("GET", f"/clusters/nobody{CONFIGMAPS}", headers=headers)
+        assert world.limits.in_flight == 0
 
 
 async def test_a_watch_keeps_its_seat_until_it_is_closed() -> None:
-    async with serving(limits=Limits(watches=Bounds(0, 1))) as world:
-        client = world.client()
+    async with serving(limits=Limits({"tenant.watches": 1})) as world:
+        client = world.client(user=TEAM_A)
         async with client.watching(CONFIGMAPS):
-            assert world.limits.watches.total == 1
-            assert world.limits.requests.total == 0
+            assert (world.limits.watches.total, world.limits.in_flight) == (1, 1)
             with pytest.raises(ApiError) as caught:
                 async with client.watching(CONFIGMAPS):
                     pass
             assert caught.value.code == 429
-        assert world.limits.watches.total == 0
+        assert world.limits.in_flight == 0
 
 
 # ---------------------------------------------------------------------- telemetry, compression, health

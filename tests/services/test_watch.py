@@ -375,7 +375,7 @@ async def test_stopping_ends_every_watch_and_refuses_to_begin_more(world: Servin
         await asyncio.gather(*tasks)
         await follow(20)
     assert sorted(ended) == list(range(21))
-    assert world.limits.watches.total == 0
+    assert world.limits.in_flight == 0
 
 
 async def test_a_watch_that_is_left_is_closed(world: Serving) -> None:
@@ -386,14 +386,14 @@ async def test_a_watch_that_is_left_is_closed(world: Serving) -> None:
             await anext(events)
             raise LookupError
     assert len(world.app.streams) == 0
-    assert world.limits.watches.total == 0
+    assert world.limits.in_flight == 0
 
 
 async def test_a_watch_that_was_opened_and_never_run_gives_everything_back(world: Serving) -> None:
     response = await opened(world, "")
     await response.close()
     await response.close()
-    assert world.limits.watches.total == 0
+    assert world.limits.in_flight == 0
     sink = Recorder()
     await response.stream.run(sink)
     assert sink.writes == []

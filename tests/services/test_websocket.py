@@ -118,7 +118,7 @@ async def test_a_refused_handshake_gives_back_the_seat_and_the_connection(world:
         await wire.send(get(WATCH, *ASKING) + get("/version"))
         assert (await wire.answer())[0] == 403
         assert (await wire.answer())[0] == 200
-    assert world.limits.watches.total == 0
+    assert world.limits.in_flight == 0
 
 
 async def test_who_asks_for_a_websocket_where_nothing_is_watched_gets_an_ordinary_answer(
@@ -275,7 +275,7 @@ async def test_a_client_that_closes_is_answered_and_its_seat_is_free(world: Serv
             assert await socket.frame() == (Opcode.CLOSE, (1000, ""))
             assert await socket.wire.ended()
         assert len(world.app.streams) == 0
-        assert world.limits.watches.total == 0
+        assert world.limits.in_flight == 0
 
 
 def test_a_client_that_breaks_the_protocol_is_told_so() -> None:
