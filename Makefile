@@ -293,7 +293,7 @@ lock: $(VENV)/.dev ## Renews requirements/*.txt from pyproject.toml and *.in, wi
 	@$(PIP_COMPILE) $(ARGS) -o requirements/run.txt pyproject.toml requirements/build.in
 	@$(PIP_COMPILE) $(ARGS) -o requirements/dev.txt requirements/dev.in
 	@$(PIP_COMPILE) $(ARGS) -o requirements/build.txt -c requirements/run.txt requirements/build.in
-	@$(PIP_COMPILE) $(ARGS) -o requirements/image.txt -c requirements/dev.txt --extra postgres --extra etcd pyproject.toml
+	@$(PIP_COMPILE) $(ARGS) -o requirements/image.txt -c requirements/dev.txt --extra postgres --extra etcd --extra tracing pyproject.toml
 	@$(PIP_COMPILE) $(ARGS) -o requirements/client-suites.txt requirements/client-suites.in
 	@$(PIP_COMPILE) $(ARGS) -o requirements/fuzz.txt requirements/fuzz.in
 

@@ -25,9 +25,10 @@ from typing import Final, Self
 
 import click
 
+from clusterling.cli import logs
 from clusterling.cli.errors import CliError
 from clusterling.cli.output import as_yaml, emit, quiet_option, say
-from clusterling.cli.serve import chosen_packs, configure_logging, run_loop
+from clusterling.cli.serve import chosen_packs, run_loop
 from clusterling.cli.target import write_private
 
 # How long CMD may take to end once it was told to.
@@ -83,7 +84,7 @@ def dev_command(*, name: str, packs: str, quiet: bool, command: tuple[str, ...])
     CMD finds the cluster by KUBECONFIG, and the clusterling verbs find the server. All of it is in memory, on a free
     port of 127.0.0.1, and gone when CMD ends.
     """
-    configure_logging("error")
+    logs.configure("error")
     code = run_loop(_dev(name, packs, command))
     assert isinstance(code, int), "a process ends with a number"
     return code

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import ipaddress
-import logging
 import os
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -20,12 +18,15 @@ from urllib.parse import urlsplit
 
 import click
 
+from clusterling.cli import logs, tracing
 from clusterling.cli.datadir import DataDirectory
 from clusterling.cli.errors import CliError
 from clusterling.cli.output import emit, quiet_option, say
 from clusterling.cli.target import DATA_DIR
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
     from clusterling.cli.following import Followed
     from clusterling.registry.pack import Pack
     from clusterling.server import ApiServer
@@ -294,10 +295,30 @@ a flag goes before the variable, the variable before the file.
 )
 @_flag(
     "--log-level",
-    type=click.Choice(("debug", "info", "warning", "error")),
+    type=click.Choice(logs.LEVELS),
     default="warning",
     show_default=True,
     help="What is logged, to stderr.",
+)
+@_flag(
+    "--log-format",
+    type=click.Choice(logs.FORMATS),
+    default="text",
+    show_default=True,
+    help="How it is logged: a line an event either way.",
+)
+@_flag(
+    "--tracing-endpoint",
+    default="",
+    metavar="URL",
+    help="Send traces to this collector, by OTLP over HTTP, as in http://127.0.0.1:4318. OpenTelemetry's own"
+    " variables (OTEL_EXPORTER_OTLP_ENDPOINT …) work as well.",
+)
+@_flag(
+    "--tracing-sampling",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="How many requests to trace of those whose caller has not decided. Default OTEL_TRACES_SAMPLER, else 0.01.",
 )
 @quiet_option
 def serve_command(
@@ -322,12 +343,17 @@ def serve_command(
     shutdown_delay: float | None,
     shutdown_spread: float | None,
     log_level: str,
+    log_format: logs.Format,
+    tracing_endpoint: str,
+    tracing_sampling: float | None,
     quiet: bool,
 ) -> None:
     """Run the server in the foreground until it gets SIGTERM or SIGINT.
 
     Prints `clusterling ready: URL data=DIR` once it answers. DIR/admin.kubeconfig administers it.
     """
+    if tracing_endpoint and (why := tracing.check_endpoint(tracing_endpoint)):
+        raise click.UsageError(f"--tracing-endpoint {tracing_endpoint}: {why}")
     host, port = parse_listen(listen)
     config = Config(
         host=host,
@@ -352,12 +378,13 @@ def serve_command(
         shutdown_spread_s=shutdown_spread,
     )
     _check(config)
-    configure_logging(log_level)
+    logs.configure(log_level, log_format)
     # The database, its log and whatever else is made here: for nobody but us.
     os.umask(0o077)
     directory = DataDirectory(data_dir)
     directory.check_format()
-    run_loop(_serve(config, directory))
+    with tracing.tracing(tracing_endpoint, tracing_sampling) as provider:
+        run_loop(_serve(config, directory, provider))
 
 
 def _store_password(file: Path | None) -> str | None:
@@ -423,16 +450,6 @@ def _check(config: Config) -> None:
             raise click.UsageError(f"--default-cluster {config.default_cluster}: {'; '.join(problems)}")
 
 
-def configure_logging(level: str) -> None:
-    """Logs to stderr, one line an event. Only the command line does this: the library leaves logging alone."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S%z",
-    )
-
-
 def run_loop(main: Any) -> Any:
     """Runs a coroutine on uvloop where that installs, else on asyncio's own loop."""
     import asyncio
@@ -493,7 +510,7 @@ async def _tls(config: Config, directory: DataDirectory, store: Store) -> tuple[
         ) from error
 
 
-async def _serve(config: Config, directory: DataDirectory) -> None:
+async def _serve(config: Config, directory: DataDirectory, tracer_provider: TracerProvider | None) -> None:
     import asyncio
 
     from clusterling.cli.following import following
@@ -522,6 +539,7 @@ async def _serve(config: Config, directory: DataDirectory) -> None:
                 metrics=config.metrics,
                 metrics_token=config.metrics_token,
                 default_quota=_default_quota(config.default_quota),
+                tracer_provider=tracer_provider,
             )
             async with server.running():
                 if shared and not config.admin_token:

@@ -108,10 +108,11 @@ def _password(file: Path | None, variable: str) -> str | None:
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
     """Runs a verb to its end; what storage raises becomes a line."""
-    from clusterling.cli.serve import configure_logging, run_loop
+    from clusterling.cli import logs
+    from clusterling.cli.serve import run_loop
     from clusterling.storage.store import StorageError
 
-    configure_logging("error")
+    logs.configure("error")
     try:
         return int(run_loop(work))
     except StorageError as error:
