@@ -31,15 +31,14 @@ from time import monotonic
 from typing import Any, Final
 from urllib.parse import quote
 
-from typing_extensions import override
-
 from benchmarks import peers
 from clusterling.registry.continuation import PAGES_S
 from clusterling.server import ApiServer
 from clusterling.services.client import Client
-from clusterling.services.request import Sink, StreamingResponse
+from clusterling.services.request import StreamingResponse
 from clusterling.storage import memory
 from tests.conformance.exchange import Peer
+from tests.peers import Taker
 
 RECORDED: Final = Path(__file__).parent / "lists.json"
 SAMPLE: Final = 420  # Questions that are recorded.
@@ -482,26 +481,6 @@ class _Clock:
         return monotonic()
 
 
-class _Kept(Sink):
-    """Keeps all that a watch writes."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    @override
-    def write(self, data: bytes) -> None:
-        self.data += data
-
-    @property
-    @override
-    def buffered(self) -> int:
-        return 0
-
-    @override
-    def on_drain(self, callback: object) -> None:
-        """It is never full."""
-
-
 @asynccontextmanager
 async def ours() -> AsyncIterator[Server]:
     """A cluster of this checkout, in this process."""
@@ -525,12 +504,12 @@ def _asking(client: Client) -> Ask:
         response = await client.request(method, path, None, data, sent)
         if not isinstance(response, StreamingResponse):
             return Answer(response.status, _headers(response.headers, response.content_type), response.body)
-        kept = _Kept()
+        kept = Taker()
         try:
             await response.stream.run(kept)
         finally:
             await response.close()
-        return Answer(200, _headers(response.headers, response.content_type), bytes(kept.data))
+        return Answer(200, _headers(response.headers, response.content_type), b"".join(kept.writes))
 
     return ask
 

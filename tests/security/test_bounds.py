@@ -12,6 +12,7 @@ from clusterling.machinery.protobuf import PLAIN_FIELDS_MAX
 from clusterling.services.http import serve
 from clusterling.services.request import Headers, Request, StreamingResponse
 from clusterling.storage import cache
+from tests.peers import Taker
 from tests.security.world import CONFIGMAPS, CRDS, World, crd, world
 
 PROTOBUF = {"Content-Type": "application/vnd.kubernetes.protobuf"}
@@ -95,20 +96,10 @@ async def test_who_is_too_far_behind_lists_again(it: World, monkeypatch: pytest.
 async def first_frame(it: World, path: str) -> bytes:
     response = await it.tenant.request("GET", path)
     assert isinstance(response, StreamingResponse)
-    taken: list[bytes] = []
-
-    class Taking:
-        buffered = 0
-
-        def write(self, data: bytes) -> None:
-            taken.append(data)
-
-        def on_drain(self, callback: object) -> None:
-            """It is never full."""
-
-    await response.stream.run(Taking())
+    taker = Taker()
+    await response.stream.run(taker)
     await response.close()
-    return taken[0]
+    return taker.writes[0]
 
 
 async def test_kinds_that_come_and_go_do_not_fill_the_counters(

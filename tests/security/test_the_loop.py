@@ -22,9 +22,10 @@ from clusterling.registry.receiving import STRICT_PROBLEMS_MAX
 from clusterling.registry.watching import INITIAL_BYTES
 from clusterling.services.negotiation import Encoding
 from clusterling.services.parameters import request_timeout_s
-from clusterling.services.request import Sink, Stream, StreamingResponse
+from clusterling.services.request import Stream, StreamingResponse
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.store import ABSENT, WRITE_OPS_MAX, Op
+from tests.peers import Taker
 from tests.security.world import CONFIGMAPS, CRDS, TABLE, Turns, World, crd, world
 
 _FORM = "application/{};as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
@@ -40,26 +41,6 @@ THOUSAND_REQUIREMENTS = ",".join(f"!x{at}" for at in range(999))
 async def it() -> AsyncIterator[World]:
     async with world() as found:
         yield found
-
-
-class Pipe(Sink):
-    """A peer that takes everything."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-
-    @override
-    def write(self, data: bytes) -> None:
-        self.sizes.append(len(data))
-
-    @property
-    @override
-    def buffered(self) -> int:
-        return 0
-
-    @override
-    def on_drain(self, callback: object) -> None:
-        """It is never full."""
 
 
 async def fill(it: World, count: int, size: int) -> None:
@@ -195,11 +176,11 @@ async def test_a_watch_writes_large_objects_one_by_one(it: World) -> None:
     await fill(it, 20, 1_000_000)
     response = await it.tenant.request("GET", f"{CONFIGMAPS}?watch=1&timeoutSeconds=1")
     assert isinstance(response, StreamingResponse)
-    pipe = Pipe()
-    await response.stream.run(pipe)
+    taker = Taker()
+    await response.stream.run(taker)
     await response.close()
-    assert len(pipe.sizes) == 20 + CERTIFICATES
-    assert max(pipe.sizes) < 1_001_000 + INITIAL_BYTES
+    assert len(taker.writes) == 20 + CERTIFICATES
+    assert max(map(len, taker.writes)) < 1_001_000 + INITIAL_BYTES
 
 
 async def test_others_have_the_loop_while_a_big_body_is_decoded(it: World) -> None:
@@ -242,10 +223,11 @@ async def fill_below(it: World, count: int) -> None:
 INITIAL = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=60"
 
 
-class Reader(Sink):
-    """A peer that takes everything, and asks its watch to stop at the end of what there was."""
+class Reader(Taker):
+    """Counts what it takes instead of keeping it, and asks its watch to stop at the end of what there was."""
 
     def __init__(self, stream: Stream) -> None:
+        super().__init__()
         self.stream = stream
         self.events = 0
         self.largest = 0
@@ -256,15 +238,6 @@ class Reader(Sink):
         self.largest = max(self.largest, len(data))
         if b"initial-events-end" in data:
             self.stream.stop()
-
-    @property
-    @override
-    def buffered(self) -> int:
-        return 0
-
-    @override
-    def on_drain(self, callback: object) -> None:
-        """It is never full."""
 
 
 async def test_others_are_answered_while_a_watch_is_given_a_big_collection(it: World) -> None:

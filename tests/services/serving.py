@@ -194,6 +194,20 @@ class Serving:
         fields = {"Authorization": "Bearer admin-token"} if headers is None else headers
         return await self.app(Request(method, path, query, Headers(fields), read))
 
+    async def send(
+        self,
+        method: str,
+        target: str,
+        body: object,
+        content_type: str = "application/apply-patch+yaml",
+        agent: str = "test/1.0",
+    ) -> tuple[int, Object]:
+        """What the administrator sends to team-a with a body, and what the answer is: its code and document."""
+        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        headers = {"Authorization": "Bearer admin-token", "Content-Type": content_type, "User-Agent": agent}
+        response = await self.ask(method, f"/clusters/team-a{target}", data, headers)
+        return response.status, orjson.loads(response.body)
+
 
 @asynccontextmanager
 async def serving(**options: Any) -> AsyncIterator[Serving]:

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
 import pytest
 
 from clusterling.machinery.meta import Object
-from tests.services.serving import CONFIGMAPS, WIDGETS, Serving, configmap, serving, widget
+from tests.services.serving import CONFIGMAPS, WIDGETS, Serving, configmap, widget
 
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
-TEAM = "/clusters/team-a"
 CM = f"{CONFIGMAPS}/a"
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[Serving]:
-    async with serving() as found:
-        yield found
-
-
-async def ask(
-    world: Serving, method: str, target: str, body: object, content_type: str = APPLY, agent: str = "test/1.0"
-) -> tuple[int, Object]:
-    data = body if isinstance(body, bytes) else orjson.dumps(body)
-    headers = {"Authorization": "Bearer admin-token", "Content-Type": content_type, "User-Agent": agent}
-    response = await world.ask(method, TEAM + target, data, headers)
-    return response.status, orjson.loads(response.body)
 
 
 async def applied(world: Serving, manager: str, body: Object, target: str = CM, **query: str) -> Object:
     """Applies, and gives the object, or the Status of a failure."""
     more = "".join(f"&{key}={value}" for key, value in query.items())
-    _, document = await ask(world, "PATCH", f"{target}?fieldManager={manager}{more}", body)
+    _, document = await world.send("PATCH", f"{target}?fieldManager={manager}{more}", body)
     return document
 
 
@@ -54,8 +37,8 @@ def data(**values: str) -> Object:
 async def test_whoever_creates_an_object_owns_its_fields_by_the_name_of_its_user_agent(
     world: Serving,
 ) -> None:
-    _, made = await ask(
-        world, "POST", CONFIGMAPS, configmap("a", x="1"), "application/json", "kubectl/v1.37 (x)"
+    _, made = await world.send(
+        "POST", CONFIGMAPS, configmap("a", x="1"), "application/json", "kubectl/v1.37 (x)"
     )
     [entry] = made["metadata"]["managedFields"]
     assert entry | {"time": ""} == {
@@ -69,9 +52,9 @@ async def test_whoever_creates_an_object_owns_its_fields_by_the_name_of_its_user
 
 
 async def test_an_apply_makes_what_is_not_there(world: Serving) -> None:
-    code, made = await ask(world, "PATCH", f"{CM}?fieldManager=m", data(x="1"))
+    code, made = await world.send("PATCH", f"{CM}?fieldManager=m", data(x="1"))
     assert (code, made["data"], owners(made)) == (201, {"x": "1"}, {"m Apply": {"f:data": {"f:x": {}}}})
-    code, again = await ask(world, "PATCH", f"{CM}?fieldManager=m", data(x="1"))
+    code, again = await world.send("PATCH", f"{CM}?fieldManager=m", data(x="1"))
     assert (code, again) == (200, made)
 
 
@@ -84,7 +67,7 @@ async def test_what_is_applied_no_more_goes_unless_somebody_else_owns_it(world: 
 
 
 async def test_a_change_of_what_others_own_is_a_conflict_that_names_them(world: Serving) -> None:
-    await ask(world, "POST", CONFIGMAPS, configmap("a", x="1"), "application/json")
+    await world.send("POST", CONFIGMAPS, configmap("a", x="1"), "application/json")
     refused = await applied(world, "two", data(x="2"))
     assert (refused["code"], refused["reason"]) == (409, "Conflict")
     assert refused["message"] == 'Apply failed with 1 conflict: conflict with "test" using v1: .data.x'
@@ -106,7 +89,7 @@ async def test_the_same_value_is_shared(world: Serving) -> None:
 async def test_an_update_takes_what_it_changes_and_nothing_else(world: Serving) -> None:
     made = await applied(world, "one", data(x="1", y="2"))
     made["data"]["x"] = "9"
-    _, updated = await ask(world, "PUT", CM, made, "application/json")
+    _, updated = await world.send("PUT", CM, made, "application/json")
     assert owners(updated) == {
         "one Apply": {"f:data": {"f:y": {}}},
         "test Update": {"f:data": {"f:x": {}}},
@@ -115,13 +98,13 @@ async def test_an_update_takes_what_it_changes_and_nothing_else(world: Serving) 
 
 async def test_a_write_that_changes_nothing_changes_no_owner_and_no_revision(world: Serving) -> None:
     made = await applied(world, "one", data(x="1"))
-    _, same = await ask(world, "PUT", CM, made, "application/json", "other/1")
+    _, same = await world.send("PUT", CM, made, "application/json", "other/1")
     assert same == made
 
 
 async def test_empty_managed_fields_start_anew(world: Serving) -> None:
     await applied(world, "one", data(x="1"))
-    _, bare = await ask(world, "PATCH", CM, {"metadata": {"managedFields": []}}, MERGE)
+    _, bare = await world.send("PATCH", CM, {"metadata": {"managedFields": []}}, MERGE)
     assert "managedFields" not in bare["metadata"]
     late = await applied(world, "late", data(y="1"))
     assert owners(late) == {
@@ -131,10 +114,10 @@ async def test_empty_managed_fields_start_anew(world: Serving) -> None:
 
 
 async def test_of_many_updates_the_oldest_become_one_entry(world: Serving) -> None:
-    await ask(world, "POST", CONFIGMAPS, configmap("a", x="1"), "application/json")
+    await world.send("POST", CONFIGMAPS, configmap("a", x="1"), "application/json")
     for number in range(14):
         change = {"data": {f"k{number}": "v"}}
-        _, obj = await ask(world, "PATCH", f"{CM}?fieldManager=m{number}", change, MERGE)
+        _, obj = await world.send("PATCH", f"{CM}?fieldManager=m{number}", change, MERGE)
     entries = obj["metadata"]["managedFields"]
     assert len(entries) == 10
     assert "ancient-changes" in {entry["manager"] for entry in entries}
@@ -144,7 +127,7 @@ async def test_what_kubectl_apply_had_set_is_taken_over_without_a_conflict(world
     last = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"x":"1"}}'
     made = configmap("a", x="1")
     made["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": last}
-    await ask(world, "POST", CONFIGMAPS, made, "application/json", "kubectl-client-side-apply/1")
+    await world.send("POST", CONFIGMAPS, made, "application/json", "kubectl-client-side-apply/1")
     taken = await applied(world, "kubectl", data(x="2"))
     assert taken["data"] == {"x": "2"}
     kept = taken["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"]
@@ -177,7 +160,7 @@ async def test_what_kubectl_apply_had_set_is_taken_over_without_a_conflict(world
 async def test_what_cannot_be_applied_is_refused_in_upstreams_words(
     world: Serving, body: object, code: int, message: str
 ) -> None:
-    assert await ask(world, "PATCH", f"{CM}?fieldManager=m", body) == (
+    assert await world.send("PATCH", f"{CM}?fieldManager=m", body) == (
         code,
         {
             "kind": "Status",
@@ -218,14 +201,14 @@ async def test_an_object_that_is_too_large_with_its_owners_is_kept_without_but_n
     world: Serving,
 ) -> None:
     big = data(**{f"a-key-of-forty-characters-of-which-{n:05}": "" for n in range(20_000)})
-    code, made = await ask(world, "POST", CONFIGMAPS, big, "application/json")
+    code, made = await world.send("POST", CONFIGMAPS, big, "application/json")
     assert (code, owners(made)) == (201, {})
-    code, patched = await ask(world, "PATCH", CM, {"metadata": {"labels": {"x": "1"}}}, MERGE)
+    code, patched = await world.send("PATCH", CM, {"metadata": {"labels": {"x": "1"}}}, MERGE)
     assert code == 200
     assert {name.split()[1] for name in owners(patched)} <= {"Update"}
-    code, replaced = await ask(
-        world, "PUT", CM, big | {"data": big["data"] | {"more": ""}}, "application/json"
+    code, replaced = await world.send(
+        "PUT", CM, big | {"data": big["data"] | {"more": ""}}, "application/json"
     )
     assert (code, "more" in replaced["data"]) == (200, True)
-    code, refused = await ask(world, "PATCH", f"{CM}?fieldManager=m&force=true", big)
+    code, refused = await world.send("PATCH", f"{CM}?fieldManager=m&force=true", big)
     assert (code, refused["reason"]) == (413, "RequestEntityTooLarge")

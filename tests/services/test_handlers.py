@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -13,19 +12,13 @@ from clusterling.machinery.meta import Object
 from clusterling.services.handlers import BODY_BYTES_MAX
 from clusterling.services.negotiation import PART_VALUES
 from clusterling.services.request import Response
-from tests.services.serving import CONFIGMAPS, WIDGETS, Serving, configmap, serving, status_of, widget
+from tests.services.serving import CONFIGMAPS, WIDGETS, Serving, configmap, status_of, widget
 
 JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 TEAM = "/clusters/team-a"
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[Serving]:
-    async with serving() as found:
-        yield found
 
 
 async def ask(

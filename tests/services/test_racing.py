@@ -7,32 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
-import orjson
 import pytest
 
 from clusterling.machinery.meta import Object
-from tests.services.serving import CONFIGMAPS, WIDGETS, Serving, configmap, serving, widget
+from tests.services.serving import CONFIGMAPS, WIDGETS, Serving, configmap, widget
 
 WRITERS = 40
-TEAM = "/clusters/team-a"
 CM = f"{CONFIGMAPS}/a"
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[Serving]:
-    async with serving() as found:
-        yield found
-
-
-async def ask(
-    world: Serving, method: str, target: str, body: object, content_type: str
-) -> tuple[int, Object]:
-    headers = {"Authorization": "Bearer admin-token", "Content-Type": content_type}
-    response = await world.ask(method, TEAM + target, orjson.dumps(body), headers)
-    return response.status, orjson.loads(response.body)
 
 
 async def all_at_once(
@@ -40,7 +24,7 @@ async def all_at_once(
 ) -> list[tuple[int, Object]]:
     return await asyncio.gather(
         *(
-            ask(world, "PATCH", f"{target}?fieldManager=m{number}", body(number), content_type)
+            world.send("PATCH", f"{target}?fieldManager=m{number}", body(number), content_type)
             for number in range(WRITERS)
         )
     )
@@ -65,11 +49,11 @@ def applied(number: int) -> Object:
 async def test_of_many_patches_at_once_none_is_lost_and_none_conflicts(
     world: Serving, content_type: str, body: Callable[[int], Any]
 ) -> None:
-    await ask(world, "POST", CONFIGMAPS, configmap("a", first="v"), "application/json")
+    await world.send("POST", CONFIGMAPS, configmap("a", first="v"), "application/json")
     answers = await all_at_once(world, CM, content_type, body)
     assert Counter(status for status, _ in answers) == {200: WRITERS}
     assert len({answer["metadata"]["resourceVersion"] for _, answer in answers}) == WRITERS
-    _, left = await ask(world, "PATCH", CM, {}, "application/merge-patch+json")
+    _, left = await world.send("PATCH", CM, {}, "application/merge-patch+json")
     assert left["data"].keys() == {"first", *(f"k{number}" for number in range(WRITERS))}
 
 
@@ -78,29 +62,29 @@ async def test_of_many_who_apply_what_is_not_there_yet_one_makes_it_and_all_are_
 ) -> None:
     answers = await all_at_once(world, CM, "application/apply-patch+yaml", applied)
     assert Counter(status for status, _ in answers) == {201: 1, 200: WRITERS - 1}
-    _, left = await ask(world, "PATCH", CM, {}, "application/merge-patch+json")
+    _, left = await world.send("PATCH", CM, {}, "application/merge-patch+json")
     assert len(left["data"]) == WRITERS
 
 
 async def test_patches_of_a_number_by_what_it_was_are_computed_anew_each_time(world: Serving) -> None:
-    await ask(world, "POST", WIDGETS, widget("a", replicas=1), "application/json")
+    await world.send("POST", WIDGETS, widget("a", replicas=1), "application/json")
 
     async def count() -> None:
         """Adds one, as whoever reads and tests before it writes does."""
         while True:
-            _, seen = await ask(world, "PATCH", f"{WIDGETS}/a", {}, "application/merge-patch+json")
+            _, seen = await world.send("PATCH", f"{WIDGETS}/a", {}, "application/merge-patch+json")
             now = seen["spec"]["replicas"]
             operations = [
                 {"op": "test", "path": "/spec/replicas", "value": now},
                 {"op": "replace", "path": "/spec/replicas", "value": now + 1},
             ]
-            status, _ = await ask(world, "PATCH", f"{WIDGETS}/a", operations, "application/json-patch+json")
+            status, _ = await world.send("PATCH", f"{WIDGETS}/a", operations, "application/json-patch+json")
             if status == 200:
                 return
             assert status == 422
 
     await asyncio.gather(*(count() for _ in range(10)))
-    _, left = await ask(world, "PATCH", f"{WIDGETS}/a", {}, "application/merge-patch+json")
+    _, left = await world.send("PATCH", f"{WIDGETS}/a", {}, "application/merge-patch+json")
     assert left["spec"]["replicas"] == 11
 
 
@@ -108,7 +92,7 @@ async def test_patches_of_a_number_by_what_it_was_are_computed_anew_each_time(wo
     "content_type", ["application/merge-patch+json", "application/strategic-merge-patch+json"]
 )
 async def test_of_many_patches_that_name_one_revision_one_is_made(world: Serving, content_type: str) -> None:
-    _, made = await ask(world, "POST", CONFIGMAPS, configmap("a", first="v"), "application/json")
+    _, made = await world.send("POST", CONFIGMAPS, configmap("a", first="v"), "application/json")
     revision = made["metadata"]["resourceVersion"]
     answers = await all_at_once(
         world,
@@ -118,12 +102,12 @@ async def test_of_many_patches_that_name_one_revision_one_is_made(world: Serving
     )
     assert Counter(status for status, _ in answers) == {200: 1, 409: WRITERS - 1}
     assert {answer["reason"] for status, answer in answers if status == 409} == {"Conflict"}
-    _, left = await ask(world, "PATCH", CM, {}, "application/merge-patch+json")
+    _, left = await world.send("PATCH", CM, {}, "application/merge-patch+json")
     assert len(left["data"]) == 2
 
 
 async def test_of_many_applies_that_name_one_revision_one_is_made(world: Serving) -> None:
-    _, made = await ask(world, "POST", CONFIGMAPS, configmap("a", first="v"), "application/json")
+    _, made = await world.send("POST", CONFIGMAPS, configmap("a", first="v"), "application/json")
     revision = made["metadata"]["resourceVersion"]
 
     def tied(number: int) -> Object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -16,6 +16,7 @@ from clusterling.server import LOGICAL_CLUSTERS, ApiServer
 from clusterling.services.request import Headers, Request, Response, StreamingResponse
 from clusterling.storage import memory
 from clusterling.storage.store import Store
+from tests.peers import Taker
 from tests.tenancy.clocks import Turned
 
 TOKENS = f"{LOGICAL_CLUSTERS}/team/tokens"
@@ -51,7 +52,7 @@ class Served:
         """A watch that the token opened; the task ends when it does."""
         response = await self.ask(token, query="watch=1")
         assert isinstance(response, StreamingResponse)
-        task = asyncio.create_task(response.stream.run(_Nowhere()))
+        task = asyncio.create_task(response.stream.run(Taker()))
         await asyncio.sleep(0)
         try:
             yield task
@@ -59,18 +60,6 @@ class Served:
             task.cancel()
             await asyncio.wait([task])
             await response.close()
-
-
-class _Nowhere:
-    """Takes what a stream writes."""
-
-    buffered = 0
-
-    def write(self, data: bytes) -> None:
-        """Gone."""
-
-    def on_drain(self, callback: Callable[[], None]) -> None:
-        """It is never full."""
 
 
 def _token(name: str, spec: Object) -> Object:
