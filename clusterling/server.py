@@ -53,6 +53,7 @@ from clusterling.services.metrics.scraping import Parts
 from clusterling.services.metrics.sources import Sampled
 from clusterling.services.request import Request, Stream
 from clusterling.services.requestinfo import RequestInfo
+from clusterling.services.workers.pool import WORKERS_MAX, Workers
 from clusterling.storage.backed import BackedStore
 from clusterling.storage.backoff import Backoff
 from clusterling.storage.cache import CacheBudget
@@ -249,6 +250,8 @@ class ApiServer:
     `external_url`: what kubeconfigs and statuses say, where it is not the first listener's address.
     `default_cluster` is also served at `/`. `run_controllers` False: another replica does what they do.
     `default_quota`: for clusters that do not say otherwise.
+    `workers_max`: processes for writes that would hold the event loop for long, started when there are such; 0: none. There are none
+    either where `admission` has a say, or for clusters whose kinds do not come with this library.
     `metrics` False: nothing is counted. `metrics_token`: lets scrapers have /metrics, and nothing else.
     `tracer_provider`: OpenTelemetry's, for spans of requests and controllers; None: nothing is traced, nor paid for that.
     """
@@ -272,6 +275,7 @@ class ApiServer:
         metrics: bool = True,
         metrics_token: str = "",
         default_quota: Quota = NO_QUOTA,
+        workers_max: int = WORKERS_MAX,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
         if offer is None:
@@ -293,7 +297,7 @@ class ApiServer:
         self._tokens = IssuedTokens(store, self._clock)
         known_tokens = Tokens((StaticTokens(admin_tokens or {}), self._tokens))
         authorizer = authorizer or MastersOnly()
-        choices = Choices(self._offer)
+        choices = self._choices = Choices(self._offer)
         # Whatever else is on offer is loaded when a cluster that chose it is first asked for something.
         choices.default.load()
         self._root_keys = Keyspace(store, ROOT_ID)
@@ -306,6 +310,15 @@ class ApiServer:
             return {WATCHES: rates.watches(cluster_id)}
 
         self._underlay = Underlay(Keyspace(store, UNDERLAY_ID), self._root_ca)
+        soft_quota = SoftQuota(store, quotas, self._clock.monotonic)
+        self.workers = Workers(
+            kinds_of=self._shareable,
+            soft=soft_quota,
+            asks_soft=lambda of: bool(quotas.of(of).soft),
+            clock=self._clock,
+            root_ca=self._root_ca,
+            most=0 if admission else workers_max,
+        )
         self.pool = ClusterPool(
             store,
             self._directory,
@@ -332,9 +345,7 @@ class ApiServer:
                 access=RequestsAccess(authorizer, lambda name: self.pool.find(name)),  # noqa: PLW0108
                 root_ca=self._root_ca,
             ),
-            admission=AdmissionChain(
-                (CatalogAdmission(), SoftQuota(store, quotas, self._clock.monotonic), *admission)
-            ),
+            admission=AdmissionChain((CatalogAdmission(), soft_quota, *admission)),
             budget=self._budget,
             quotas=quotas,
         )
@@ -352,6 +363,7 @@ class ApiServer:
             if self._replicated is None
             else Barrier(store.fresh, self._clock.monotonic, getattr(self._replicated, "others", None)),
             default_cluster=default_cluster,
+            workers=self.workers,
             metrics=Parts(self._samples, Totals(store, quotas, online)) if metrics else None,
             metrics_token=metrics_token,
             tracing=tracing,
@@ -529,12 +541,25 @@ class ApiServer:
         if self.app.metrics is not None:
             self.app.metrics.lag.stop()
         await self.stop_listening()
+        await self.workers.aclose()
         await self.pool.aclose()
 
     def _note_failure(self, owner: asyncio.Task[None]) -> None:
         if not owner.cancelled() and owner.exception() is not None:
             self.failed = owner.exception()
             logger.error("server-failed error=%r", self.failed)
+
+    def _shareable(self, cluster_id: str) -> Sequence[tuple[str, str]] | None:
+        """The built-in kinds of a cluster, where all of them come with this library, so that another process has them too."""
+        from clusterling.packs import OFFER
+
+        record = self._directory.by_id(cluster_id)
+        if record is None or cluster_id == ROOT_ID:
+            return None
+        packs = self._choices.of(record.packs).packs
+        if not all(pack.comes_from(OFFER.packs) for pack in packs):
+            return None
+        return [(kind.group, kind.plural) for pack in packs for kind in pack.kinds]
 
     async def _store_check(self) -> str | None:
         if self._leaving or not self._ready.is_set():

@@ -156,6 +156,11 @@ class Pack:
         """Who has a say with writes in clusters that serve any of it, loaded as `resources`."""
         return tuple(dict.fromkeys(one for part in self._parts for one in part.source.contents().admission))
 
+    def comes_from(self, packs: Iterable[Pack]) -> bool:
+        """Whether all that it has is of these packs. Loads nothing."""
+        sources = {id(part.source) for pack in packs for part in pack._parts}
+        return all(id(part.source) in sources for part in self._parts)
+
     def only(self, *plurals: str) -> Self:
         """The pack narrowed to these resources. Raises ValueError for one it does not have."""
         self._check(plurals)

@@ -29,6 +29,7 @@ from clusterling.services.request import Request, Response, Stream, page_not_fou
 from clusterling.services.requestinfo import RequestInfo
 from clusterling.services.turnstile import Turnstile
 from clusterling.services.watch import Streams
+from clusterling.services.workers.pool import Workers
 from clusterling.tenancy.names import ROOT_ID
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class App:
     `barrier`: what every request passes that believes what memory says, where there are other replicas.
     `credentials`: what ends open streams with the credential of their request; None: they go on.
     `metrics`: what is told of the rest of the server; None: nothing is counted. `tracing`: what makes spans; None: there are none.
+    `workers`: whom writes are given to that would hold the loop for long; None: they are done here.
     `default_cluster` is served at `/`; "" for none. `bound_cluster` instead: only this one, and no `/clusters/` prefix.
     """
 
@@ -188,6 +190,7 @@ class App:
         default_cluster: str = "",
         bound_cluster: str = "",
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        workers: Workers | None = None,
         tracing: Tracing | None = None,
         addresses: Addresses | None = None,
     ) -> None:
@@ -212,6 +215,7 @@ class App:
         self.metrics = (
             None if metrics is None else Metrics(self.recorder, self.turnstile, metrics, token=metrics_token)
         )
+        self.workers = workers
         self.decoding = asyncio.Semaphore(DECODING_MAX)
         self.streams = Streams(sent=None if self.metrics is None else self.recorder.sent)
         self.lists = Kept(LISTS_BYTES_MAX)

@@ -220,6 +220,9 @@ async def create(app: App, request: Request, served: Served) -> Response:
     content_type = request.headers.get("Content-Type")
     body_type(content_type)
     body = await request.read(BODY_BYTES_MAX)
+    away = _given_away(app, request, served, body)
+    if away is not None:
+        return await away
     options = _write_options(request, "CreateOptions", _told_by(content_type))
     obj, duplicates = await _decoded(app, body, partial(decode_body, content_type, body, served))
     if duplicates:
@@ -236,6 +239,14 @@ async def create(app: App, request: Request, served: Served) -> Response:
     return _object_response(encoding, served, request, 201, value)
 
 
+def _given_away(app: App, request: Request, served: Served, body: bytes) -> Awaitable[Response] | None:
+    """The answer of a worker, where the write is so much that it would hold the loop for long; None: it is done here."""
+    workers = app.workers
+    if workers is None or not workers.take(request, served, body):
+        return None
+    return workers.respond(request, served, body)
+
+
 async def _decoded(app: App, body: bytes, decode: Callable[[], _T]) -> _T:
     """What `decode` makes of the body. A big one is decoded beside the loop, which gets the interpreter every 5 ms."""
     if len(body) <= DECODE_BYTES_MAX:
@@ -249,6 +260,9 @@ async def update(app: App, request: Request, served: Served) -> Response:
     encoding = _encoding(request)
     content_type = request.headers.get("Content-Type")
     body = await request.read(BODY_BYTES_MAX)
+    away = _given_away(app, request, served, body)
+    if away is not None:
+        return await away
     options = _write_options(request, "UpdateOptions", _told_by(content_type))
     obj, duplicates = await _decoded(app, body, partial(decode_body, content_type, body, served))
     if served.resource.builtin:
@@ -273,6 +287,9 @@ async def patch(app: App, request: Request, served: Served) -> Response:
     kind = patching.patch_type(request.headers.get("Content-Type"), served, info.query)
     encoding = _encoding(request)
     body = await request.read(BODY_BYTES_MAX)
+    away = _given_away(app, request, served, body)
+    if away is not None:
+        return await away
     if kind is patching.PatchType.APPLY:
         return await _apply(app, request, served, encoding, body)
     options = _write_options(request, "PatchOptions", _PATCHES_TOLD_BY[kind])
@@ -428,6 +445,9 @@ async def get_scale(app: App, request: Request, served: Served) -> Response:
 async def update_scale(app: App, request: Request, served: Served) -> Response:
     content_type = request.headers.get("Content-Type")
     body = await request.read(BODY_BYTES_MAX)
+    away = _given_away(app, request, served, body)
+    if away is not None:
+        return await away
     options = _write_options(request, "UpdateOptions", _told_by(content_type))
     decode = partial(decode_as, content_type, body, scale.EXPECTED)
     document, duplicates = await _decoded(app, body, decode)
@@ -440,6 +460,9 @@ async def update_scale(app: App, request: Request, served: Served) -> Response:
 async def patch_scale(app: App, request: Request, served: Served) -> Response:
     kind = patching.patch_type(request.headers.get("Content-Type"), served, request.info.query)
     body = await request.read(BODY_BYTES_MAX)
+    away = _given_away(app, request, served, body)
+    if away is not None:
+        return await away
     if kind is patching.PatchType.APPLY:
         return await _apply_scale(app, request, served, body)
     options = _write_options(request, "PatchOptions", _PATCHES_TOLD_BY[kind])

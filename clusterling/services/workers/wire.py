@@ -1,0 +1,220 @@
+"""The messages between the server and its workers: a length of four bytes, then msgpack of one of these types.
+
+The server sends a `Job`; the worker sends questions, one at a time, and each is answered; its last message is the outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from clusterling.machinery.errors import ApiError
+from clusterling.registry.committing import GroundMoved
+from clusterling.registry.strategy import User
+from clusterling.services.requestinfo import RequestInfo
+from clusterling.storage import store
+from clusterling.storage.store import Entry, Guard, Op, StorageError
+
+FRAME_BYTES_MAX: Final = 64 << 20
+_LENGTH_BYTES: Final = 4
+
+
+class Definition(Struct, frozen=True, array_like=True, gc=False):
+    """Which CRD the request's kind comes from, and which it was when the request was dispatched."""
+
+    name: str
+    revision: int
+    schema_revision: int
+
+
+class Job(Struct, frozen=True, tag=True, array_like=True):
+    """One request, behind all filters. `kinds`: the built-in kinds of its cluster, (group, plural).
+
+    `headers` are those that handlers look at. `now_s`: the server's clock. `asks_soft`: soft limits have a say.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+    info: dict[str, Any]
+    user: User
+    cluster: str
+    cluster_id: str
+    kinds: Sequence[tuple[str, str]]
+    definition: Definition | None
+    now_s: float
+    root_ca: str
+    asks_soft: bool
+    warnings: list[str]
+
+
+# Questions of a worker.
+
+
+class Get(Struct, frozen=True, tag=True, array_like=True):
+    key: str
+
+
+class List(Struct, frozen=True, tag=True, array_like=True):
+    prefix: str
+    after: str
+    limit: int
+    revision: int
+
+
+class Count(Struct, frozen=True, tag=True, array_like=True):
+    prefix: str
+
+
+class Fresh(Struct, frozen=True, tag=True, array_like=True):
+    pass
+
+
+class Write(Struct, frozen=True, tag=True, array_like=True):
+    ops: Sequence[Op]
+    guards: Sequence[Guard]
+
+
+class Soft(Struct, frozen=True, tag=True, array_like=True):
+    """What is over its soft limit with such a write. Answered by `Warned`."""
+
+    operation: Literal["CREATE", "UPDATE", "DELETE"]
+
+
+class Answered(Struct, frozen=True, tag=True, array_like=True):
+    """The outcome: a whole answer. `leaves`: the worker takes no other job."""
+
+    status: int
+    body: bytes
+    content_type: str
+    warnings: str
+    leaves: bool
+
+
+class Refused(Struct, frozen=True, tag=True, array_like=True):
+    """The outcome: an ApiError, as `told` has it."""
+
+    error: str
+    warnings: str
+    leaves: bool
+
+
+class Crashed(Struct, frozen=True, tag=True, array_like=True):
+    """The outcome: something unforeseen, for the log."""
+
+    trace: str
+
+
+# Answers of the server.
+
+Row = tuple[str, bytes, int]
+
+
+class Found(Struct, frozen=True, tag=True, array_like=True):
+    row: Row | None
+
+
+class Rows(Struct, frozen=True, tag=True, array_like=True):
+    """Some entries of a list; as long as there are `more`, another follows."""
+
+    rows: Sequence[Row]
+    more: bool
+    revision: int = 0
+    remaining: int | None = None
+    last_change: int = 0
+
+
+class Number(Struct, frozen=True, tag=True, array_like=True):
+    value: int
+
+
+class Written(Struct, frozen=True, tag=True, array_like=True):
+    revisions: Sequence[int]
+
+
+class Warned(Struct, frozen=True, tag=True, array_like=True):
+    warnings: list[str]
+
+
+class Failed(Struct, frozen=True, tag=True, array_like=True):
+    """The store's error, by the name of its class; of its arguments, those that are text or numbers."""
+
+    error: str
+    args: Sequence[str | int | None]
+
+
+Question = Get | List | Count | Fresh | Write | Soft
+Outcome = Answered | Refused | Crashed
+Answer = Found | Rows | Number | Written | Warned | Failed
+
+from_worker: Final[msgspec.msgpack.Decoder[Question | Outcome]] = msgspec.msgpack.Decoder(Question | Outcome)
+to_worker: Final[msgspec.msgpack.Decoder[Job | Answer]] = msgspec.msgpack.Decoder(Job | Answer)
+_encoder: Final = msgspec.msgpack.Encoder()
+
+_T = TypeVar("_T")
+
+
+async def send(writer: asyncio.StreamWriter, message: Job | Question | Outcome | Answer) -> None:
+    """Sends one message. Raises OSError where nobody takes it."""
+    data = _encoder.encode(message)
+    writer.write(len(data).to_bytes(_LENGTH_BYTES, "big"))
+    writer.write(data)
+    await writer.drain()
+
+
+async def receive(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[_T]) -> _T:
+    """The next message. Raises EOFError where none comes, and ValueError for what is none."""
+    size = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "big")
+    if size > FRAME_BYTES_MAX:
+        raise ValueError(f"a message of {size} bytes")
+    return decoder.decode(await reader.readexactly(size))
+
+
+def row(entry: Entry) -> Row:
+    """An entry, without what readers have derived from it."""
+    return entry.key, entry.value, entry.revision
+
+
+def failed(error: StorageError) -> Failed:
+    args = [arg if isinstance(arg, str | int) else None for arg in error.args]
+    return Failed(type(error).__name__, args)
+
+
+def storage_error(failure: Failed) -> StorageError:
+    """The error as it was, less what of its arguments is neither text nor number."""
+    kind = getattr(store, failure.error, None)
+    assert isinstance(kind, type), "errors of the store are defined beside it"
+    assert issubclass(kind, StorageError), "nothing else is sent as one"
+    return kind(*failure.args)
+
+
+def told(error: ApiError) -> str:
+    """An ApiError as text. JSON that is all ASCII, for what is no UTF-8 in it came from a client who may see it again."""
+    fields = [error.code, error.reason, error.message, error.details, error.headers, error.metadata]
+    return json.dumps([isinstance(error, GroundMoved), *fields])
+
+
+def api_error(text: str) -> ApiError:
+    """What `told` told of."""
+    moved, code, reason, message, details, headers, metadata = json.loads(text)
+    return GroundMoved() if moved else ApiError(code, reason, message, details, headers, metadata)
+
+
+def fields_of(info: RequestInfo) -> dict[str, Any]:
+    fields = {name: getattr(info, name) for name in RequestInfo.__slots__}
+    # What was parsed once (a cluster's name) is text again.
+    return {name: str(value) if isinstance(value, str) else value for name, value in fields.items()}
+
+
+def info_of(fields: dict[str, Any]) -> RequestInfo:
+    info = RequestInfo("", "", {}, "")
+    for name, value in fields.items():
+        setattr(info, name, value)
+    return info
