@@ -43,6 +43,7 @@ from clusterling.registry.pack import Pack
 from clusterling.registry.ports import Attributes, Clock, Ports
 from clusterling.registry.strategy import User
 from clusterling.services import documents
+from clusterling.services.addresses import Addresses, Network
 from clusterling.services.app import App, Authenticator, Authorizer, Decision
 from clusterling.services.app import Cluster as ServedCluster
 from clusterling.services.barrier import Barrier
@@ -250,6 +251,7 @@ class ApiServer:
     `external_url`: what kubeconfigs and statuses say, where it is not the first listener's address.
     `default_cluster` is also served at `/`. `run_controllers` False: another replica does what they do.
     `default_quota`: for clusters that do not say otherwise.
+    `limits`: over those of `tenancy.limits.DEFAULTS`, by their names. `trusted_proxies`: networks whose X-Forwarded-For is believed.
     `workers_max`: processes for writes that would hold the event loop for long, started when there are such; 0: none. There are none
     either where `admission` has a say, or for clusters whose kinds do not come with this library.
     `metrics` False: nothing is counted. `metrics_token`: lets scrapers have /metrics, and nothing else.
@@ -275,6 +277,8 @@ class ApiServer:
         metrics: bool = True,
         metrics_token: str = "",
         default_quota: Quota = NO_QUOTA,
+        limits: Mapping[str, int] | None = None,
+        trusted_proxies: Sequence[Network] = (),
         workers_max: int = WORKERS_MAX,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
@@ -304,7 +308,9 @@ class ApiServer:
         self._directory = Directory(self._root_keys)
         self._budget = CacheBudget(cache_bytes_max)
         quotas = Quotas(self._quota_of, default_quota)
-        rates = Rates(quotas, self._clock.monotonic)
+        rates = self._rates = Rates(quotas, self._clock.monotonic)
+        self._limits = Limits(limits)
+        self._addresses = Addresses(limits, trusted_proxies)
 
         def online(cluster_id: str) -> Mapping[str, int]:
             return {WATCHES: rates.watches(cluster_id)}
@@ -356,7 +362,8 @@ class ApiServer:
             credentials=bearers if authenticator is None else None,
             authorizer=authorizer,
             documents=documents.respond,
-            limits=Limits(),
+            limits=self._limits,
+            addresses=self._addresses,
             rates=rates,
             health=Health(ready={"store": self._store_check}),
             barrier=None
@@ -442,6 +449,9 @@ class ApiServer:
         yield Sampled(families.CONNECTIONS, [((), sum(one.connections for one in self._listeners))])
         yield Sampled(families.ACCEPTED, [((), sum(one.accepted for one in self._listeners))])
         yield Sampled(families.ESTABLISHED, [((), sum(one.established for one in self._listeners))])
+        yield from sources.limits(self._limits, self._rates)
+        doors = [one.door for one in self._listeners if one.door is not None]
+        yield from sources.addresses(self._addresses, doors)
         yield from sources.cache(self._budget)
         if self._backed is not None:
             yield from sources.store(self._backed)

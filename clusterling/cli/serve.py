@@ -8,8 +8,9 @@ import os
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from clusterling.cli.following import Followed
     from clusterling.registry.pack import Pack
     from clusterling.server import ApiServer
+    from clusterling.services.addresses import Network
     from clusterling.storage.store import Store
     from clusterling.tenancy.quota import Quota
 
@@ -69,6 +71,8 @@ class Config:
     metrics: bool = True
     metrics_token: str = ""
     default_quota: str = ""
+    limits: str = ""
+    trusted_proxies: str = ""
     clusters: Path | None = None
     shutdown_delay_s: float | None = None
     shutdown_spread_s: float | None = None
@@ -274,6 +278,20 @@ a flag goes before the variable, the variable before the file.
     help="What clusters may hold and do that do not say otherwise, as in objects=10k,bytes=1Gi,soft.objects=8k.",
 )
 @_flag(
+    "--limits",
+    default="",
+    metavar="LIMITS",
+    help="How much may be in flight at once, where not as by default, as in tenant.lists=50,watches=20000;"
+    " docs/reference/limits.md names all. 0 is no limit.",
+)
+@_flag(
+    "--trusted-proxies",
+    default="",
+    metavar="NETWORKS",
+    help="Load balancers and proxies, as in 10.0.0.0/8,2001:db8::7: limits of an address are not theirs, but those of the"
+    " clients that they name in X-Forwarded-For.",
+)
+@_flag(
     "--packs",
     default="default",
     show_default=True,
@@ -339,6 +357,8 @@ def serve_command(
     metrics_token_file: Path | None,
     no_metrics: bool,
     default_quota: str,
+    limits: str,
+    trusted_proxies: str,
     packs: str,
     shutdown_delay: float | None,
     shutdown_spread: float | None,
@@ -373,12 +393,15 @@ def serve_command(
         metrics=not no_metrics,
         metrics_token=_token("--metrics-token-file", metrics_token_file),
         default_quota=default_quota,
+        limits=limits,
+        trusted_proxies=trusted_proxies,
         clusters=clusters,
         shutdown_delay_s=shutdown_delay,
         shutdown_spread_s=shutdown_spread,
     )
     _check(config)
     logs.configure(log_level, log_format)
+    _raise_descriptors()
     # The database, its log and whatever else is made here: for nobody but us.
     os.umask(0o077)
     directory = DataDirectory(data_dir)
@@ -401,6 +424,34 @@ def _default_quota(text: str) -> Quota:
         return parse_quota(text)
     except ValueError as error:
         raise CliError(f"--default-quota {error}", code=2) from error
+
+
+def _limits(text: str) -> dict[str, int]:
+    from clusterling.tenancy.limits import parse_limits
+
+    try:
+        return parse_limits(text)
+    except ValueError as error:
+        raise click.UsageError(f"--limits {text}: {error}") from error
+
+
+def _trusted(text: str) -> Sequence[Network]:
+    from clusterling.services.addresses import parse_networks
+
+    try:
+        return parse_networks(text)
+    except ValueError as error:
+        raise click.UsageError(f"--trusted-proxies {text}: {error}") from error
+
+
+def _raise_descriptors() -> None:
+    """As many open files as the system lets this process have, as Go's programs do: each connection is one."""
+    if sys.platform != "win32":
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _token(flag: str, file: Path | None) -> str:
@@ -426,6 +477,8 @@ def _first_line(flag: str, file: Path) -> str:
 def _check(config: Config) -> None:
     """What flags say together. Raises click.UsageError."""
     _default_quota(config.default_quota)
+    _limits(config.limits)
+    _trusted(config.trusted_proxies)
     from clusterling.machinery.names import is_dns1123_label
 
     if config.insecure_http and not is_loopback(config.host):
@@ -539,6 +592,8 @@ async def _serve(config: Config, directory: DataDirectory, tracer_provider: Trac
                 metrics=config.metrics,
                 metrics_token=config.metrics_token,
                 default_quota=_default_quota(config.default_quota),
+                limits=_limits(config.limits),
+                trusted_proxies=_trusted(config.trusted_proxies),
                 tracer_provider=tracer_provider,
             )
             async with server.running():

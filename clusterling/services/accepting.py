@@ -180,7 +180,7 @@ class Door:
         except OSError as error:
             self.failed += secure
             place.leave()
-            _log.debug("not connected peer=%s error=%r", place.origin.key, error)
+            _log.debug("not-connected peer=%s error=%r", place.origin.key, error)
         except BaseException:
             place.leave()
             raise

@@ -12,7 +12,7 @@ with 429 before anything is looked up; never those of a connection, or with a cr
 from __future__ import annotations
 
 import asyncio
-import resource
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -21,7 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from clusterling.machinery.errors import ApiError
-from clusterling.tenancy.limits import BUSY, CONNECTIONS_MAX, DEFAULTS, too_many
+from clusterling.tenancy.limits import BUSY, CONNECTIONS_MAX, figures, too_many
 from clusterling.tenancy.rates import Buckets
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 def connections_possible() -> int:
     """How many sockets the process may have open, beside what else it needs."""
+    if sys.platform == "win32":
+        return CONNECTIONS_MAX
+    import resource
+
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if most == resource.RLIM_INFINITY:
         return CONNECTIONS_MAX
@@ -78,20 +82,20 @@ class Addresses:
         trusted: Sequence[Network] = (),
         now: Callable[[], float] = monotonic,
     ) -> None:
-        figures = {**DEFAULTS, **(given or {})}
+        each = figures(given)
         self._trusted = tuple(trusted)
         self.now = now
-        most = figures["connections"]
+        most = each["connections"]
         self.connections_max = min(most or CONNECTIONS_MAX, connections_possible())
-        self._of_one = figures["address.connections"]
+        self._of_one = each["address.connections"]
         self.connections = 0
         self._connected: dict[str, int] = {}
         self.refused = {"all": 0, "address": 0}
-        self.handshakes_max = figures["handshakes"]
-        self.handshakes_of_one_max = figures["address.handshakes"]
-        self.handshakes_per_s = figures["address.handshakesPerSecond"]
+        self.handshakes_max = each["handshakes"]
+        self.handshakes_of_one_max = each["address.handshakes"]
+        self.handshakes_per_s = each["address.handshakesPerSecond"]
         self.shaken = Buckets(now, ADDRESSES_MAX)
-        self._failures_max = figures["address.failedLogins"]
+        self._failures_max = each["address.failedLogins"]
         self._failures = Buckets(now, ADDRESSES_MAX)
         self._delayed: dict[str, int] = {}
         self._let_in: OrderedDict[int, None] = OrderedDict()

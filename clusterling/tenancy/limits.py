@@ -60,8 +60,17 @@ DEFAULTS: Final[Mapping[str, int]] = MappingProxyType(
     }
 )
 
+
 # What client-go and people know (upstream: server/filters/priority-and-fairness.go).
 BUSY: Final = "Too many requests, please try again later."
+
+
+def figures(given: Mapping[str, int] | None) -> Mapping[str, int]:
+    """The limits given, and for the others the defaults. Raises ValueError where there is none of that name."""
+    unknown = (given or {}).keys() - DEFAULTS.keys()
+    if unknown:
+        raise ValueError(f"{', '.join(sorted(unknown))} is none of {', '.join(DEFAULTS)}")
+    return {**DEFAULTS, **(given or {})}
 
 
 def parse_limits(text: str) -> dict[str, int]:
@@ -176,13 +185,13 @@ class Patience:
 
 
 class Limits:
-    """The seats of a server, each sort apart. `given` are limits by name, over `DEFAULTS`."""
+    """The seats of a server, each sort apart. `given` are limits by name, over `DEFAULTS`. Raises ValueError."""
 
     def __init__(self, given: Mapping[str, int] | None = None, now: Callable[[], float] = monotonic) -> None:
-        figures = {**DEFAULTS, **(given or {})}
+        each = figures(given)
 
         def seats(name: str, what: str) -> Seats:
-            return Seats(Bounds(figures[name], figures[f"tenant.{name}"]), name, what, now)
+            return Seats(Bounds(each[name], each[f"tenant.{name}"]), name, what, now)
 
         self.requests = seats("requests", "requests")
         self.writes = seats("writes", "requests that write")

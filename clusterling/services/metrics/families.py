@@ -25,6 +25,7 @@ class Family(NamedTuple):
 _ALIKE: Final = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component")
 _SIZED: Final = ("verb", "group", "version", "resource", "subresource", "scope", "component")
 _KIND: Final = ("group", "resource")
+_FLOW: Final = ("priority_level", "flow_schema")
 _VERSIONED: Final = ("group", "version", "resource")
 
 REQUESTS: Final = Family(
@@ -57,6 +58,25 @@ DEPRECATED: Final = Family(
     "gauge",
     ("group", "version", "resource", "subresource", "removed_release"),
     "1 for each deprecated version of a kind that was asked for.",
+)
+REJECTED: Final = Family(
+    "apiserver_flowcontrol_rejected_requests_total",
+    "counter",
+    (*_FLOW, "reason"),
+    "Requests answered with 429: `concurrency-limit` where all seats of the server were taken, `tenant-concurrency-limit`"
+    " where the tenant's own were, `rate-limit` by a cluster's quota.",
+)
+EXECUTING: Final = Family(
+    "apiserver_flowcontrol_current_executing_requests",
+    "gauge",
+    _FLOW,
+    "Requests that hold a seat. Priority levels are upstream's; flow schemas are the sorts that have limits of their own.",
+)
+SEATS: Final = Family(
+    "apiserver_flowcontrol_nominal_limit_seats",
+    "gauge",
+    _FLOW,
+    "Seats that there are for them; upstream's has no flow schema.",
 )
 WATCH_EVENTS: Final = Family("apiserver_watch_events_total", "counter", _VERSIONED, "Events sent to watches.")
 WATCH_SIZES: Final = Family(
@@ -152,6 +172,34 @@ ACCEPTED: Final = Family(
 )
 ESTABLISHED: Final = Family(
     "clusterling_connections_established_total", "counter", (), "Those of them whose TLS handshake succeeded."
+)
+CONNECTIONS_MAX: Final = Family("clusterling_connections_max", "gauge", (), "Connections that may be open.")
+CONNECTIONS_REFUSED: Final = Family(
+    "clusterling_connections_refused_total",
+    "counter",
+    ("limit",),
+    "Connections closed at once: `all` where there were too many, `address` where one address had its share.",
+)
+HANDSHAKES: Final = Family(
+    "clusterling_tls_handshakes",
+    "gauge",
+    ("state",),
+    "TLS handshakes: `running`, and `waiting` for their turn.",
+)
+HANDSHAKES_FAILED: Final = Family(
+    "clusterling_tls_handshakes_failed_total",
+    "counter",
+    (),
+    "TLS handshakes that came to nothing, or took too long.",
+)
+LOGINS: Final = Family(
+    "clusterling_failed_logins_limited_total",
+    "counter",
+    ("answer",),
+    "Wrong credentials from addresses that sent many: `delayed`, or `refused` with 429.",
+)
+ADDRESSES: Final = Family(
+    "clusterling_addresses_known", "gauge", (), "Addresses that something is counted for."
 )
 LOOP_LAG: Final = Family(
     "clusterling_event_loop_lag_seconds",

@@ -34,9 +34,13 @@ from clusterling.version import KUBERNETES, __version__
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from clusterling.services.accepting import Door
+    from clusterling.services.addresses import Addresses
     from clusterling.services.metrics.recorder import Recorder
     from clusterling.storage.backed import BackedStore
     from clusterling.storage.cache import CacheBudget
+    from clusterling.tenancy.limits import Limits
+    from clusterling.tenancy.rates import Rates
 
 Value = float | Histogram
 
@@ -142,6 +146,36 @@ def _histogram(tenant: Tenant) -> Histogram:
     made.counts = [int(count) for count in tenant.tally[COUNTS:]]
     made.total = tenant.tally[SECONDS]
     return made
+
+
+_LEVELS: Final = {"leases": "leader-election", "exempt": "exempt"}
+_LEVEL: Final = "global-default"
+
+
+def limits(of: Limits, rates: Rates) -> Samples:
+    """Who holds seats, and who was refused."""
+    sorts = [((_LEVELS.get(sort.name, _LEVEL), sort.name), sort) for sort in of.all]
+    reasons = ("concurrency-limit", "tenant-concurrency-limit")
+    refused: list[tuple[tuple[str, ...], Value]] = [
+        ((*flow, reason), sort.refused[at]) for flow, sort in sorts for at, reason in enumerate(reasons)
+    ]
+    refused += [((_LEVEL, what, "rate-limit"), count) for what, count in rates.refused.items()]
+    yield Sampled(f.REJECTED, refused)
+    yield Sampled(f.EXECUTING, [(flow, sort.total) for flow, sort in sorts])
+    yield Sampled(f.SEATS, [(flow, sort.bounds.of_all) for flow, sort in sorts if sort.bounds.of_all])
+
+
+def addresses(of: Addresses, doors: Iterable[Door]) -> Samples:
+    """Who comes in, and who does not."""
+    open_doors = list(doors)
+    yield _one(f.CONNECTIONS_MAX, of.connections_max)
+    yield Sampled(f.CONNECTIONS_REFUSED, [((limit,), count) for limit, count in of.refused.items()])
+    running = sum(one.turns.under_way for one in open_doors)
+    waiting = sum(one.turns.waiting for one in open_doors)
+    yield Sampled(f.HANDSHAKES, [(("running",), running), (("waiting",), waiting)])
+    yield _one(f.HANDSHAKES_FAILED, sum(one.failed for one in open_doors))
+    yield Sampled(f.LOGINS, [(("delayed",), of.delayed), (("refused",), of.barred)])
+    yield _one(f.ADDRESSES, of.known)
 
 
 def cache(budget: CacheBudget) -> Samples:
