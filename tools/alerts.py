@@ -118,7 +118,7 @@ ALERTS: Final = (
         "warning",
         "{{ $labels.instance }} met something unforeseen.",
         "A request ended in an exception that nobody expected: a defect.",
-        "The log's `request failed` with its trace. The client was told the same id.",
+        "The log's `request-crashed` with its trace. The client was told the same id.",
         "Report it, with the trace and what the client sent.",
         {f"clusterling_internal_errors_total{{{LABELS}}}": "0x20 1x20"},
         {f"clusterling_internal_errors_total{{{LABELS}}}": "3x40"},
@@ -132,7 +132,7 @@ ALERTS: Final = (
         "{{ $labels.instance }} cannot use its store.",
         "PostgreSQL or etcd is away, fails over, or refuses. Reads that memory can answer go on where freshness allows;"
         " writes are answered with 503 or 504.",
-        "The log's `storage failed` and `put-off` lines have the driver's words. Is the other side up, is its disk full, are"
+        "The log's `storage-failed` and `put-off` lines have the driver's words. Is the other side up, is its disk full, are"
         " its connections used up?",
         "Repair the store. Replicas come back by themselves within seconds.",
         {f'etcd_request_errors_total{{{LABELS}, operation="write"}}': "0+60x40"},

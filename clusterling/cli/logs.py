@@ -48,7 +48,7 @@ SOURCES_MAX: Final = 4096  # That are told apart.
 
 _OURS: Final = "clusterling"
 _EVENT: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
-_FIELD: Final = re.compile(r" ([A-Za-z_][\w.-]*)=(%(?:\.\d+)?[sdrf])")
+_FIELD: Final = re.compile(r" ([A-Za-z_][\w.-]*)=(%(?:\.\d+)?[sdrf]|[^\s%]+)")
 _PLAIN: Final = re.compile(r"[!#-<>-\[\]-~]+")
 
 Value = str | int | float | bool | None
@@ -84,26 +84,26 @@ def _shape(template: str) -> tuple[str, tuple[tuple[str, str], ...]] | None:
 
 def read(record: logging.LogRecord) -> tuple[str, dict[str, Value]]:
     """What happened, and the fields of that. What others log is all message."""
-    arguments = record.args
+    values = record.args if isinstance(record.args, tuple) else ()
     shape = _shape(record.msg) if isinstance(record.msg, str) else None
-    if shape is None or not isinstance(arguments, tuple | None) or len(arguments or ()) != len(shape[1]):
+    if shape is None or len(values) != sum(how.startswith("%") for _, how in shape[1]):
         said = record.getMessage()
         # asyncio says there how the exception reads.
         return _cut(said.partition("\n")[0] if record.exc_info and not _tells_all() else said), {}
     event, names = shape
-    found: dict[str, Value] = {}
-    for (name, conversion), value in zip(names, arguments or (), strict=True):
-        if (
-            value is None
-            or isinstance(value, bool)
-            or (isinstance(value, int) and conversion in {"%s", "%d"})
-        ):
-            found[name] = value if value is None or isinstance(value, bool) else int(value)
-        elif isinstance(value, float | int) and conversion.endswith("f"):
-            found[name] = float(conversion % value)
-        else:
-            found[name] = _cut(conversion % (value,))
-    return event, found
+    given = iter(values)
+    return event, {name: _value(how, next(given)) if how.startswith("%") else how for name, how in names}
+
+
+def _value(conversion: str, value: object) -> Value:
+    """A number as one, all else as the call would have it in its line."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        if conversion.endswith("f"):
+            return float(conversion % value)
+        return value
+    return _cut(conversion % (value,))
 
 
 def _cut(text: str, most: int = VALUE_CHARACTERS_MAX) -> str:

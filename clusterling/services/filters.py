@@ -34,6 +34,7 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.meta import Object
 from clusterling.registry.cluster import SUSPENDED
 from clusterling.registry.strategy import ANONYMOUS, User
+from clusterling.services import requestlog
 from clusterling.services.barrier import with_barrier
 from clusterling.services.begun import Begun
 from clusterling.services.deadlines import Deadline, Deadlines
@@ -43,6 +44,7 @@ from clusterling.services.negotiation import accept_anyway, wants_pretty
 from clusterling.services.parameters import request_timeout_s
 from clusterling.services.request import NOSNIFF, Header, Request, Response, StreamingResponse
 from clusterling.services.requestinfo import RequestInfo, parse
+from clusterling.services.requestlog import SLOW_S
 from clusterling.storage.store import StorageError, UnknownOutcome
 from clusterling.tenancy.authorization import MASTERS
 from clusterling.tenancy.names import ROOT, ROOT_ID
@@ -74,7 +76,13 @@ def with_errors(app: App, handle: Handler) -> Handler:
         except ApiError as error:
             response = status_response(request, error)
         except StorageError as error:
-            _log.warning("storage failed id=%s path=%s error=%r", request.id, request.path, error)
+            _log.warning(
+                "storage-failed id=%s cluster=%s path=%s error=%r",
+                request.id,
+                _known(request),
+                request.path,
+                error,
+            )
             if isinstance(error, UnknownOutcome):
                 answer = timeout("the store did not say whether the write was kept")
             else:
@@ -82,7 +90,13 @@ def with_errors(app: App, handle: Handler) -> Handler:
             response = status_response(request, answer)
         except Exception:  # noqa: BLE001 - the one place that turns the unforeseen into an answer
             app.errors += 1
-            _log.exception("request failed id=%s method=%s path=%s", request.id, request.method, request.path)
+            _log.exception(
+                "request-crashed id=%s cluster=%s method=%s path=%s",
+                request.id,
+                _known(request),
+                request.method,
+                request.path,
+            )
             response = status_response(
                 request,
                 internal_error(f"the server could not answer; its log says why (Audit-Id {request.id})"),
@@ -92,6 +106,11 @@ def with_errors(app: App, handle: Handler) -> Handler:
         return response
 
     return errors
+
+
+def _known(request: Request) -> str:
+    """The cluster, where that is one: for the log, which has so many lines of each."""
+    return "" if request.cluster is None else request.cluster.name
 
 
 def status_response(request: Request, error: ApiError) -> Response:
@@ -161,7 +180,9 @@ def with_telemetry(app: App, handle: Handler) -> Handler:
             response = await handle(request)
         finally:
             in_flight[writes] -= 1
-        answered(request, response)
+        seconds = answered(request, response)
+        if seconds > SLOW_S or response.status >= 500:
+            requestlog.tell(request, response, seconds)
         if app.audit is not None:
             recorder.audited += 1
             app.audit(request, response)
@@ -174,6 +195,9 @@ async def _untold(app: App, handle: Handler, request: Request) -> Response:
     """Where nothing is counted."""
     request.id = _audit_id(request.headers.get("Audit-Id"))
     response = await handle(request)
+    seconds = time.perf_counter() - request.came_s
+    if response.status >= 500 or (seconds > SLOW_S and not isinstance(response, StreamingResponse)):
+        requestlog.tell(request, response, seconds)
     if app.audit is not None:
         app.audit(request, response)
     return response

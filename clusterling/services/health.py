@@ -88,7 +88,7 @@ async def _run(endpoint: str, name: str, check: Check) -> str | None:
     except Exception as error:  # noqa: BLE001 - whatever a check dies of is its finding
         problem = repr(error)
     if problem is not None:
-        _log.warning("health check failed endpoint=%s check=%s problem=%s", endpoint, name, problem)
+        _log.warning("health-check-failed endpoint=%s check=%s problem=%s", endpoint, name, problem)
     return problem
 
 

@@ -279,12 +279,12 @@ class _Connection(asyncio.Protocol):
         try:
             self._parse(data)
         except httptools.HttpParserCallbackError:
-            _log.exception("reading failed peer=%s", self._peer.address)
+            _log.exception("reading-failed peer=%s", self._peer.address)
             self.abort()
             return
         except httptools.HttpParserError as error:
             if not self._deaf:
-                _log.debug("bad request peer=%s error=%s", self._peer.address, error)
+                _log.debug("bad-request peer=%s error=%s", self._peer.address, error)
                 self._refuse(400)
         if self._unspent > HEAD_BYTES_MAX and not self._deaf:
             self._refuse(431)
@@ -539,7 +539,7 @@ class _Connection(asyncio.Protocol):
         except ConnectionError:
             self.transport.abort()
         except Exception:  # noqa: BLE001 - whatever it was, this connection alone ends
-            _log.exception("answering failed peer=%s", self._peer.address)
+            _log.exception("answering-failed peer=%s", self._peer.address)
             self.transport.abort()
         finally:
             self._finish(incoming)

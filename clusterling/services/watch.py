@@ -435,7 +435,7 @@ class WatchStream(Stream):
                     return parts, True, None
         except Exception as error:  # noqa: BLE001 - nobody stands above a callback of the loop
             if not isinstance(error, (WatchEnded, StorageError, ApiError)):
-                _log.exception("watch failed")
+                _log.exception("watch-failed")
             return parts, False, error
         return parts, False, None
 

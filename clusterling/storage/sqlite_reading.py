@@ -274,7 +274,7 @@ def fetch(db: apsw.Connection, sql: str, values: apsw.Bindings) -> list[tuple[An
 def translate(error: apsw.Error) -> StorageError:
     if isinstance(error, apsw.FullError):
         return Unavailable("the disk is full")
-    _log.error("sqlite failed error=%s", error)
+    _log.error("sqlite-failed error=%s", error)
     return Unavailable(f"sqlite: {error}")
 
 

@@ -108,8 +108,8 @@ class Recorder:
                 found[key] = found.get(key, 0) + count
         return found
 
-    def answered(self, request: Request, response: Response) -> None:
-        """Counts a request whose answer was made; of a watch, when that has ended."""
+    def answered(self, request: Request, response: Response) -> float:
+        """Counts a request whose answer was made; of a watch, when that has ended. How long it took, in seconds; a watch 0."""
         info, served = request.info, request.served
         verb = info.verb
         if served is not None:
@@ -140,7 +140,7 @@ class Recorder:
             known.refused(429)
         if isinstance(response, StreamingResponse):
             self._began(series, tenant, request.came_s, response)
-            return
+            return 0.0
         seconds = perf_counter() - request.came_s
         status = response.status
         codes = series.codes
@@ -153,6 +153,7 @@ class Recorder:
             series.sizes.observe(size)
         if tenant is not None:
             tenant.answered(status, seconds, size, writes=request.method not in READING)
+        return seconds
 
     def _began(
         self, series: Series, tenant: Tenant | None, came_s: float, response: StreamingResponse
