@@ -9,7 +9,7 @@ Semantics: https://kubernetes.io/docs/reference/using-api/api-concepts/#semantic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
@@ -33,9 +33,8 @@ FUTURE_POLL_S: Final = 0.05
 # must see each: one with a thousand requirements takes 0.15 ms for an entry.
 SCAN_PAGE: Final = 1000
 SCAN_SLICE_S: Final = 0.001
-DOCUMENTS_SLICE: Final = (
-    10_000  # Documents that are there are looked up so many at a turn: about half a millisecond.
-)
+DOCUMENTS_SLICE: Final = 5_000  # Documents that are there are looked up so many at a turn.
+FREE_MAX: Final = 500  # So many are looked at where the request stands; for more it waits for its turn.
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +47,22 @@ class Listing:
     remaining: int | None = None
 
 
+# Awaited between two slices of synchronous work: returns when the next may be done.
+Turn = Callable[[], Awaitable[None]]
+
+
+async def give_way() -> None:
+    """A turn for who has no turnstile: what else the loop has to do is done first."""
+    await asyncio.sleep(0)
+
+
 async def read(
-    store: CachedStore, served: Served, namespace: str, options: ListOptions, now_s: int
+    store: CachedStore,
+    served: Served,
+    namespace: str,
+    options: ListOptions,
+    now_s: int,
+    turn: Turn = give_way,
 ) -> Listing:
     """One page, or all of it, as of one revision. Raises 410 for history that is gone, 504 for what is not there yet."""
     selection = Selection(served, options.label_selector, options.field_selector)
@@ -66,7 +79,7 @@ async def read(
     try:
         # Upstream answers "0" from its cache, which does not page.
         limit = 0 if options.resource_version == "0" else max(options.limit, 0)
-        values, page, more = await _select(store, served, prefix, selection, after, at, limit)
+        values, page, more = await _select(store, served, prefix, selection, after, at, limit, turn)
     except Compacted as error:
         if resumed is not None:
             raise resumed.too_old() from error
@@ -118,13 +131,20 @@ async def _revision_of(store: CachedStore, served: Served, namespace: str, optio
 
 
 async def _select(
-    store: CachedStore, served: Served, prefix: str, selection: Selection, after: str, at: int, limit: int
+    store: CachedStore,
+    served: Served,
+    prefix: str,
+    selection: Selection,
+    after: str,
+    at: int,
+    limit: int,
+    turn: Turn,
 ) -> tuple[Sequence[bytes], Page, str]:
     """The matching documents, the page they came from, and the key to go on after ("" when that is all)."""
     if selection.everything:
         page = await store.list(prefix, after=after, limit=limit, revision=at)
         entries = page.entries
-        values = await _documents(entries, served)
+        values = await _documents(entries, served, turn)
         more = entries[-1].key if limit and goes_on(page, limit) else ""
         if more and page.remaining is None:
             # Not counted: only what follows tells a last page that is full from one before it.
@@ -137,20 +157,22 @@ async def _select(
         scan = SCAN_PAGE if at else 0
         page = await store.list(prefix, after=after, limit=scan, revision=at)
         follows = bool(scan) and goes_on(page, scan)
+        if len(page.entries) > FREE_MAX:
+            await turn()
         until = perf_counter() + SCAN_SLICE_S
         for entry in page.entries:
             if perf_counter() >= until:
-                await asyncio.sleep(0)
+                await turn()
                 until = perf_counter() + SCAN_SLICE_S
             if selection.matches(entry):
                 found.append(entry)
                 if limit and len(found) == limit:
                     rest = follows or entry is not page.entries[-1]
-                    return await _documents(found, served), page, entry.key if rest else ""
+                    return await _documents(found, served, turn), page, entry.key if rest else ""
         if not follows:
-            return await _documents(found, served), page, ""
+            return await _documents(found, served, turn), page, ""
         after = page.entries[-1].key
-        await asyncio.sleep(0)
+        await turn()
 
 
 async def not_older_than(store: CachedStore, asked: str) -> None:
@@ -198,23 +220,25 @@ def goes_on(page: Page, limit: int) -> bool:
     )
 
 
-async def _documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes]:
-    """The documents of many entries; others get the loop between."""
+async def _documents(entries: Sequence[Entry], served: Served, turn: Turn) -> Sequence[bytes]:
+    """The documents of entries; of many, in turns."""
+    if len(entries) > FREE_MAX:
+        await turn()
     if len(entries) <= DOCUMENTS_SLICE:
-        return await _some_documents(entries, served)
+        return await _some_documents(entries, served, turn)
     found: list[bytes] = []
     left = iter(entries)
     while part := list(islice(left, DOCUMENTS_SLICE)):
-        found += await _some_documents(part, served)
-        await asyncio.sleep(0)
+        found += await _some_documents(part, served, turn)
+        await turn()
     return found
 
 
-async def _some_documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes]:
+async def _some_documents(entries: Sequence[Entry], served: Served, turn: Turn) -> Sequence[bytes]:
     until = perf_counter() + SCAN_SLICE_S
     for entry in views.to_derive(entries, served):
         views.document(entry, served)
         if perf_counter() >= until:
-            await asyncio.sleep(0)
+            await turn()
             until = perf_counter() + SCAN_SLICE_S
     return views.documents(entries, served)

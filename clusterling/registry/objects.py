@@ -36,7 +36,7 @@ from clusterling.machinery.objectmeta import (
 from clusterling.registry import deleting, listing, managing, owners, views
 from clusterling.registry.admission import Admission
 from clusterling.registry.committing import ACTIVE_FENCE, NAMESPACE_FENCE, Again, Commits
-from clusterling.registry.listing import Listing
+from clusterling.registry.listing import Listing, Turn
 from clusterling.registry.options import DeleteOptions, ListOptions, WatchOptions, WriteOptions
 from clusterling.registry.ports import Clock
 from clusterling.registry.receiving import Undecodable, receive, yaml_lines
@@ -141,10 +141,15 @@ class ObjectStore:
         """Some object of the cluster names an owner."""
         return bool((await translated(self._records.list(owners.OWNERS, limit=1))).entries)
 
-    async def list(self, served: Served, namespace: str, options: ListOptions) -> Listing:
-        """One page, or all of it, as of one revision. Raises 410 for history that is gone, 504 for what is not there yet."""
+    async def list(
+        self, served: Served, namespace: str, options: ListOptions, turn: Turn = listing.give_way
+    ) -> Listing:
+        """One page, or all of it, as of one revision. Raises 410 for history that is gone, 504 for what is not there yet.
+
+        `turn` is awaited between two slices of work.
+        """
         now_s = int(self._clock.now().timestamp())
-        return await listing.read(self._store, served, namespace, options, now_s)
+        return await listing.read(self._store, served, namespace, options, now_s, turn)
 
     def stamp(self, served: Served, namespace: str, options: ListOptions) -> Hashable:
         """What a list of a whole collection is known by: equal stamps of one cluster, equal lists. None: list it.

@@ -118,7 +118,8 @@ class Client:
         )
         response = await self._app(request)
         if response.rest:
-            response.body, response.rest = b"".join((response.body, *response.rest)), ()
+            response.body = b"".join((response.body, *response.rest))
+            response.rest, response.rest_bytes = (), 0
         return response
 
     async def _document(

@@ -14,7 +14,7 @@ import random
 import re
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -224,7 +224,7 @@ def with_compression(app: App, handle: Handler) -> Handler:
                 return response
             # zlib releases the interpreter's lock, so other requests go on meanwhile.
             response.body = await asyncio.to_thread(_gzip, (response.body, *response.rest))
-            response.rest = ()
+            response.rest, response.rest_bytes = (), 0
             response.headers += (("Content-Encoding", "gzip"),)
             if _VARIES not in response.headers:
                 response.headers += (_VARIES,)
@@ -244,7 +244,7 @@ def _accepts_gzip(header: str | None) -> bool:
     return any(name.strip() == "gzip" and not _NOT_AT_ALL.fullmatch(more) for name, _, more in codings)
 
 
-def _gzip(parts: Sequence[bytes]) -> bytes:
+def _gzip(parts: Iterable[bytes]) -> bytes:
     compress = zlib.compressobj(1, zlib.DEFLATED, 31)
     return b"".join([*map(compress.compress, parts), compress.flush()])
 

@@ -26,7 +26,7 @@ import ssl as tls
 import time
 from asyncio.tasks import _enter_task, _leave_task
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
@@ -64,6 +64,10 @@ TURNS: Final = 8  # Requests of one connection, sent one behind the other, that 
 QUEUED_MAX: Final = 32  # Such requests that wait before reading pauses.
 UNREAD_BYTES_MAX: Final = 256 * 1024  # Of a body that nobody has asked for yet, before reading pauses.
 JOIN_BYTES_MAX: Final = 64 * 1024  # Bodies up to here are copied behind their head; longer ones go beside it.
+WHOLE_BYTES_MAX: Final = (
+    768 * 1024
+)  # Answers up to here are written at once: half a millisecond of encryption.
+PART_BYTES: Final = 256 * 1024
 BUFFERED_BYTES_MAX: Final = 1024 * 1024
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -532,8 +536,10 @@ class _Connection(asyncio.Protocol):
                     await self._stream(incoming, response, request.id)
                 else:
                     self._write(incoming, response, request.id)
-                    if response.rest and incoming.method != "HEAD":
-                        await self._write_rest(response.rest)
+                    if (
+                        response.rest_bytes or len(response.body) > WHOLE_BYTES_MAX
+                    ) and incoming.method != "HEAD":
+                        await self._write_rest(request, _parts_behind(response))
                 if self._full:
                     await self._drained()
         except ConnectionError:
@@ -599,24 +605,36 @@ class _Connection(asyncio.Protocol):
             # Between requests, and told so: nothing that is on its way gets lost.
             incoming.keep_alive = False
         keep = incoming.keep_alive and not self._ending
-        length = len(body) + sum(map(len, response.rest))
+        length = response.size
         head = _head(response, audit_id, incoming, keep=keep, length=length)
         if incoming.method == "HEAD" or not body:
             transport.write(head)
         elif len(body) <= JOIN_BYTES_MAX:
             transport.write(head + body)
+        elif len(body) > WHOLE_BYTES_MAX:
+            transport.writelines((head, memoryview(body)[:WHOLE_BYTES_MAX]))
         else:
             transport.writelines((head, body))
 
-    async def _write_rest(self, parts: Sequence[bytes]) -> None:
-        """What follows in a big answer, as fast as it is read. Raises ConnectionError where the peer has gone, or will not read."""
-        for part in parts:
+    async def _write_rest(self, request: Request, parts: Iterator[bytes | memoryview]) -> None:
+        """What follows in a big answer, as fast as it is read. Raises ConnectionError where the peer has gone, or will not read.
+
+        Making a part, and encrypting it, takes a turn of its tenant.
+        """
+        transport, tenant, run = self.transport, request.tenant, self._app.turnstile.run
+
+        def write() -> bool:
+            part = next(parts, b"")
+            transport.write(part)
+            return bool(part)
+
+        more = True
+        while more:
             if self._full:
                 await self._drained()
-            if self.transport.is_closing():
+            if transport.is_closing():
                 raise ConnectionResetError("the client has gone")
-            self.transport.write(part)
-            await asyncio.sleep(0)
+            more = await run(tenant, write, long=True)
 
     async def _drained(self) -> None:
         """Waits while the peer leaves too much in the buffer. Raises ConnectionError where it will not read.
@@ -668,6 +686,14 @@ class _Connection(asyncio.Protocol):
         await response.stream.run(_Sink(self, transport))
         if not transport.is_closing():
             transport.write(hearing.goodbye)
+
+
+def _parts_behind(response: Response) -> Iterator[bytes | memoryview]:
+    """What follows the part of a big answer that was written with its head."""
+    body = memoryview(response.body)
+    for start in range(WHOLE_BYTES_MAX, len(body), PART_BYTES):
+        yield body[start : start + PART_BYTES]
+    yield from response.rest
 
 
 def _peer_of(transport: asyncio.Transport) -> Peer:

@@ -161,7 +161,9 @@ _decode_head: Final = msgspec.json.Decoder(_Head).decode
 _decode_revision: Final = msgspec.json.Decoder(_Revision).decode
 
 
-PART_VALUES: Final = 256  # Values in one part of a big list.
+PART_BYTES: Final = (
+    256 * 1024
+)  # Of a big answer, at least, in a part: copied and encrypted in half a millisecond.
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +225,9 @@ class Encoding:
     def rows(
         self, served: Served, listing: Listing, *, include: Include = "Metadata", now: Now = _utc_now
     ) -> Iterator[bytes]:
-        """The rows of a list's Table one by one, for who would take turns."""
-        moment, values, order = now(), listing.values, served.resource.strategy.row_order
-        if order is not None:
-            values = sorted(values, key=lambda value: order(orjson.loads(value)))
-        return (_row(self.version, served, value, include, moment) for value in values)
+        """The rows of a list's Table one by one, in the order of its values, for who would take turns."""
+        moment = now()
+        return (_row(self.version, served, value, include, moment) for value in listing.values)
 
     def partials(self, listing: Listing) -> Iterator[bytes]:
         """The items of a list of PartialObjectMetadata one by one, for who would take turns."""
@@ -239,14 +239,24 @@ class Encoding:
         """A list that is plain JSON in parts, for who would take turns: together they are what `list` makes of it."""
         assert not self.target, "other forms are made of rows"
         head, cut = self._head(served, listing)
-        values = listing.values
-        for start in range(0, len(values), PART_VALUES):
-            some = values[start : start + PART_VALUES]
-            yield _joined(head if not start else b",", some, cut)[
-                : None if start + PART_VALUES >= len(values) else -2
-            ]
-        if not values:
-            yield head + b"]}"
+        opening = b"{" if cut else b""
+        some, size = [head], len(head)
+        between = opening
+        for value in listing.values:
+            some += (between, value[cut:] if cut else value)
+            between = b"," + opening
+            size += len(value)
+            if size >= PART_BYTES:
+                yield from _cut(b"".join(some))
+                some, size = [], 0
+        yield b"%b]}" % b"".join(some)
+
+    def parts_bytes(self, served: Served, listing: Listing, values_bytes: int) -> int:
+        """How long all `parts` are together, for values that are so long."""
+        head, cut = self._head(served, listing)
+        count = len(listing.values)
+        opened = max(cut - 1, 0) * count
+        return len(head) + values_bytes - opened + max(count - 1, 0) + len(b"]}")
 
     def _head(self, served: Served, listing: Listing) -> tuple[bytes, int]:
         """What stands before the items of a list, and how much of each item stands there already."""
@@ -283,6 +293,7 @@ class Encoding:
             )
         if self.target == "Table":
             if rows is None:
+                listing = in_row_order(listing, tuple(row_keys(served, listing)))
                 rows = tuple(self.rows(served, listing, include=include, now=now))
             columns = _column_definitions(served.version.columns)
             return self.document(_table(self.version, columns, metadata, rows))
@@ -430,6 +441,15 @@ def _list_head(kind: str, api_version: str) -> bytes:
     return b'{"kind":%b,"apiVersion":%b,"metadata":' % (orjson.dumps(kind), orjson.dumps(api_version))
 
 
+def _cut(part: bytes) -> Iterator[bytes]:
+    """The part, in several where one value was long."""
+    if len(part) <= 2 * PART_BYTES:
+        yield part
+        return
+    for start in range(0, len(part), PART_BYTES):
+        yield part[start : start + PART_BYTES]
+
+
 def _joined(head: bytes, items: Sequence[bytes], cut: int = 0) -> bytes:
     """The list's document. The items may be megabytes: head and tail go with the outer two, so that they are not copied again.
 
@@ -480,6 +500,21 @@ def _row(version: str, served: Served, value: bytes, include: Include, now: date
     shown_cells = orjson.dumps(cells(served.version.columns, obj, now))
     shown = value if include == "Object" else b"null" if include == "None" else _partial(version, value)
     return b'{"cells":%b,"object":%b}' % (shown_cells, shown)
+
+
+def row_keys(served: Served, listing: Listing) -> Iterator[tuple[int, str]]:
+    """What the rows of the list's Table are ordered by, one by one; nothing where they stay as they are."""
+    order = served.resource.strategy.row_order
+    if order is not None:
+        yield from (order(orjson.loads(value)) for value in listing.values)
+
+
+def in_row_order(listing: Listing, keys: Sequence[tuple[int, str]]) -> Listing:
+    """The list in the order of its `row_keys`."""
+    if not keys:
+        return listing
+    places = sorted(range(len(keys)), key=keys.__getitem__)
+    return replace(listing, values=[listing.values[place] for place in places])
 
 
 def _table(version: str, columns: bytes, metadata: bytes, rows: Sequence[bytes]) -> bytes:

@@ -7,7 +7,7 @@ makes one of each.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol, overload
 
@@ -163,6 +163,11 @@ class Request:
         self.span: Recorded | None = None
         self.warnings: list[str] = []
 
+    @property
+    def tenant(self) -> tuple[str, str]:
+        """Whom its work is charged to, once it is known who asks: the realm of the credential, and the cluster's name."""
+        return self.user.realm, self.info.cluster
+
     async def read(self, limit: int) -> bytes:
         """The whole body, the same each time. Raises ApiError 413 as soon as it is known to be over `limit` bytes."""
         body = self._body
@@ -175,10 +180,11 @@ class Request:
 class Response:
     """A whole answer. `content_type` "" sends none; `headers` are those besides Content-Type and Content-Length.
 
-    `rest`: more of the body, where it is so big that copying it together, or writing it at once, would take the loop for long.
+    `rest`: more of the body, `rest_bytes` long, where it is so big that copying it together, or writing it at once, would take
+    the loop for long. It can be walked once: each part may be made only then, and takes about `SLICE_S` to make and write.
     """
 
-    __slots__ = ("body", "content_type", "headers", "rest", "status")
+    __slots__ = ("body", "content_type", "headers", "rest", "rest_bytes", "status")
 
     def __init__(
         self,
@@ -187,13 +193,20 @@ class Response:
         content_type: str = JSON_TYPE,
         headers: tuple[Header, ...] = (),
         *,
-        rest: Sequence[bytes] = (),
+        rest: Iterable[bytes] = (),
+        rest_bytes: int = 0,
     ) -> None:
         self.status = status
         self.body = body
         self.content_type = content_type
         self.headers = headers
         self.rest = rest
+        self.rest_bytes = rest_bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole body."""
+        return len(self.body) + self.rest_bytes
 
 
 def page_not_found() -> Response:

@@ -96,7 +96,7 @@ class Recorded:
         if isinstance(response, StreamingResponse):
             response.ended.append(span.end)
         else:
-            span.set_attribute("http.response.body.size", len(response.body) + sum(map(len, response.rest)))
+            span.set_attribute("http.response.body.size", response.size)
             span.end()
 
     def past(self, name: str, began_s: float, ended_s: float) -> None:

@@ -1,11 +1,20 @@
-"""Turnstile: who may use the event loop next. One slice of synchronous work a tick, those who wait in turn.
+"""Turnstile: who may use the event loop next. One slice of synchronous work a tick, tenants in turn.
 
 Synchronous work that may take longer than `WORTH_QUEUEING_S` goes through here instead of running where it stands,
-so that a request of another cluster, which arrives meanwhile, waits for one slice and not for all of it (decision 24).
+so that a request of another tenant, which arrives meanwhile, waits for one slice and not for all of it (decision 24).
 Work that comes as an iterable is cut into slices; work that cannot be cut is one slice, however long.
 
-There is one queue now: jobs take turns in the order they came. Callers say for which cluster they work, so that
-a fairer choice needs no change of theirs.
+Theory of operation
+-------------------
+Tenants, which are (realm, cluster), take turns by deficit round robin over the time that was measured: a turn allows
+`SLICE_S`, and who took more owes it, and is passed over until it is paid. Who comes anew is served before those who have been
+at it, once: so what needs but one slice waits for the one that is under way, however many have long work. A debt is kept
+while anybody else is served, and then forgotten: there is nobody whom it was taken from.
+
+Within a tenant, work in its first slice and long work alternate; of the long, the first is seen through before the next
+is begun, so that fifty lists are not all half made at once. Nothing here is touched by who never needs a slice.
+
+Shreedhar and Varghese, "Efficient Fair Queuing Using Deficit Round-Robin"; those who come anew: RFC 8290, section 4.1.3.
 """
 
 from __future__ import annotations
@@ -13,94 +22,188 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Final, TypeVar
-
-from clusterling.telemetry.spans import part
 
 WORTH_QUEUEING_S: Final = 0.000_3
 SLICE_S: Final = 0.001
+DEBT_MAX_S: Final = 0.2  # What is beyond is forgiven: it bounds how often somebody is passed over, too.
 
 _T = TypeVar("_T")
 
+# One slice of work, to end at about that time of the clock; whether it was the last. What it raises is its own.
+Step = Callable[[float], bool]
 
-class _Job:
-    """Work under way. `step` does one slice and says whether that was the last."""
 
-    __slots__ = ("cluster", "done", "step")
+class _Flow:
+    """The work of one tenant. It may spend what its `credit_s` is, and is passed over while that is none."""
 
-    def __init__(self, cluster: str, step: Callable[[], bool], done: asyncio.Future[None]) -> None:
-        self.cluster = cluster
-        self.step = step
-        self.done = done
+    __slots__ = ("credit_s", "first", "long", "tenant", "was_long")
+
+    def __init__(self, tenant: Hashable, credit_s: float) -> None:
+        self.tenant = tenant
+        self.credit_s = credit_s
+        self.first: deque[Step] = deque()  # Not begun.
+        self.long: deque[Step] = deque()  # Begun, or known to be long.
+        self.was_long = False
+
+    def step(self, until: float) -> None:
+        """Does one slice of one piece of work."""
+        use_long = bool(self.long) and not (self.was_long and self.first)
+        step = (self.long if use_long else self.first).popleft()
+        if step(until):
+            self.was_long = use_long
+            return
+        self.was_long = True
+        if use_long:
+            self.long.appendleft(step)
+        else:
+            self.long.append(step)
 
 
 class Turnstile:
     """One for a server. Holds no task: its ticks are callbacks of the loop, and there are none while nobody waits."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
-        self._jobs: deque[_Job] = deque()
+        self.clock = clock
+        self._flows: dict[Hashable, _Flow] = {}  # With something to do, or in their turn still.
+        self._new: deque[_Flow] = deque()
+        self._old: deque[_Flow] = deque()
+        self._owing: dict[Hashable, float] = {}  # Credits below nothing of those who have left.
         self._ticking = False
+        # For metrics: ticks, and seconds that they took together.
+        self.ticks = 0
+        self.seconds = 0.0
 
     @property
     def waiting(self) -> int:
-        """Jobs that are not finished."""
-        return len(self._jobs)
+        """Pieces of work that are not finished."""
+        return sum(len(flow.first) + len(flow.long) for flow in self._flows.values())
 
-    async def run(self, cluster: str, work: Callable[[], _T]) -> _T:
-        """Does `work` when its turn has come; returns or raises what it does. `cluster` is the id it is done for."""
+    async def run(self, tenant: Hashable, work: Callable[[], _T], *, long: bool = False) -> _T:
+        """Does `work` when its turn has come; returns or raises what it does. `long`: more is to follow."""
         result: list[_T] = []
 
-        def step() -> bool:
+        def step(until: float) -> bool:
             result.append(work())
             return True
 
-        await self._wait(cluster, step)
+        await self._wait(tenant, step, long=long)
         return result[0]
 
-    async def slices(self, cluster: str, items: Iterable[_T]) -> list[_T]:
+    async def slices(self, tenant: Hashable, items: Iterable[_T]) -> list[_T]:
         """Everything `items` yields, drawn in slices of about `SLICE_S`. One item is never cut."""
         drawn: list[_T] = []
-        iterator = iter(items)
-        await self._wait(cluster, lambda: self._draw(iterator, drawn))
+        iterator, clock = iter(items), self.clock
+
+        def step(until: float) -> bool:
+            for item in iterator:
+                drawn.append(item)
+                if clock() >= until:
+                    return False
+            return True
+
+        await self._wait(tenant, step)
         return drawn
 
-    def _draw(self, iterator: Iterator[_T], drawn: list[_T]) -> bool:
-        clock = self._clock
-        until = clock() + SLICE_S
-        for item in iterator:
-            drawn.append(item)
-            if clock() >= until:
-                return False
-        return True
+    async def turn(self, tenant: Hashable, cost_s: float = SLICE_S, *, long: bool = True) -> None:
+        """Returns when it is the tenant's turn, for which it is charged so much: for work that is no function to be called.
 
-    async def _wait(self, cluster: str, step: Callable[[], bool]) -> None:
-        loop = asyncio.get_running_loop()
-        job = _Job(cluster, step, loop.create_future())
-        self._jobs.append(job)
+        What follows, up to the next wait, is that work.
+        """
+        charged = False
+
+        def step(until: float) -> bool:
+            nonlocal charged
+            if not charged:
+                charged = True
+                flow = self._flows[tenant]
+                flow.credit_s -= cost_s
+            return True
+
+        await self._wait(tenant, step, long=long)
+
+    def turns(self, tenant: Hashable) -> Callable[[], Awaitable[None]]:
+        """`turn` for a tenant, to be handed to who need not know of either."""
+        return lambda: self.turn(tenant)
+
+    def add(self, tenant: Hashable, step: Step) -> None:
+        """Does the steps of some work in its turns, until one was the last. They must not raise."""
+        flow = self._flows.get(tenant)
+        if flow is None:
+            owed = self._owing.pop(tenant, None)
+            flow = self._flows[tenant] = _Flow(tenant, SLICE_S if owed is None else owed)
+            (self._new if owed is None else self._old).append(flow)
+        flow.first.append(step)
         if not self._ticking:
             self._ticking = True
+            loop = asyncio.get_running_loop()
             loop.call_soon(self._tick, loop)
-        with part("turnstile"):
-            await job.done
+
+    async def _wait(self, tenant: Hashable, step: Step, *, long: bool = False) -> None:
+        """Returns when all its steps are done, or raises what one of them did. Who has gone (deadline, disconnect) is dropped."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def careful(until: float) -> bool:
+            if done.done():
+                return True
+            try:
+                finished = step(until)
+            except Exception as error:  # noqa: BLE001 - it is the caller's, who is told
+                done.set_exception(error)
+                return True
+            if finished:
+                done.set_result(None)
+            return finished
+
+        self.add(tenant, careful)
+        if long:
+            flow = self._flows[tenant]
+            flow.long.append(flow.first.pop())
+        await done
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Runs one slice of the job in front. A job whose caller has gone (deadline, disconnect) is dropped."""
-        while self._jobs and self._jobs[0].done.done():
-            self._jobs.popleft()
-        if self._jobs:
-            job = self._jobs.popleft()
-            try:
-                finished = job.step()
-            except Exception as error:  # noqa: BLE001 - it is the caller's, who is told
-                job.done.set_exception(error)
-            else:
-                if finished:
-                    job.done.set_result(None)
-                else:
-                    self._jobs.append(job)
-        if self._jobs:
+        """Lets tenants have their turns until a slice's time is over."""
+        began = now = self.clock()
+        until = began + SLICE_S
+        while now < until and (flow := self._next()) is not None:
+            before = now
+            credit_s = flow.credit_s
+            flow.step(until)
+            now = self.clock()
+            charged_s = credit_s - flow.credit_s + now - before
+            if len(self._flows) == 1:
+                credit_s = min(credit_s, 0.0) if credit_s > -SLICE_S else 0.0
+            flow.credit_s = max(credit_s - charged_s, -DEBT_MAX_S)
+            if charged_s >= SLICE_S:
+                break  # Of which some may still be to come.
+        self.ticks += 1
+        self.seconds += now - began
+        if self._flows:
             loop.call_soon(self._tick, loop)
         else:
             self._ticking = False
+            self._owing.clear()
+
+    def _next(self) -> _Flow | None:
+        """Whose turn it is."""
+        new, old = self._new, self._old
+        while new or old:
+            flows = new or old
+            flow = flows[0]
+            if not (flow.first or flow.long):
+                flows.popleft()
+                if flows is new and old:
+                    # Or who always has a little would always come anew.
+                    old.append(flow)
+                else:
+                    del self._flows[flow.tenant]
+                    if flow.credit_s < 0:
+                        self._owing[flow.tenant] = flow.credit_s
+            elif flow.credit_s <= 0 and len(self._flows) > 1:
+                flow.credit_s += SLICE_S
+                flows.popleft()
+                old.append(flow)
+            else:
+                return flow
+        return None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
-from clusterling.services.turnstile import Turnstile
+from clusterling.services.turnstile import SLICE_S, Turnstile
 
 
 async def test_work_is_done_and_answered() -> None:
@@ -84,3 +85,114 @@ async def test_work_whose_caller_has_gone_is_not_done() -> None:
         await task
     await turnstile.run("b", lambda: done.append("b"))
     assert done == ["b"]
+
+
+class Bench:
+    """A turnstile on a clock of its own, which only work moves; and what was done, in order."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.turnstile = Turnstile(clock=lambda: self.now_s)
+        self.done: list[str] = []
+
+    def step(self, name: str, cost_s: float, steps: int = 1) -> Callable[[float], bool]:
+        """Work of so many steps, each of which takes so long."""
+        left = steps
+
+        def step(until: float) -> bool:
+            nonlocal left
+            self.now_s += cost_s
+            self.done.append(name)
+            left -= 1
+            return not left
+
+        return step
+
+    async def finish(self) -> None:
+        while self.turnstile.waiting:
+            await asyncio.sleep(0)
+
+
+async def test_tenants_have_their_turns_by_the_time_they_take_and_not_by_how_much_waits() -> None:
+    bench = Bench()
+    for _ in range(50):
+        bench.turnstile.add("loud", bench.step("loud", SLICE_S, steps=4))
+    bench.turnstile.add("quiet", bench.step("quiet", SLICE_S, steps=10))
+    await bench.finish()
+    assert bench.done[:20].count("quiet") >= 9
+
+
+async def test_who_took_long_is_passed_over_until_others_have_had_as_much() -> None:
+    bench = Bench()
+    bench.turnstile.add("other", bench.step("other", SLICE_S, steps=40))
+    for _ in range(5):
+        bench.turnstile.add("uncut", bench.step("uncut", 10 * SLICE_S))
+    await bench.finish()
+    first, second = [place for place, name in enumerate(bench.done) if name == "uncut"][:2]
+    assert second - first >= 8
+
+
+async def test_what_was_taken_while_nobody_waited_is_owed_to_nobody() -> None:
+    bench = Bench()
+    bench.turnstile.add("a", bench.step("a", SLICE_S, steps=100))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    bench.turnstile.add("b", bench.step("b", SLICE_S, steps=10))
+    await bench.finish()
+    begun = bench.done.index("b")
+    assert bench.done[begun : begun + 8].count("a") >= 2
+
+
+async def test_who_comes_anew_waits_for_one_slice_however_many_are_at_it() -> None:
+    bench = Bench()
+    for number in range(20):
+        bench.turnstile.add(number, bench.step("old", SLICE_S, steps=50))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    before = len(bench.done)
+    bench.turnstile.add("new", bench.step("new", SLICE_S / 10))
+    await bench.finish()
+    assert bench.done.index("new") <= before + 1
+
+
+async def test_who_always_has_a_little_does_not_always_come_anew() -> None:
+    bench = Bench()
+    bench.turnstile.add("long", bench.step("long", SLICE_S, steps=10))
+
+    while bench.done.count("long") < 10 and len(bench.done) < 1_000:
+        step = bench.step("little", SLICE_S / 2)
+        await bench.turnstile.run("little", partial(step, 0.0))
+    assert bench.done.count("little") <= 50
+
+
+async def test_of_one_tenant_what_is_short_does_not_stand_behind_what_is_long() -> None:
+    bench = Bench()
+    for number in range(50):
+        bench.turnstile.add("a", bench.step(f"long {number}", SLICE_S, steps=5))
+    for _ in range(60):
+        await asyncio.sleep(0)
+    before = len(bench.done)
+    bench.turnstile.add("a", bench.step("short", SLICE_S / 10))
+    await bench.finish()
+    assert bench.done.index("short") <= before + 2
+
+
+async def test_long_work_is_seen_through_before_the_next() -> None:
+    bench = Bench()
+    for name in ("first", "second"):
+        bench.turnstile.add("a", bench.step(name, SLICE_S, steps=10))
+    await bench.finish()
+    assert bench.done.index("second", 2) > len(bench.done) // 2 - 2
+
+
+async def test_a_turn_is_charged_for_what_follows_it() -> None:
+    bench = Bench()
+    order: list[str] = []
+
+    async def work(tenant: str, cost_s: float) -> None:
+        for _ in range(6):
+            await bench.turnstile.turn(tenant, cost_s)
+            order.append(tenant)
+
+    await asyncio.gather(work("cheap", SLICE_S), work("dear", 3 * SLICE_S))
+    assert order[:8].count("cheap") >= 5

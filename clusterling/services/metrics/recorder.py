@@ -146,9 +146,7 @@ class Recorder:
         codes = series.codes
         codes[status] = codes.get(status, 0) + 1
         series.seconds.observe(seconds)
-        size = len(response.body)
-        if response.rest:
-            size += sum(map(len, response.rest))
+        size = response.size
         if series.sizes is not None:
             series.sizes.observe(size)
         if tenant is not None:
