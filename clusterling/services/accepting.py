@@ -131,7 +131,7 @@ class Door:
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                self._tell("nothing more can be opened error=%r", error)
+                self._tell("descriptors-exhausted error=%r", error)
                 for one in self._sockets:
                     self._loop.remove_reader(one)
                 if self._resting is None:
@@ -145,7 +145,7 @@ class Door:
         if not self._addresses.connect(origin):
             accepted.close()
             self._tell(
-                "connection refused address=%s connections=%d", origin.key, self._addresses.connections
+                "connection-refused address=%s connections=%d", origin.key, self._addresses.connections
             )
             return
         accepted.setblocking(False)

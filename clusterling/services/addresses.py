@@ -25,7 +25,7 @@ from clusterling.tenancy.limits import BUSY, CONNECTIONS_MAX, figures, too_many
 from clusterling.tenancy.rates import Buckets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from clusterling.services.request import Request
 
@@ -81,10 +81,12 @@ class Addresses:
         given: Mapping[str, int] | None = None,
         trusted: Sequence[Network] = (),
         now: Callable[[], float] = monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         each = figures(given)
         self._trusted = tuple(trusted)
         self.now = now
+        self._sleep = sleep
         most = each["connections"]
         self.connections_max = min(most or CONNECTIONS_MAX, connections_possible())
         self._of_one = each["address.connections"]
@@ -168,6 +170,11 @@ class Addresses:
         """Addresses that something is remembered of."""
         return max(len(self._connected), len(self._failures), len(self.shaken))
 
+    @property
+    def credentials(self) -> int:
+        """Ways in that are remembered."""
+        return len(self._let_in)
+
     # ------------------------------------------------------------------ logins
 
     def bar(self, request: Request) -> None:
@@ -195,7 +202,7 @@ class Addresses:
         self.delayed += 1
         self._delayed[key] = mine + 1
         try:
-            await asyncio.sleep(DELAY_S)
+            await self._sleep(DELAY_S)
         finally:
             left = self._delayed[key] - 1
             if left:
