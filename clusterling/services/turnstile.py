@@ -25,6 +25,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Final, TypeVar
 
+from clusterling.telemetry.spans import part
+
 WORTH_QUEUEING_S: Final = 0.000_3
 SLICE_S: Final = 0.001
 DEBT_MAX_S: Final = 0.2  # What is beyond is forgiven: it bounds how often somebody is passed over, too.
@@ -160,7 +162,8 @@ class Turnstile:
         if long:
             flow = self._flows[tenant]
             flow.long.append(flow.first.pop())
-        await done
+        with part("turnstile"):
+            await done
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Lets tenants have their turns until a slice's time is over."""

@@ -21,6 +21,10 @@ _T = TypeVar("_T")
 class Span(Protocol):
     """Work that is recorded. Times are those of `time.perf_counter`."""
 
+    @property
+    def traceparent(self) -> str:
+        """What tells another server that this is what its work is part of (W3C Trace Context)."""
+
     def child(
         self, name: str, attributes: Mapping[str, Value] | None = None, *, began_s: float | None = None
     ) -> Span:
