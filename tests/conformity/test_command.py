@@ -1,4 +1,4 @@
-"""`clusterling check-server` as people use it: where it finds its server, what it prints, how it ends."""
+"""`clusterling check-server` as docs/howto/check-server.md shows it: where it finds its server, what it prints, how it ends."""
 
 from __future__ import annotations
 
