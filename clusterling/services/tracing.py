@@ -67,7 +67,9 @@ class Recorded:
     @property
     def traceparent(self) -> str:
         of = self.span.get_span_context()
-        return f"00-{trace.format_trace_id(of.trace_id)}-{trace.format_span_id(of.span_id)}-{of.trace_flags:02x}"
+        return (
+            f"00-{trace.format_trace_id(of.trace_id)}-{trace.format_span_id(of.span_id)}-{of.trace_flags:02x}"
+        )
 
     def child(
         self, name: str, attributes: Mapping[str, Value] | None = None, *, began_s: float | None = None
