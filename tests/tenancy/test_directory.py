@@ -56,9 +56,7 @@ async def store() -> AsyncIterator[Store]:
 async def test_what_was_there_before_is_known_when_it_is_ready(store: Store) -> None:
     revision = await _write(store, _object("team-a", "aaaa"))
     async with _running(store) as directory:
-        assert directory.known("team-a") == Record(
-            "aaaa", TEAM_A, "uid-of-aaaa", "Ready", revision, BORN, None
-        )
+        assert directory.known("team-a") == Record("aaaa", TEAM_A, "uid-of-aaaa", revision, BORN, None)
         assert directory.by_id("aaaa") is directory.known("team-a")
         assert [record.name for record in directory.records()] == ["team-a"]
 
