@@ -118,12 +118,6 @@ class Limits(Protocol):
     def requests(self) -> Seats: ...
 
     @property
-    def watches(self) -> Seats: ...
-
-
-class Rates(Protocol):
-    """How much a cluster may do: requests and writes a second, and watches."""
-    @property
     def writes(self) -> Seats: ...
 
     @property
@@ -132,6 +126,15 @@ class Rates(Protocol):
     @property
     def leases(self) -> Seats: ...
 
+    @property
+    def watches(self) -> Seats: ...
+
+    @property
+    def exempt(self) -> Seats: ...
+
+
+class Rates(Protocol):
+    """How much a cluster may do: requests and writes a second, and watches."""
 
     def admit(
         self, cluster_id: str, name: str, verb: str, *, leads: bool = False
@@ -165,6 +168,7 @@ class App:
     """Everything between a Request and its Response. Call it: `response = await app(request)`.
 
     `barrier`: what every request passes that believes what memory says, where there are other replicas.
+    `addresses`: the budgets of those who connect; None: with the limits that there are by default.
     `credentials`: what ends open streams with the credential of their request; None: they go on.
     `metrics`: what is told of the rest of the server; None: nothing is counted. `tracing`: what makes spans; None: there are none.
     `workers`: whom writes are given to that would hold the loop for long; None: they are done here.
@@ -175,12 +179,12 @@ class App:
         self,
         *,
         clusters: Clusters,
-    `addresses`: the budgets of those who connect; None: with the limits that there are by default.
         authenticator: Authenticator,
         authorizer: Authorizer,
         documents: Documents,
         limits: Limits | None = None,
         rates: Rates | None = None,
+        addresses: Addresses | None = None,
         health: Health | None = None,
         audit: Audit | None = None,
         metrics: Parts | None = NO_PARTS,
@@ -192,7 +196,6 @@ class App:
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         workers: Workers | None = None,
         tracing: Tracing | None = None,
-        addresses: Addresses | None = None,
     ) -> None:
         self.clusters = clusters
         self.authenticator = authenticator
@@ -200,6 +203,7 @@ class App:
         self.documents = documents
         self.limits = limits
         self.rates = rates
+        self.addresses = addresses or Addresses()
         self.health = health or Health()
         self.audit = audit
         self.barrier = barrier
@@ -211,7 +215,6 @@ class App:
         self.errors = 0  # Requests that ended in something unforeseen.
         self.turnstile = Turnstile()
         self.recorder = Recorder()
-        self.addresses = addresses or Addresses()
         self.metrics = (
             None if metrics is None else Metrics(self.recorder, self.turnstile, metrics, token=metrics_token)
         )
