@@ -20,7 +20,8 @@ from pathlib import Path
 from typing_extensions import override
 
 from benchmarks.cluster import Target
-from benchmarks.peers import free_port, stop
+from benchmarks.peers import stop
+from tests.ports import free_port
 
 START_S = 30.0
 PLURALS = ("configmaps", "widgets")

@@ -20,7 +20,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.peers import free_port, stop, wait_ready
+from benchmarks.peers import stop, wait_ready
+from tests.ports import free_port
 
 CLUSTERLING = [sys.executable, "-m", "clusterling"]
 CLUSTER = "bench"

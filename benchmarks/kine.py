@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peers import free_port, stop
+from benchmarks.peers import stop
 from clusterling.storage.opening import open_store
 from clusterling.storage.store import ABSENT, Op
+from tests.ports import free_port
 
 VALUE_BYTES = 1024
 WARM = 500

@@ -26,10 +26,10 @@ from typing import Any
 from benchmarks.__main__ import OUT, interpreter, machine
 from benchmarks.cluster import Shared, Target, replicas, resident_mb
 from benchmarks.loads import Generator
-from benchmarks.peers import free_port
 from benchmarks.table import Scalar, scalars
 from clusterling.storage.opening import open_store
 from clusterling.storage.store import ABSENT, WRITE_OPS_MAX, Op
+from tests.ports import free_port
 from tests.storage import postgres_server
 
 CLUSTERS = 10_000

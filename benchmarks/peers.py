@@ -7,7 +7,6 @@ production server does (TLS, RBAC really evaluated, etcd syncing every commit), 
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 import subprocess
 import time
@@ -20,6 +19,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.ports import free_port
 
 PEERS = Path(os.environ.get("PEERS") or Path.home() / ".cache" / "clusterling-peers")
 ETCD = PEERS / "bin" / "etcd"
@@ -59,12 +60,6 @@ contexts: [{{name: peer, context: {{cluster: peer, user: admin}}}}]
 """
         )
         return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _signing_key(directory: Path) -> Path:

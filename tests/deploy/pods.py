@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -26,14 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.deploy.charts import Manifest
+from tests.ports import free_port
 
 PATIENCE_S = 90
 ENTRYPOINT = (sys.executable, "-m", "clusterling")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @dataclass(slots=True)
@@ -201,7 +196,7 @@ def running(node: Node, pod: str, spec: Manifest, claims: Sequence[Manifest] = (
     container = next(one for one in spec["containers"] if one["name"] == "server")
     volumes = node.volumes(pod, spec, claims)
     command, env = node.command(pod, container, volumes)
-    port = _free_port()
+    port = free_port()
     (named,) = (one["containerPort"] for one in container["ports"] if one["name"] == "https")
     assert f"--listen=0.0.0.0:{named}" in command
     command[command.index(f"--listen=0.0.0.0:{named}")] = f"--listen=0.0.0.0:{port}"

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.peers import free_port
 from tests.e2e.clusters import CALL_S, Cluster, ServerProcess, serving
+from tests.ports import free_port
 
 
 def _cluster(server: ServerProcess, name: str, directory: Path) -> Cluster:

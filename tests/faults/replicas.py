@@ -19,7 +19,7 @@ from clusterling.cli.output import as_yaml
 from clusterling.tenancy.kubeconfig import kubeconfig
 from clusterling.tenancy.names import ROOT
 from tests.faults.network import Way
-from tests.storage.etcd_server import free_ports
+from tests.ports import free_port
 
 START_S: Final = 60.0
 STOP_S: Final = 15.0
@@ -35,7 +35,7 @@ class Replica:
         self.name = name
         self.directory = directory
         self.ways = ways
-        self.port = free_ports(1)[0]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.starts = 0
         self.deaths: list[str] = []

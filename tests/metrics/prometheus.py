@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import yaml
 
-from tests.storage.etcd_server import free_ports
+from tests.ports import free_port
 
 CACHED: Final = Path(__file__).resolve().parents[2] / ".cache" / "prometheus" / "usr" / "bin"
 PATIENCE_S: Final = 60.0
@@ -94,7 +94,7 @@ def running(
     }
     file = directory / "prometheus.yml"
     file.write_text(yaml.safe_dump(config))
-    port = free_ports(1)[0]
+    port = free_port()
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             [

@@ -16,7 +16,7 @@ from typing import Any, Final
 import aiohttp
 
 from tests.cli.processes import PROGRAM
-from tests.storage.etcd_server import free_ports
+from tests.ports import free_port
 
 PATIENCE_S: Final = 60.0
 
@@ -26,7 +26,7 @@ class Replica:
 
     def __init__(self, directory: Path, store_url: str, *flags: str) -> None:
         self.directory = directory
-        self.port = free_ports(1)[0]
+        self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self._command = [
             *PROGRAM,

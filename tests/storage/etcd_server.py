@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.ports import free_port
 from tests.storage.standing import stand_still
 
 START_S: Final = 60.0
@@ -140,7 +141,7 @@ class Etcd:
 def running(directory: Path, members: int = 1, options: Sequence[str] = ()) -> Iterator[Etcd]:
     """An etcd that answers; killed at the end, its data removed."""
     binary()
-    ports = free_ports(2 * members)
+    ports = [free_port() for _ in range(2 * members)]
     made = [
         Member(directory / f"m{number}", f"m{number}", ports[2 * number], ports[2 * number + 1], options)
         for number in range(members)
@@ -157,11 +158,3 @@ def running(directory: Path, members: int = 1, options: Sequence[str] = ()) -> I
         for member in made:
             member.kill()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.ports import free_port
 from tests.storage.standing import stand_still
 
 USER: Final = "clusterling"
@@ -188,7 +188,7 @@ def running(
     try:
         _give_away(directory)
         _initialize(binaries, directory / "data")
-        port = _free_port()
+        port = free_port()
         server = PostgresServer(
             binaries,
             directory,
@@ -241,8 +241,3 @@ def _give_away(directory: Path) -> None:
         directory.chmod(0o700)
         for path in (directory, *directory.rglob("*")):
             shutil.chown(path, "nobody", "nogroup")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

@@ -15,8 +15,8 @@ from hpack import Encoder
 from clusterling.storage.etcd import http2
 from clusterling.storage.etcd.calls import CallFailed, Channel, Code
 from clusterling.testing.store_contract import PATIENCE_S
+from tests.ports import free_port
 from tests.storage.certificates import certificates
-from tests.storage.etcd_server import free_ports
 from tests.storage.http2_peer import (
     ACK,
     BEGIN,
@@ -468,7 +468,7 @@ async def test_whoever_does_not_speak_http2_is_sent_no_request(garbage: bytes) -
 
 
 async def test_nobody_there_is_told_at_once_and_nothing_was_sent() -> None:
-    channel = Channel(f"127.0.0.1:{free_ports(1)[0]}", None, "")
+    channel = Channel(f"127.0.0.1:{free_port()}", None, "")
     assert await refused(channel) == (Code.UNAVAILABLE, False)
     await channel.close()
 

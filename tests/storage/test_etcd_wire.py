@@ -14,7 +14,8 @@ from clusterling.storage.etcd.messages import rpc
 from clusterling.storage.etcd.wire import Address, Future, NotSent, Unsure, Wire
 from clusterling.storage.store import Compacted, TooLarge
 from clusterling.testing.store_contract import PATIENCE_S
-from tests.storage.etcd_server import Etcd, NoEtcd, free_ports, running
+from tests.ports import free_port
+from tests.storage.etcd_server import Etcd, NoEtcd, running
 from tests.storage.http2_peer import Session, serving, watched
 from tests.storage.proxy import proxied
 
@@ -227,7 +228,7 @@ async def test_a_write_whose_answer_is_lost_is_unsure_and_one_that_reaches_nobod
 
 
 async def test_an_endpoint_where_nobody_is_is_left_for_the_next(server: Etcd) -> None:
-    nobody = f"127.0.0.1:{free_ports(1)[0]}"
+    nobody = f"127.0.0.1:{free_port()}"
     async with wired(nobody, server.members[0].endpoint) as wire:
         with pytest.raises(NotSent):
             await wire.write(putting(b"first", b""))

@@ -19,10 +19,10 @@ from typing import Final
 import aiohttp
 from typing_extensions import override
 
-from benchmarks.peers import free_port
 from tests.clients.day.streams import Streams
 from tests.clients.day.way import Way
 from tests.e2e.clusters import Cluster, cli_env, run
+from tests.ports import free_port
 
 REPOSITORY: Final = Path(__file__).parents[3]
 AGAIN_S: Final = 0.2
