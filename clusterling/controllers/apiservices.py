@@ -62,11 +62,8 @@ class ApiServiceController(Controller[str]):
 
     @override
     async def walk(self) -> AsyncIterator[str]:
-        async for cluster_id in self._clusters.ids():
-            for prefix in (_DEFINED, _KEPT):
-                async for _ in self._clusters.rows(cluster_id, prefix):
-                    yield cluster_id
-                    break
+        async for cluster_id in self._clusters.ids(_DEFINED, _KEPT):
+            yield cluster_id
 
     @override
     async def reconcile(self, key: str) -> float | None:

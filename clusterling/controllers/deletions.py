@@ -56,10 +56,11 @@ class DeletionController(Controller[Doomed]):
 
     @override
     async def walk(self) -> AsyncIterator[Doomed]:
-        async for cluster_id in self._clusters.ids():
+        prefix = f"{self.group or 'core'}/{self.plural}/"
+        async for cluster_id in self._clusters.ids(prefix):
             if self.home and cluster_id != self.home:
                 continue
-            async for entry in self._clusters.rows(cluster_id, f"{self.group or 'core'}/{self.plural}/"):
+            async for entry in self._clusters.rows(cluster_id, prefix):
                 if b'"deletionTimestamp"' in entry.value:
                     yield Doomed(cluster_id, entry.key.rpartition("/")[2])
 

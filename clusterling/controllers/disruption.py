@@ -100,7 +100,7 @@ class DisruptionController(Controller[Budgets]):
 
     @override
     async def walk(self) -> AsyncIterator[Budgets]:
-        async for cluster_id in self._clusters.ids():
+        async for cluster_id in self._clusters.ids(_BUDGETS[1:]):
             async for entry in self._clusters.rows(cluster_id, _BUDGETS[1:]):
                 where = place(f"{cluster_id}/{entry.key}")
                 assert where is not None, "these are objects"

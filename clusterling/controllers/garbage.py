@@ -201,7 +201,7 @@ class GarbageCollector(Controller[Key]):
 
     @override
     async def walk(self) -> AsyncIterator[Key]:
-        async for cluster_id in self._clusters.ids():
+        async for cluster_id in self._clusters.ids(""):
             async for entry in self._clusters.rows(cluster_id):
                 where = place(f"{cluster_id}/{entry.key}")
                 if where is None or not _concerns(entry.value):

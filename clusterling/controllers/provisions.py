@@ -93,7 +93,9 @@ class ProvisionController(Controller[Scope]):
     @override
     async def walk(self) -> AsyncIterator[Scope]:
         async for cluster_id in self._clusters.ids():
-            yield Scope(cluster_id)
+            # Who has nothing of its own has what all begin with.
+            if await anext(self._clusters.rows(cluster_id), None) is not None:
+                yield Scope(cluster_id)
 
     @override
     async def reconcile(self, key: Scope) -> float | None:

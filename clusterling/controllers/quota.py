@@ -62,7 +62,7 @@ class QuotaController(Controller[Account]):
 
     @override
     async def walk(self) -> AsyncIterator[Account]:
-        async for cluster_id in self._clusters.ids():
+        async for cluster_id in self._clusters.ids(_QUOTAS[1:]):
             async for entry in self._clusters.rows(cluster_id, _QUOTAS[1:]):
                 where = place(f"{cluster_id}/{entry.key}")
                 assert where is not None, "these are objects"

@@ -51,10 +51,9 @@ class RoleController(Controller[str]):
 
     @override
     async def walk(self) -> AsyncIterator[str]:
-        async for cluster_id in self._clusters.ids():
-            # Where all roles are those that every cluster begins with, nothing is to be done.
-            if await anext(self._clusters.rows(cluster_id, f"{_GROUP}/{_PLURAL}/"), None) is not None:
-                yield cluster_id
+        # Where all roles are those that every cluster begins with, nothing is to be done.
+        async for cluster_id in self._clusters.ids(f"{_GROUP}/{_PLURAL}/"):
+            yield cluster_id
 
     @override
     async def reconcile(self, key: str) -> float | None:

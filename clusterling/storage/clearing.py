@@ -11,24 +11,37 @@ from typing import Final
 from clusterling.storage.store import Op, RevisionConflict, Store
 
 KEYS_MAX: Final = 50  # More are dropped,
-BYTES_MAX: Final = 1 << 20  # and so is what would take much memory to look at.
+BYTES_MAX: Final = 1 << 20  # and so is what takes much memory to look at.
+_PAGE: Final = 10
 
 
 async def clear(store: Store, prefix: str) -> None:
-    """Removes every key under `prefix`, of up to three parts, where nobody writes any more. Safe to repeat.
+    """Removes every key under `prefix`, where nobody writes any more. Safe to repeat.
 
     Watches see deletions or a drop. Raises Unavailable and UnknownOutcome.
     """
-    if sum(one.bytes for one in await store.usage(prefix)) <= BYTES_MAX:
-        entries = (await store.list(prefix, limit=KEYS_MAX + 1)).entries
-        if not entries:
+    found = await _little(store, prefix)
+    if found is not None:
+        try:
+            if found:
+                await store.write(found)
+        except RevisionConflict:
+            # Some of it expired meanwhile: a drop takes what is left as it is.
+            pass
+        else:
             return
-        if len(entries) <= KEYS_MAX:
-            try:
-                await store.write([Op(entry.key, None, expected=entry.revision) for entry in entries])
-            except RevisionConflict:
-                # Some of it expired meanwhile: a drop takes what is left as it is.
-                pass
-            else:
-                return
     await store.drop(prefix)
+
+
+async def _little(store: Store, prefix: str) -> list[Op] | None:
+    """What deletes it all; None where that is too much."""
+    found: list[Op] = []
+    after, size = "", 0
+    while len(found) <= KEYS_MAX and size <= BYTES_MAX:
+        entries = (await store.list(prefix, after=after, limit=_PAGE)).entries
+        found += [Op(entry.key, None, expected=entry.revision) for entry in entries]
+        size += sum(len(entry.value) for entry in entries)
+        if len(entries) < _PAGE:
+            return found if len(found) <= KEYS_MAX and size <= BYTES_MAX else None
+        after = entries[-1].key
+    return None

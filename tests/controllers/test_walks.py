@@ -117,3 +117,14 @@ async def test_what_is_stuck_for_ever_costs_a_restart_no_walk_and_goes_when_it_c
 
             await until(both_are_gone)
     assert "controllers-walk" not in caplog.text
+
+
+async def test_a_walk_passes_over_clusters_that_have_nothing_of_the_kind() -> None:
+    async with memory.open() as store, ApiServer(store).running() as server:
+        for name in ("idle", "some", "other"):
+            await server.clusters.create(name)
+        some = await server.clusters.get("some")
+        await server.client("some").post(CONFIG_MAPS, config_map("one"))
+        await server.client("other").post("/api/v1/namespaces/default/secrets", {"metadata": {"name": "one"}})
+        assert [one async for one in server.pool.ids("core/configmaps/")] == [some.id]
+        assert len([one async for one in server.pool.ids()]) == len(["root", "idle", "some", "other"])

@@ -49,7 +49,7 @@ async def test_many_keys_are_dropped(store: Store) -> None:
     assert [(event.key, event.dropped) for event in await cleared(store)] == [("a/", True)]
 
 
-async def test_a_few_large_values_are_dropped_without_being_read(store: Store) -> None:
+async def test_a_few_large_values_are_dropped(store: Store) -> None:
     await fill(store, 2, b"x" * (BYTES_MAX // 2 + 1))
     assert [event.dropped for event in await cleared(store)] == [True]
 
