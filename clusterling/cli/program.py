@@ -34,6 +34,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "disconnect": ("connect", "Switch your kubeconfig back."),
     "explain-deletion": ("explain_deletion", "Say why an object is not deleted."),
     "check-server": ("check_server", "Check any Kubernetes API for what clients assume of it."),
+    "doctor": ("doctor", "Look at an installation, and say what is not well."),
     "store": ("store", "Check, count, compact and copy stores."),
     "version": ("about", "Print the versions of Clusterling and its API."),
     "completion": ("about", "Print shell completion."),

@@ -101,6 +101,11 @@ class Admin:
     def revoke_token(self, cluster: str, name: str) -> Object:
         return self._call("DELETE", f"{_path(cluster)}/tokens?name={quote(name, safe='')}", about=cluster)
 
+    def raw(self, path: str) -> bytes:
+        """What is at a path of the server, whatever the status."""
+        headers = {"Authorization": f"Bearer {self.target.token}"} if self.target.token else {}
+        return self._exchange("GET", self._url.path.rstrip("/") + path, None, headers)[1]
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -139,7 +144,7 @@ class Admin:
     ) -> tuple[int, bytes]:
         try:
             if self._connection is None:
-                self._connection = self._connect()
+                self._connection = connection(self.target, self.timeout_s)
             self._connection.request(method, path, body, headers)
             response = self._connection.getresponse()
             return response.status, response.read(_ANSWER_BYTES_MAX)
@@ -162,19 +167,6 @@ class Admin:
         except (OSError, http.client.HTTPException) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise CliError(f"cannot reach {self.target.server}: {reason}") from error
-
-    def _connect(self) -> http.client.HTTPConnection:
-        host, port = self._url.hostname, self._url.port
-        assert host is not None, "checked when the target was taken"
-        if self._url.scheme == "http":
-            return http.client.HTTPConnection(host, port or 80, timeout=self.timeout_s)
-        context = ssl.create_default_context(cadata=self.target.ca_pem or None)
-        if not self.target.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if self.target.server_name:
-            return _NamedConnection(host, port or 443, self.target.server_name, context, self.timeout_s)
-        return http.client.HTTPSConnection(host, port or 443, timeout=self.timeout_s, context=context)
 
     def _refused(self, code: int, status: Object, about: str) -> CliError:
         message = str(status.get("message") or f"the server answered {code}")
@@ -211,6 +203,26 @@ class Admin:
         if code in (408, 504):
             return CliError(message, "", Exit.TIMEOUT)
         return CliError(message)
+
+
+def connection(target: Target, timeout_s: float, address: str = "") -> http.client.HTTPConnection:
+    """A connection to be made to the target, or to one of its addresses, which is to show the same certificate.
+
+    Raises ssl.SSLError where the target's CA is none.
+    """
+    url = urlsplit(target.server)
+    host, port = url.hostname, url.port
+    assert host is not None, "checked when the target was taken"
+    if url.scheme == "http":
+        return http.client.HTTPConnection(address or host, port or 80, timeout=timeout_s)
+    context = ssl.create_default_context(cadata=target.ca_pem or None)
+    if not target.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if target.server_name or address:
+        name = target.server_name or host
+        return _NamedConnection(address or host, port or 443, name, context, timeout_s)
+    return http.client.HTTPSConnection(host, port or 443, timeout=timeout_s, context=context)
 
 
 class _NamedConnection(http.client.HTTPSConnection):

@@ -89,14 +89,15 @@ def _resolved(url: str, data_dir: Path) -> str:
         return url
     directory = DataDirectory(data_dir)
     directory.check_format()
-    return _file_url(directory.database)
+    return file_url(directory.database)
 
 
-def _file_url(path: Path) -> str:
+def file_url(path: Path) -> str:
+    """The URL of a store that is a file."""
     return f"sqlite://{quote(str(path))}"
 
 
-def _password(file: Path | None, variable: str) -> str | None:
+def password_of(file: Path | None, variable: str) -> str | None:
     """From the file, else from the environment. Raises click.UsageError."""
     if file is None:
         return os.environ.get(variable)
@@ -177,7 +178,7 @@ def check_command(*, url: str, data_dir: Path, password_file: Path | None, outpu
     Nothing is changed; servers may be at work on the store. Exits with 1 if anything was found.
     """
     where = _resolved(url, data_dir)
-    password = _password(password_file, "CLUSTERLING_STORE_PASSWORD")
+    password = password_of(password_file, "CLUSTERLING_STORE_PASSWORD")
     return _run(_check(where, password, output, _bar(output, quiet=quiet)))
 
 
@@ -242,7 +243,7 @@ def stats_command(
 ) -> int:
     """Count what a store holds: objects and bytes by cluster and kind, history, and space on disk."""
     where = _resolved(url, data_dir)
-    password = _password(password_file, "CLUSTERLING_STORE_PASSWORD")
+    password = password_of(password_file, "CLUSTERLING_STORE_PASSWORD")
     return _run(_stats(where, password, top, output, _bar(output, quiet=quiet)))
 
 
@@ -358,7 +359,7 @@ def compact_command(
         raise click.UsageError("--revision and --older-than exclude each other")
     age_s = None if older_than is None else _seconds(older_than)
     where = _resolved(url, data_dir)
-    password = _password(password_file, "CLUSTERLING_STORE_PASSWORD")
+    password = password_of(password_file, "CLUSTERLING_STORE_PASSWORD")
     bar = _bar(output, quiet=quiet)
     return _run(_compact(where, password, revision, age_s, output, bar, reclaim=not no_reclaim))
 
@@ -469,8 +470,8 @@ def copy_command(
     older, never something else. A copy that is cut short is no store; begun again, it starts over.
     """
     passwords = (
-        _password(from_password_file, "CLUSTERLING_FROM_PASSWORD"),
-        _password(to_password_file, "CLUSTERLING_TO_PASSWORD"),
+        password_of(from_password_file, "CLUSTERLING_FROM_PASSWORD"),
+        password_of(to_password_file, "CLUSTERLING_TO_PASSWORD"),
     )
     os.umask(0o077)
     return _run(_copy(_url_of(source), _url_of(target), passwords, output, _bar(output, quiet=quiet)))
@@ -478,7 +479,7 @@ def copy_command(
 
 def _url_of(place: str) -> str:
     """A URL stays; anything else is a data directory."""
-    return place if "://" in place else _file_url(DataDirectory(Path(place)).database)
+    return place if "://" in place else file_url(DataDirectory(Path(place)).database)
 
 
 async def _copy(

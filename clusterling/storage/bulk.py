@@ -101,6 +101,9 @@ class Snapshot(Protocol):
 
     async def figures(self) -> Figures: ...
 
+    async def clock(self) -> float | None:
+        """What time it is there, in seconds since the epoch; None where it keeps none, or it is this machine's."""
+
 
 class Vessel(Protocol):
     """An empty place that becomes a store. Left without `finish`, it can be filled anew by another copy."""

@@ -174,6 +174,10 @@ class PostgresSnapshot:
             what = f"{row['kept']} of the {row['head'] - row['horizon']} writes since the horizon are there"
             yield Finding("log", "history-gap", what)
 
+    async def clock(self) -> float | None:
+        [row] = await self._fetch("SELECT extract(epoch FROM clock_timestamp())::float8")
+        return float(row[0])
+
     async def figures(self) -> Figures:
         [row] = await self._fetch(
             "SELECT c.horizon, (SELECT count(*) FROM log) AS log_rows,"

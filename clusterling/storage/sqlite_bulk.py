@@ -141,6 +141,9 @@ class SqliteSnapshot:
         for finding in await self._call(self._counters):
             yield finding
 
+    async def clock(self) -> float | None:
+        return None
+
     async def figures(self) -> Figures:
         def read() -> Figures:
             pages, size = int(self._one("PRAGMA page_count")), int(self._one("PRAGMA page_size"))

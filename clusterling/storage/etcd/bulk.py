@@ -146,6 +146,9 @@ class EtcdSnapshot:
             for sorter in (revisions, filed, expiring):
                 sorter.close()
 
+    async def clock(self) -> float | None:
+        return None
+
     async def figures(self) -> Figures:
         statuses = await self._wire.statuses()
         if not statuses:
