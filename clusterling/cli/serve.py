@@ -401,6 +401,9 @@ def serve_command(
     )
     _check(config)
     logs.configure(log_level, log_format)
+    if log_format == "json":
+        # Lines for people would be none for whoever reads these.
+        click.get_current_context().params["quiet"] = True
     _raise_descriptors()
     # The database, its log and whatever else is made here: for nobody but us.
     os.umask(0o077)

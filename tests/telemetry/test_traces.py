@@ -183,3 +183,44 @@ def test_reconciliations_are_traced(traced: Traced) -> None:
         lambda span: span.name == "reconcile namespaces" and "reconciled" in span.attributes["key"]
     )
     assert {span.parent_id for span in spans} == {""}
+
+
+def test_the_environment_of_opentelemetry_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "ours")
+        with serving(tmp_path / "data", "--log-format", "json", stderr=tmp_path / "log") as server:
+            assert server.stop() == 0
+        # Nothing is lost at the end.
+        assert {span.resource["service.name"] for span in collector.spans} == {"ours"}
+        assert (tmp_path / "log").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_TRACES_EXPORTER", "console")]
+)
+def test_what_is_not_supported_is_told_and_not_traced(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv(name, value)
+    with serving(tmp_path / "data", stderr=tmp_path / "log") as server:
+        assert server.stop() == 0
+    assert f"tracing-off {name.rpartition('_')[2].lower()}={value}" in (tmp_path / "log").read_text()
+
+
+def test_a_collector_that_is_away_holds_up_neither_requests_nor_the_end(tmp_path: Path) -> None:
+    flags = ("--tracing-endpoint", "http://127.0.0.1:1", "--tracing-sampling", "1")
+    with serving(tmp_path / "data", *flags, stderr=tmp_path / "log") as server:
+        admin = read_kubeconfig(server.data_dir / "admin.kubeconfig")
+        traced = Traced(server.url, server.data_dir / "pki" / "ca.crt", admin.token, "", Collector())
+        assert traced.ask(CONFIG_MAPS).status == 200
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("url", ["collector:4317", "http://", "ftp://collector", "http://collector?x=y"])
+def test_an_endpoint_that_is_no_url_is_refused(url: str) -> None:
+    refused = clusterling("serve", "--tracing-endpoint", url)
+    assert refused.returncode == 2
+    assert f"--tracing-endpoint {url}: this is no URL" in refused.stderr
