@@ -203,7 +203,10 @@ def _free(transaction: Transaction, written: set[str], held: set[str]) -> bool:
     for op in transaction.ops:
         if op.key in written or op.key in held:
             return False
-    return not any(guard.key in written or guard.key in held for guard in transaction.guards)
+    for guard in transaction.guards:  # noqa: SIM110 - a generator for each writer costs as much as all the rest here
+        if guard.key in written or guard.key in held:
+            return False
+    return True
 
 
 def _fail(waiting: _Waiting, error: StorageError, *, cause: BaseException | None = None) -> None:

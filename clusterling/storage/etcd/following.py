@@ -74,10 +74,9 @@ class Decoder:
                 changed.append(event)
         if record is None:
             return Step(mod_revision, 0, (), state)
-        now = self.state
-        revision = now.revision(mod_revision, record.count - 1)
+        first = self.state.revision(mod_revision, 0)
+        revision = first + record.count - 1
         if record.dropped is not None:
-            first = now.revision(mod_revision, 0)
             return Step(
                 mod_revision,
                 revision,
@@ -85,23 +84,24 @@ class Decoder:
                 state,
                 record.name,
             )
-        events = [found for event in changed if (found := self._event(event, record)) is not None]
+        events = [found for event in changed if (found := self._event(event, first, record)) is not None]
         events.sort(key=_revision_of)
         return Step(mod_revision, revision, events, state, record.name)
 
-    def _event(self, raw: Any, record: BatchRecord) -> Event | None:
+    def _event(self, raw: Any, first: int, record: BatchRecord) -> Event | None:
+        """`first` is the revision of the batch's index 0."""
         kv = raw.kv
         key = self._layout.named(kv.key)
         if raw.type == _PUT:
             value, index = unwrapped(kv.value)
-            revision = self.state.revision(kv.mod_revision, index)
+            revision = first + index
             entry: Entry | None = Entry(key, value, revision)
             created = kv.version == 1
         else:
             deleted = record.deletes.get(key)
             if deleted is None:
                 return None
-            revision, entry, created = self.state.revision(kv.mod_revision, deleted), None, False
+            revision, entry, created = first + deleted, None, False
         if created:
             return Event(revision, key, entry)
         if not raw.HasField("prev_kv"):

@@ -148,22 +148,27 @@ class _Room:
     def takes(self, transaction: Transaction) -> bool:
         """Counts it in, and says whether all of them fit."""
         ops, guards = transaction.ops, self._guards
-        comparisons = 0
         for guard in transaction.guards:
             if guard not in guards:
                 guards.add(guard)
-                comparisons += _comparisons_at(self._told, guard.key, guard.revision)
+                self._comparisons += _comparisons_at(self._told, guard.key, guard.revision)
         for op in ops:
-            if op.expected is not None:
-                comparisons += _comparisons_at(self._told, op.key, op.expected)
-            if op.value is None and not op.expected:
-                comparisons += 1
-        self._comparisons += comparisons
+            expected = op.expected
+            if expected is not None:
+                self._comparisons += (
+                    1 if expected == ABSENT else _comparisons_at(self._told, op.key, expected)
+                )
+            if op.value is None and not expected:
+                self._comparisons += 1
+            if op.expires_at is not None:
+                self._operations += 1
         self._operations += len(ops)
-        if any(op.expires_at is not None for op in ops):
-            self._operations += len(ops)
         self._count += 1
-        self._deepest = max(self._deepest, _weight(transaction, self._told))
+        # What nearly all are, one op and few guards, is taken for the most that it can be.
+        weight = 4 + 3 * len(transaction.guards) if len(ops) == 1 else SPREAD
+        if weight >= SPREAD:
+            weight = _weight(transaction, self._told)
+        self._deepest = max(self._deepest, weight)
         apart = RECORD + self._count + self._deepest
         return max(self._comparisons, self._operations, apart) <= PATH_OPS_MAX
 
@@ -216,13 +221,14 @@ def together(layout: Layout, footing: Footing, transactions: Sequence[Transactio
                 guards.add(guard)
                 compare.extend(terms.at(guard.key, guard.revision))
         for op in transaction.ops:
-            compare.extend(terms.of_op(op))
+            place = layout.key(op.key)
+            terms.add(compare, op, place)
             if op.value is None:
                 deletes[op.key] = index
-                success.add().request_delete_range.key = layout.key(op.key)
+                success.add().request_delete_range.key = place
             else:
                 made = success.add().request_put
-                made.key = layout.key(op.key)
+                made.key = place
                 made.value = wrapped(op.value, index, op.expires_at)
                 if op.expires_at is not None:
                     expiring.setdefault(op.expires_at, []).append(op.key)
@@ -339,6 +345,21 @@ class Terms:
                 asked[op.key] = None
                 comparisons += self.of_op(op)
         return comparisons, list(asked)
+
+    def add(self, compare: Any, op: Op, place: bytes) -> None:
+        """Adds what `of_op` gives to comparisons in the making; `place` is the op's key in etcd."""
+        expected = op.expected
+        if not self._state.drops:
+            # Nearly always one comparison says it all.
+            if expected == ABSENT and op.value is not None:
+                compare.add(key=place, target=_COMPARE.MOD, result=_LESS, mod_revision=1)
+                return
+            if expected and self._told.get(op.key) == expected:
+                mod_revision = self._state.mod_of(expected)
+                if mod_revision > 0:
+                    compare.add(key=place, target=_COMPARE.MOD, result=_EQUAL, mod_revision=mod_revision)
+                    return
+        compare.extend(self.of_op(op))
 
     def of_op(self, op: Op) -> Iterator[Any]:
         """Without the guards of its transaction."""
