@@ -14,7 +14,7 @@ Upstream: sigs.k8s.io/structured-merge-diff v6, fieldpath (set.go, serialize.go,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import orjson
@@ -160,9 +160,11 @@ def _parsed_step(step: str) -> str | None:
 
 def ordered(fields: FieldSet) -> FieldSet:
     """The same set in upstream's order: the field itself, fields by name, items by their keys, values, indices."""
-    entries = sorted(fields.items())  # No two steps are alike: what is below them is never compared.
-    if entries and entries[-1][0] >= "g":
-        entries.sort(key=lambda entry: _order(entry[0]))
+    entries: Iterable[tuple[str, FieldSet]] = fields.items()
+    if len(fields) > 1:
+        entries = sorted(entries)  # No two steps are alike: what is below them is never compared.
+        if entries[-1][0] >= "g":
+            entries.sort(key=lambda entry: _order(entry[0]))
     return {step: ordered(below) if below else LEAF for step, below in entries}
 
 
@@ -271,16 +273,20 @@ def difference(a: FieldSet, b: FieldSet) -> FieldSet:
     """What is in `a` and not in `b`, field by field: `b` having a field says nothing of what is below it."""
     if not b:
         return a
-    made: FieldSet = {}
-    for step, mine in a.items():
-        if step == SELF:
+    made = dict(a)
+    made.pop(SELF, None)
+    for step in made.keys() & b.keys():
+        mine, theirs = made[step], b[step]
+        taken = not theirs or SELF in theirs
+        if not mine:
+            # The field alone.
+            if taken:
+                del made[step]
             continue
-        theirs = b.get(step)
-        entry: FieldSet | None = mine
-        if theirs is not None:
-            member = is_member(mine) and not is_member(theirs)
-            entry = entry_of(member, _below(difference(mine, theirs)) if mine else LEAF)
-        if entry is not None:
+        entry = entry_of(not taken and is_member(mine), _below(difference(mine, theirs)))
+        if entry is None:
+            del made[step]
+        else:
             made[step] = entry
     return made
 

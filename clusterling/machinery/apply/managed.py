@@ -221,25 +221,42 @@ def track(versions: Versions, live: Object, new: Object, writer: Writer, now: st
     is_new = not live.get("metadata", {}).get("uid")
     if nobodys and not is_new:
         return
-    bare = _without_entries(live)
     try:
-        changed = ownership.changes(versions, bare, new, writer.api_version)
-        entries = None if nobodys or sent else _stamped(versions, before, changed, writer, now)
-        if entries is None:
-            managed = _Managed() if nobodys else _live_or_sent(before, sent)
-            if managed.owners:
-                entries = _tracked(versions, bare, new, changed, managed, writer, now)
-            elif is_new:
-                entries = _claimed(changed, writer, now)
+        entries = (
+            _claimed(versions, live, new, writer, now)
+            if nobodys
+            else _followed(versions, live, new, before, sent, writer, now)
+        )
+        if entries is None and is_new:
+            entries = _claimed(versions, live, new, writer, now)
     except TypedError:
         entries = before
     if entries:
         own["managedFields"] = entries
 
 
-def _claimed(made: Comparison, writer: Writer, now: str) -> list[Object]:
-    """What track comes to for a new object, which nobody owns anything of: it is its writer's."""
-    fields = difference(union(made.modified, made.added), _STRIPPED)
+def _followed(
+    versions: Versions,
+    live: Object,
+    new: Object,
+    before: Any,
+    sent: Any,
+    writer: Writer,
+    now: str,
+) -> list[Object] | None:
+    """The entries that there were, or were sent, after what changed. None where none of them can be read."""
+    bare = _without_entries(live)
+    changed = ownership.changes(versions, bare, new, writer.api_version)
+    entries = None if sent else _stamped(versions, before, changed, writer, now)
+    if entries is not None:
+        return entries
+    managed = _live_or_sent(before, sent)
+    return _tracked(versions, bare, new, changed, managed, writer, now) if managed.owners else None
+
+
+def _claimed(versions: Versions, empty: Object, new: Object, writer: Writer, now: str) -> list[Object]:
+    """What following comes to for a new object, which nobody owns anything of: it is its writer's."""
+    fields = difference(ownership.claimed(versions, empty, new, writer.api_version), _STRIPPED)
     owned = Owned(fields, writer.api_version, applied=False)
     return [_entry(writer.owner(UPDATE), owned, now)] if fields else []
 

@@ -111,6 +111,16 @@ def changes(versions: Versions, old: Object, new: Object, api_version: str) -> C
     return _kept(versions, compare(kind, old, new), api_version)
 
 
+def claimed(versions: Versions, empty: Object, new: Object, api_version: str) -> FieldSet:
+    """What a new object has beyond its kind's empty one: what `changes` says was added or modified. Raises TypedError as that does."""
+    kind = _known(versions, api_version)
+    if not versions.certain:
+        for obj in (new, empty):
+            _check(kind, own_fields(obj), duplicates=True)
+    fields = kind.gained(empty, new)
+    return fields and versions.kept(fields, api_version)
+
+
 def own_fields(obj: Object) -> Object:
     """What of a stored object may not be of its type: what all objects have has been read by Go's types."""
     return {name: value for name, value in obj.items() if name not in _COMMON}

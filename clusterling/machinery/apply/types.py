@@ -270,6 +270,29 @@ class MapType(Type):
                 sets[2][step] = below.whole(item)
         return _change(sets)
 
+    def gained(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> FieldSet:
+        """What `compare` says was added or modified, for a map that is not atomic: all that there is to say of a new object."""
+        made: FieldSet = {}
+        known = self._known
+        for name, item in new.items():
+            if name not in old:
+                step, below = known.get(name) or self._below(name)
+                made[step] = below.whole(item)
+                continue
+            mine = old[name]
+            if type(item) is str and item == mine:
+                continue
+            step, below = known.get(name) or self._below(name)
+            entry: FieldSet | None
+            if type(mine) is type(item) is dict and type(below) is MapType and not below.atomic:
+                entry = below.gained(mine, item) or None
+            else:
+                change = below.compare(mine, item)
+                entry = _both(change.modified, change.added)
+            if entry is not None:
+                made[step] = entry
+        return made
+
     @override
     def merge(self, live: object, applied: object) -> object:
         ours: Mapping[str, Any] = live if type(live) is dict else {}

@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from clusterling.machinery.apply.fieldset import ordered, union
+from clusterling.machinery.apply.types import TypedError, object_type
+from clusterling.machinery.schema.node import Node
 from tests.machinery.merging import walks
 from tests.machinery.merging.lives import Json, text
 
@@ -50,6 +53,22 @@ def test_what_comes_after_another_adds_changes_removes_and_merges_the_same(name:
         asked = [key for key in other if key != "error" and ("error" not in other or key != "merged")]
         assert text([one.get(key) for key in asked]) == text([other[key] for key in asked]), (before, after)
         assert one.keys() - {"merged"} <= {*asked, "error"}, (before, after)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_a_map_gains_is_what_a_comparison_says_was_added_or_modified(name: str) -> None:
+    kind = object_type(Node(ASKED[name]["schema"]), metadata=False)
+    for a, b in ASKED[name]["pairs"]:
+        before, after = (ASKED[name]["values"][at] for at in (a, b))
+        if type(before) is not dict or type(after) is not dict:
+            continue
+        try:
+            added, modified, _ = kind.compare(before, after)
+        except TypedError:
+            with pytest.raises(TypedError):
+                kind.gained(before, after)
+        else:
+            assert ordered(kind.gained(before, after)) == ordered(union(modified or {}, added or {}))
 
 
 @pytest.mark.parametrize("name", ASKED)
