@@ -2,8 +2,8 @@
 
 A connection is counted before TLS begins, and is closed unread where its address has its share already: that costs
 microseconds. Handshakes cost a hundred times as much, and one that is not gone on with costs memory for as long as it
-is waited for. So of one address only some are under way at once, and so many begin in a second; the others wait their
-turn as bare sockets, address by address, and none of another address waits for them.
+is waited for. So of one address only some are under way at once, and where there are other addresses so many begin in a
+second; the others wait their turn as bare sockets, address by address, and none of another address waits for them.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ class Turns:
         most, rate = budget.handshakes_of_one_max, budget.handshakes_per_s
         if most and self._of.get(origin.key, 0) >= most:
             return False
-        return not rate or not budget.shaken.draw(origin.key, rate, 2 * rate)
+        return not (rate and budget.crowded) or not budget.shaken.draw(origin.key, rate, 2 * rate)
 
     def _start(self, accepted: socket.socket, place: Place) -> None:
         key = place.origin.key

@@ -166,6 +166,11 @@ class Addresses:
         return self._connected.get(_network(address), 0)
 
     @property
+    def crowded(self) -> bool:
+        """Whether more than one address is connected, so that one's work is another's waiting."""
+        return len(self._connected) > 1
+
+    @property
     def known(self) -> int:
         """Addresses that something is remembered of."""
         return max(len(self._connected), len(self._failures), len(self.shaken))

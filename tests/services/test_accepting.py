@@ -160,6 +160,10 @@ async def test_handshakes_of_all_are_bounded_and_addresses_take_turns(contexts: 
 async def test_handshakes_that_come_too_fast_wait_and_are_made(contexts: Contexts) -> None:
     budgets = Addresses({"address.handshakesPerSecond": 5})
     async with listening(budgets, contexts[0]) as listener:
+        for _ in range(12):
+            # Nobody else is there who would have to wait for it.
+            assert await (await connect(listener, contexts[1])).is_served()
+        assert await (await connect(listener, contexts[1], "127.0.0.2")).is_served()
         clients = [asyncio.ensure_future(connect(listener, contexts[1])) for _ in range(14)]
         await until(lambda: turns_of(listener).waiting > 0)
         assert all([await (await one).is_served() for one in clients])
