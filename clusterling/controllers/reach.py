@@ -113,14 +113,14 @@ def ended(event: Event) -> str | None:
 
 def of_other_packs(event: Event) -> str | None:
     """The id of the logical cluster that this change lets serve other kinds than before; None for all other events."""
-    if not event.key.startswith(_CLUSTERS) or event.entry is None:
+    entry = event.entry
+    if entry is None or not event.key.startswith(_CLUSTERS) or b'"deletionTimestamp"' in entry.value:
         return None
-    now = orjson.loads(event.entry.value)
     with contextlib.suppress(Compacted):
         before = event.previous()
-        if before is None or _packs(orjson.loads(before.value)) == _packs(now):
+        if before is None or _packs(orjson.loads(before.value)) == _packs(orjson.loads(entry.value)):
             return None
-    return str(now["status"]["id"])
+    return str(orjson.loads(entry.value)["status"]["id"])
 
 
 def _packs(cluster: Object) -> object:
