@@ -37,7 +37,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart dashboards prometheus check format bench bench-stores bench-million bench-metrics bench-neighbours clients old-clients etcd env dev-env data explain-data lock clean
+.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart config-docs dashboards prometheus check format bench bench-stores bench-million bench-metrics bench-neighbours clients old-clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -156,6 +156,9 @@ deploy-tools: $(if $(GO),$(DEPLOY_TOOLS)) $(ALL_WHEELS) ## What the tests of the
 
 chart: $(VENV)/.dev ## The chart's schema and reference, from its values.yaml
 	@$(BIN)/python -m tools.chart_docs
+
+config-docs: $(VENV)/.dev ## The reference of settings, from the flags of the command line
+	@$(BIN)/python -m tools.config_docs
 
 dashboards: $(VENV)/.dev ## Grafana dashboards, alerts, runbooks and the reference of metrics, from code
 	@$(BIN)/python -m tools.dashboards

@@ -375,10 +375,6 @@ def unsupported_patch_type(supported: Sequence[str]) -> ApiError:
     )
 
 
-def gone(message: str) -> ApiError:
-    return ApiError(410, "Gone", message)
-
-
 def expired(message: str) -> ApiError:
     """410 `Expired`: the revision is compacted. Clients list again (never `Gone`: they tell the two apart)."""
     return ApiError(410, "Expired", message)
