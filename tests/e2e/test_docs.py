@@ -289,11 +289,40 @@ def test_the_limits_named_are_those_in_the_code(name: str, value: str, path: str
     assert int(value.replace(",", "")) == getattr(importlib.import_module(module), constant), name
 
 
+@pytest.mark.parametrize(
+    "index", sorted((ROOT / "docs").rglob("README.md")), ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_an_index_names_each_page_below_it(index: Path) -> None:
+    below = {page.relative_to(index.parent) for page in index.parent.rglob("*.md")} - {Path("README.md")}
+    # What has an index of its own is found by that.
+    own = {page.parent for page in below if page.name == "README.md"}
+    wanted = {page for page in below if page.name == "README.md" or page.parent not in own}
+    named = {Path(target) for target in re.findall(r"\]\(([^)#:]+)\)", index.read_text())}
+    assert wanted <= named
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     links = [
-        (page, target)
-        for page in {*PAGES, *ROOT.glob("*.md")}
-        for target in re.findall(r"\]\(([^)#:]+)\)", re.sub(r"`[^`]*`", "", page.read_text()))
+        (page, target, place)
+        for page in {*PAGES, *ROOT.glob("*.md"), *(ROOT / "deploy").rglob("*.md")}
+        for target, place in re.findall(
+            r"\]\(([^)#:]*)(?:#([^)]+))?\)", re.sub(r"`[^`]*`", "", page.read_text())
+        )
     ]
     assert links
-    assert [(page.name, target) for page, target in links if not (page.parent / target).exists()] == []
+    assert [(page.name, target) for page, target, _ in links if not (page.parent / target).exists()] == []
+    lost = [
+        (page.name, target, place)
+        for page, target, place in links
+        if place and place not in _places(page.parent / target if target else page)
+    ]
+    assert lost == []
+
+
+@cache
+def _places(page: Path) -> frozenset[str]:
+    """What a link may name in a page: its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return frozenset(
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    )

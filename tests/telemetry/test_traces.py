@@ -1,4 +1,4 @@
-"""Traces of a real server, as a collector is sent them."""
+"""Traces of a real server, as a collector is sent them, started as docs/howto/monitor.md shows."""
 
 from __future__ import annotations
 
