@@ -39,6 +39,15 @@ def test_each_alert_fires_when_it_should_and_only_then() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_prometheus_takes_what_the_page_has_it_scrape(tmp_path: Path) -> None:
+    page = (MONITORING.parents[1] / "docs/howto/monitor.md").read_text()
+    [shown] = re.findall(r"^```yaml\n(scrape_configs:.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    config = tmp_path / "prometheus.yml"
+    config.write_text(shown)
+    done = promtool("check", "config", "--syntax-only", str(config))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def filled(expression: str) -> str:
     """As Grafana sends it. One job a replica stands for one job here."""
     return expression.replace("$__rate_interval", "20s").replace("$job", ".*").replace("$cluster", "team-a")
