@@ -180,6 +180,9 @@ class Running:
         assert code == 200, body
         return {one["metadata"]["name"]: one for one in json.loads(body)["items"]}
 
+    def eventually_has(self, clusters: set[str], token: str) -> None:
+        self.eventually(lambda: self.clusters(token).keys() == clusters)
+
     def eventually(self, claim: Any) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not claim():
