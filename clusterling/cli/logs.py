@@ -190,7 +190,8 @@ class JsonLines(logging.Formatter):
 
 
 def _all(record: logging.LogRecord, fields: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
-    yield from fields.items()
+    # What there is not (a name, in a list) says nothing.
+    yield from ((name, value) for name, value in fields.items() if value != "")
     suppressed = getattr(record, "suppressed", 0)
     if suppressed:
         yield "suppressed", suppressed

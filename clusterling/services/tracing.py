@@ -126,15 +126,23 @@ class Tracing:
     def request(self, request: Request) -> Recorded | None:
         """The span of a request whose user is known; None where it is not to be recorded."""
         above, links = self._above(request)
+        # What it takes to describe a request is done for those that are recorded; samplers see what is at hand.
         span = self._tracer.start_span(
-            _name(request),
+            request.method,
             above,
             trace.SpanKind.SERVER,
-            attributes=_attributes(request),
+            attributes={
+                "http.request.method": request.method,
+                "url.path": request.path[:TEXT_CHARACTERS_MAX],
+            },
             links=links,
             start_time=_epoch_ns(request.came_s),
         )
-        return Recorded(self._tracer, span) if span.is_recording() else None
+        if not span.is_recording():
+            return None
+        span.update_name(_name(request))
+        span.set_attributes(_attributes(request))
+        return Recorded(self._tracer, span)
 
     def _above(self, request: Request) -> tuple[otel.Context, list[trace.Link]]:
         """What the request is part of, and what it is only linked to."""
@@ -270,8 +278,6 @@ def _attributes(request: Request) -> dict[str, Value]:
     """What is known of a request before it is let in."""
     info, user = request.info, request.user
     found: dict[str, Value] = {
-        "http.request.method": request.method,
-        "url.path": request.path,
         "client.address": request.peer.address,
         "user_agent.original": request.headers.get("User-Agent", ""),
         "user.name": user.name,
