@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, Final
 
 import orjson
@@ -18,7 +19,7 @@ from clusterling.storage import memory
 from clusterling.storage.store import Measure, Store
 from clusterling.tenancy.authorization import MASTERS
 from clusterling.tenancy.quota import NO_QUOTA, Quota, Quotas, limits_of, parse_quota, quota_of
-from clusterling.tenancy.rates import Rates
+from clusterling.tenancy.rates import LEASES_PER_S, Rates
 from tests.tenancy.clocks import Turned
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -259,6 +260,39 @@ def test_a_watch_that_ends_makes_room_for_another() -> None:
         some.admit("id", "team", "watch")
     leave()
     assert some.watches("id") == 0 and some.admit("id", "team", "watch")
+
+
+def test_who_is_over_a_rate_is_told_when_the_next_comes_free_and_which_limit_it_was() -> None:
+    for quota, retry_after in (({"writesPerSecond": 100}, "1"), ({"requestsPerSecond": 0}, "60")):
+        some = rates(Turned().monotonic, **quota)
+        with pytest.raises(ApiError) as caught:
+            for _ in range(101):
+                some.admit("id", "team", "create")
+        [limit] = quota
+        assert caught.value.headers["Retry-After"] == retry_after
+        assert caught.value.details is not None
+        assert caught.value.details["causes"][0]["field"] == limit
+        assert some.refused[limit] == 1
+
+
+def test_leader_election_goes_on_where_others_have_used_the_rate_up() -> None:
+    clock = Turned()
+    some = rates(clock.monotonic, requestsPerSecond=1)
+    some.admit("id", "team", "get")
+    for _ in range(LEASES_PER_S):
+        some.admit("id", "team", "update", leads=True)
+    with pytest.raises(ApiError, match="requestsPerSecond"):
+        some.admit("id", "team", "update", leads=True)
+    clock.turn(timedelta(seconds=0.5))
+    some.admit("id", "team", "update", leads=True)
+    with pytest.raises(ApiError, match="requestsPerSecond"):
+        some.admit("id", "team", "get")
+
+
+@pytest.mark.parametrize("quota", ["requestsPerSecond", "writesPerSecond"])
+def test_where_nothing_may_be_done_nobody_is_elected_either(quota: str) -> None:
+    with pytest.raises(ApiError, match=f"{quota}=0"):
+        rates(Turned().monotonic, **{quota: 0}).admit("id", "team", "update", leads=True)
 
 
 async def test_a_tenant_over_its_rate_is_told_so_and_the_platform_is_not(server: ApiServer) -> None:
