@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import orjson
 
@@ -50,8 +49,7 @@ class Clusters(Protocol):
         """A cluster's own entries under a prefix of its keys, as stored, without serving it: for walks through all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where an event happened: a key of the store, taken apart. Shape: `<cluster>/<group>/<resource>/<ns>/<name>`."""
 
     cluster: str

@@ -276,6 +276,10 @@ def validate_object_meta(
     return errors
 
 
+# What most updates change of metadata, if anything: it may be changed.
+_FREE: Final = frozenset({"annotations", "finalizers", "generation", "labels", "managedFields"})
+
+
 def validate_object_meta_update(
     new: Object, old: Object, *, path: str = "metadata", builtin: bool = False
 ) -> list[FieldError]:
@@ -303,12 +307,13 @@ def validate_object_meta_update(
         errors.append(
             invalid_value(f"{path}.generation", new.get("generation", 0), "must not be decremented")
         )
-    for field in ("name", "namespace", "uid"):
-        if new.get(field, "") != old.get(field, ""):
-            errors.append(immutable_field(f"{path}.{field}", new.get(field, "")))
-    for field in ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
-        if new.get(field) != old.get(field):
-            errors.append(immutable_field(f"{path}.{field}", new.get(field)))
+    if not (_FREE.issuperset(judged) and new.keys() >= old.keys()):
+        for field in ("name", "namespace", "uid"):
+            if new.get(field, "") != old.get(field, ""):
+                errors.append(immutable_field(f"{path}.{field}", new.get(field, "")))
+        for field in ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
+            if new.get(field) != old.get(field):
+                errors.append(immutable_field(f"{path}.{field}", new.get(field)))
     if builtin:
         finalizers = new.get("finalizers") or ()
         errors += [

@@ -67,6 +67,8 @@ _UNLOOKED: Final = WriteOptions(field_validation="Ignore")
 
 # Groups whose kinds are validated without what kubernetes' own packages add: finalizers need no domain.
 _GENERIC: Final = frozenset({"apiextensions.k8s.io", "apiregistration.k8s.io"})
+# Of what is sent with a new object, what only the server says of an old one.
+_NEVER_NEW: Final = frozenset({"deletionGracePeriodSeconds", "deletionTimestamp", "selfLink"})
 
 
 class ObjectStore:
@@ -251,7 +253,8 @@ class ObjectStore:
         self._place(served, namespace, metadata)
         if served.resource.review is not None:
             return orjson.dumps(await served.resource.review(ctx, obj, namespace))
-        managing.track_create(served, obj, options, self._now())
+        now = self._now()
+        managing.track_create(served, obj, options, now)
         base = metadata.get("generateName") if not metadata.get("name") else None
         if base and not served.resource.strategy.generates_names:
             metadata["name"], base = base, None
@@ -261,7 +264,7 @@ class ObjectStore:
             given = next(copies)
             if name:
                 meta(given)["name"] = name
-            return await self._create(ctx, served, namespace, given, applied=False)
+            return await self._create(ctx, served, namespace, given, now, applied=False)
 
         for tried in range(1, GENERATED_NAME_TRIES + 1):
             if base:
@@ -285,16 +288,17 @@ class ObjectStore:
         return error
 
     async def _create(
-        self, ctx: Context, served: Served, namespace: str, obj: Object, *, applied: bool
+        self, ctx: Context, served: Served, namespace: str, obj: Object, now: str, *, applied: bool
     ) -> bytes:
         resource, strategy = served.resource, served.resource.strategy
         if resource.terminating:
             why = "create not allowed while custom resource definition is terminating"
             raise errors.forbidden(served.plural, served.group, name_of(obj), why)
         metadata = meta(obj)
-        metadata.update(uid=new_uid(), creationTimestamp=self._now())
-        for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
-            metadata.pop(field, None)
+        metadata.update(uid=new_uid(), creationTimestamp=now)
+        if not _NEVER_NEW.isdisjoint(metadata):
+            for field in _NEVER_NEW:
+                metadata.pop(field, None)
         if strategy.has_generation:
             metadata["generation"] = 1
         await self._admission.mutate(ctx, served, "CREATE", obj, None)
@@ -359,10 +363,11 @@ class ObjectStore:
             key = _upstreams_key(served, served.resource.key(namespace, name), ctx)
             raise _precondition_uid(served, name, metadata["uid"], "", key)
         _check_revision(metadata.pop("resourceVersion", None))
+        now = self._now()
         if options is not None:
-            managing.track_create(served, obj, options, self._now())
+            managing.track_create(served, obj, options, now)
         try:
-            return await self._create(ctx, served, namespace, obj, applied=options is None)
+            return await self._create(ctx, served, namespace, obj, now, applied=options is None)
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise

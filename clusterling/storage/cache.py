@@ -327,8 +327,9 @@ def narrowed(batch: Batch, prefix: str) -> Batch:
 
 def unit_of(key: str) -> str:
     """The unit of a key or prefix, "" where it has none: fewer than two segments, each closed by a slash."""
-    end = key.find("/", key.find("/") + 1) + 1
-    return key[:end] if key.find("/") + 1 < end else ""
+    first = key.find("/") + 1
+    end = key.find("/", first) + 1
+    return key[:end] if first < end else ""
 
 
 class CachedStore:

@@ -330,11 +330,21 @@ class Feed:
         streams = self._streams
         touched: dict[Stream, list[Event]] = {}
         if streams:
+            parent: str | None = None
+            above: list[Stream] = []
             for event in events:
-                for prefix in prefixes(event.key):
-                    stream = streams.get(prefix)
-                    if stream is not None:
-                        touched.setdefault(stream, []).append(event)
+                key = event.key
+                place = key[: key.rfind("/") + 1]
+                if place != parent:
+                    # Events come in runs from one place, over which the same watches are.
+                    parent = place
+                    above = [streams[prefix] for prefix in prefixes(place) if prefix in streams]
+                for stream in above:
+                    seen = touched.get(stream)
+                    if seen is None:
+                        touched[stream] = [event]
+                    else:
+                        seen.append(event)
                 if event.dropped:
                     for stream in streams.values():
                         if stream.prefix != event.key and stream.prefix.startswith(event.key):
