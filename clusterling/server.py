@@ -365,7 +365,13 @@ class ApiServer:
             limits=self._limits,
             addresses=self._addresses,
             rates=rates,
-            health=Health(ready={"store": self._store_check}),
+            health=Health(
+                ready={
+                    "store": self._store_check,
+                    "informer-sync": self._clusters_check,
+                    "shutdown": self._shutdown_check,
+                }
+            ),
             barrier=None
             if self._replicated is None
             else Barrier(store.fresh, self._clock.monotonic, getattr(self._replicated, "others", None)),
@@ -571,11 +577,15 @@ class ApiServer:
             return None
         return [(kind.group, kind.plural) for pack in packs for kind in pack.kinds]
 
+    async def _shutdown_check(self) -> str | None:
+        return "process is shutting down" if self._leaving else None
+
+    async def _clusters_check(self) -> str | None:
+        if not self._ready.is_set():
+            return "the server is starting, or has ended"
+        return None if self._directory.is_current else "the logical clusters are not known now"
+
     async def _store_check(self) -> str | None:
-        if self._leaving or not self._ready.is_set():
-            return "starting or stopping"
-        if not self._directory.is_current:
-            return "the logical clusters are not known now"
         try:
             async with asyncio.timeout(STORE_CHECK_S):
                 await self._store.fresh()

@@ -13,7 +13,7 @@ from typing import Final
 
 import yaml
 
-from clusterling.services.metrics.families import FAMILIES, Family
+from clusterling.services.metrics.families import FAMILIES, SLIS, Family
 from clusterling.version import KUBERNETES
 from tools.alerts import ALERTS, RUNBOOKS, rules, runbook, tests
 from tools.boards import BOARDS, grafana
@@ -80,6 +80,12 @@ says who may scrape; [alerts](runbooks/README.md) have a page each. Beside these
 Names, labels, and of requests the buckets, are those of Kubernetes {KUBERNETES}, so that dashboards made for one work.
 
 {_table(upstream)}
+
+## Of health
+
+At `/metrics/slis`, and there alone, for whoever may have `/metrics`, and for each logical cluster's own users under its path.
+
+{_table(list(SLIS))}
 
 ## Of Clusterling
 

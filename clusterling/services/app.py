@@ -24,7 +24,7 @@ from clusterling.services.deadlines import Deadlines
 from clusterling.services.health import Health
 from clusterling.services.kept import Kept
 from clusterling.services.metrics.recorder import Recorder
-from clusterling.services.metrics.scraping import METRICS_PATH, NO_PARTS, Metrics, Parts
+from clusterling.services.metrics.scraping import METRICS_PATHS, NO_PARTS, SLIS_PATH, Metrics, Parts
 from clusterling.services.request import Request, Response, Stream, page_not_found
 from clusterling.services.requestinfo import RequestInfo
 from clusterling.services.turnstile import Turnstile
@@ -216,7 +216,9 @@ class App:
         self.turnstile = Turnstile()
         self.recorder = Recorder()
         self.metrics = (
-            None if metrics is None else Metrics(self.recorder, self.turnstile, metrics, token=metrics_token)
+            None
+            if metrics is None
+            else Metrics(self.recorder, self.turnstile, metrics, self.health, token=metrics_token)
         )
         self.workers = workers
         self.decoding = asyncio.Semaphore(DECODING_MAX)
@@ -269,12 +271,12 @@ class App:
 
     async def _document(self, request: Request, catalog: Catalog) -> Response:
         info = request.info
-        if info.path == METRICS_PATH and self.metrics is not None and request.method in {"GET", "HEAD"}:
+        if info.path in METRICS_PATHS and self.metrics is not None and request.method in {"GET", "HEAD"}:
             assert request.cluster is not None, "authorization refuses clusters that are not there"
-            if request.cluster.id == ROOT_ID:
+            if request.cluster.id == ROOT_ID or info.path == SLIS_PATH:
                 return await self.metrics.everything(request)
             return await self.metrics.of_cluster(request, request.cluster.name, request.cluster.id)
-        found = await self.health.respond(info.path, info.query)
+        found = await self.health.respond(info.path, info.query, tells=request.user.realm == ROOT_ID)
         if found is None:
             found = await self.documents(request, catalog)
         return page_not_found() if found is None else found

@@ -39,7 +39,7 @@ from clusterling.services.barrier import with_barrier
 from clusterling.services.begun import Begun
 from clusterling.services.deadlines import Deadline, Deadlines
 from clusterling.services.metrics.recorder import READING
-from clusterling.services.metrics.scraping import METRICS_PATH
+from clusterling.services.metrics.scraping import METRICS_PATHS
 from clusterling.services.negotiation import accept_anyway, wants_pretty
 from clusterling.services.parameters import request_timeout_s
 from clusterling.services.request import NOSNIFF, Header, Request, Response, StreamingResponse
@@ -170,7 +170,7 @@ def with_telemetry(app: App, handle: Handler) -> Handler:
 
     async def telemetry(request: Request) -> Response:
         request.id = _audit_id(request.headers.get("Audit-Id"))
-        if request.path == METRICS_PATH and metrics.admits(request):
+        if request.path in METRICS_PATHS and metrics.admits(request):
             return await metrics.everything(request)
         writes = request.method not in READING
         now = in_flight[writes] = in_flight[writes] + 1
@@ -453,7 +453,7 @@ def with_authorization(app: App, handle: Handler) -> Handler:
     async def authorization(request: Request) -> Response:
         info, user = request.info, request.user
         name = info.cluster
-        if request.path == METRICS_PATH and user.realm == ROOT_ID:
+        if request.path in METRICS_PATHS and user.realm == ROOT_ID:
             # The server's own, which are `root`'s to see.
             name = str(ROOT)
         cluster = await app.clusters.find(name) if name else None

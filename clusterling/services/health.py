@@ -1,6 +1,7 @@
-"""/livez, /readyz, /healthz: named checks, said in upstream's words; and /metrics' place.
+"""/livez, /readyz, /healthz: named checks, said in upstream's words.
 
-Upstream: apiserver/pkg/server/healthz/healthz.go. Reasons of a failure go to the log only: these paths are public.
+Upstream: apiserver/pkg/server/healthz/healthz.go. Reasons of a failure go to the log, for these paths are public; and to whoever
+may know what stands below all clusters and asks for the one check, as in /readyz/store. Each result is counted, for /metrics/slis.
 """
 
 from __future__ import annotations
@@ -38,14 +39,20 @@ class Health:
             "readyz": {**living, **(ready or {})},
             "healthz": {**living, **(ready or {})},
         }
+        # By check and endpoint: whether it was well the last time, and how often it was and was not.
+        self.results: dict[tuple[str, str], bool] = {}
+        self.counts: dict[tuple[str, str, bool], int] = {}
 
     def add(self, name: str, check: Check) -> None:
         """Adds a check of readiness."""
         for endpoint in ("readyz", "healthz"):
             self._checks[endpoint][name] = check
 
-    async def respond(self, path: str, query: Query) -> Response | None:
-        """The answer under `/livez`, `/readyz/<check>`, …; None where the path is no health endpoint's."""
+    async def respond(self, path: str, query: Query, *, tells: bool = False) -> Response | None:
+        """The answer under `/livez`, `/readyz/<check>`, …; None where the path is no health endpoint's.
+
+        `tells`: who asks may know why a check fails.
+        """
         endpoint, slash, check = path.removeprefix("/").partition("/")
         if endpoint not in ENDPOINTS:
             return None
@@ -57,7 +64,7 @@ class Health:
         problem = await _run(endpoint, check, checks[check])
         if problem is None:
             return Response(200, b"ok", TEXT_TYPE)
-        return _text(500, "internal server error: reason withheld\n")
+        return _text(500, f"internal server error: {problem if tells else 'reason withheld'}\n")
 
     async def _all(self, endpoint: str, checks: Mapping[str, Check], query: Query) -> Response:
         excluded = set(query.get("exclude", ()))
@@ -67,19 +74,23 @@ class Health:
             if name in excluded:
                 excluded.discard(name)
                 lines.append(f"[+]{name} excluded: ok\n")
-            elif await _run(endpoint, name, check) is None:
-                lines.append(f"[+]{name} ok\n")
-            else:
-                failed = True
-                lines.append(f"[-]{name} failed: reason withheld\n")
+                continue
+            well = await _run(endpoint, name, check) is None
+            self._observe(name, endpoint, well=well)
+            failed = failed or not well
+            lines.append(f"[+]{name} ok\n" if well else f"[-]{name} failed: reason withheld\n")
         if excluded:
-            names = ", ".join(go_quote(name) for name in sorted(excluded))
+            names = ",".join(go_quote(name) for name in sorted(excluded))
             lines.append(f"warn: some health checks cannot be excluded: no matches for {names}\n")
         if failed:
             return _text(500, f"{''.join(lines)}{endpoint} check failed\n")
         if "verbose" not in query:
             return _text(200, "ok")
         return _text(200, f"{''.join(lines)}{endpoint} check passed\n")
+
+    def _observe(self, name: str, endpoint: str, *, well: bool) -> None:
+        self.results[name, endpoint] = well
+        self.counts[name, endpoint, well] = self.counts.get((name, endpoint, well), 0) + 1
 
 
 async def _run(endpoint: str, name: str, check: Check) -> str | None:

@@ -109,6 +109,13 @@ def value(found: Samples, name: str, /, **labels: str) -> float:
         ("/clusters/team-a/metrics", SCRAPERS, 401),
         ("/clusters/team-a/metrics", "", 401),
         ("/clusters/nobody/metrics", "root-token", 403),
+        ("/metrics/slis", "", 401),
+        ("/metrics/slis", "team-a", 401),
+        ("/metrics/slis", "root-token", 200),
+        ("/metrics/slis", SCRAPERS, 200),
+        ("/clusters/team-a/metrics/slis", "team-a", 200),
+        ("/clusters/team-b/metrics/slis", "team-a", 401),
+        ("/clusters/team-a/metrics/slis", SCRAPERS, 401),
     ],
 )
 async def test_metrics_are_for_those_who_may_have_them(
@@ -119,7 +126,8 @@ async def test_metrics_are_for_those_who_may_have_them(
 
 
 @pytest.mark.parametrize(
-    "path", ["/api", "/clusters/team-a/api", "/clusters/root/api", "/metrics/", "/version/x"]
+    "path",
+    ["/api", "/clusters/team-a/api", "/clusters/root/api", "/metrics/", "/metrics/slis/", "/version/x"],
 )
 async def test_the_scrapers_token_opens_nothing_else(world: World, path: str) -> None:
     assert (await world.ask(path, SCRAPERS)).status == 401
@@ -159,6 +167,38 @@ async def test_what_happened_is_what_is_told(world: World) -> None:
     assert value(found, "clusterling_store_commit_duration_seconds_count") > 0
     assert value(found, "leader_election_master_status", name="main") == 1
     assert value(found, "process_resident_memory_bytes") > 0
+
+
+async def test_results_of_health_checks_are_told_as_upstream_tells_them(world: World) -> None:
+    broken = False
+
+    async def mine() -> str | None:
+        return "broken" if broken else None
+
+    world.server.app.health.add("mine", mine)
+    for path in ("/readyz", "/readyz?verbose", "/livez", "/readyz?exclude=store"):
+        assert (await world.ask(path)).status == 200
+    broken = True
+    assert (await world.ask("/readyz")).status == 500
+    assert (
+        await world.ask("/clusters/root/readyz/mine", "root-token")
+    ).body == b"internal server error: broken\n"
+    answer = await world.ask("/metrics/slis", SCRAPERS)
+    lines = answer.body.decode().splitlines()
+    told = [line for line in lines if not line.startswith("#")]
+    assert [line for line in told if "mine" in line or "store" in line or "livez" in line] == [
+        'kubernetes_healthcheck{name="mine",type="readyz"} 0.0',
+        'kubernetes_healthcheck{name="ping",type="livez"} 1.0',
+        'kubernetes_healthcheck{name="store",type="readyz"} 1.0',
+        'kubernetes_healthchecks_total{name="mine",status="error",type="readyz"} 1.0',
+        'kubernetes_healthchecks_total{name="mine",status="success",type="readyz"} 3.0',
+        'kubernetes_healthchecks_total{name="ping",status="success",type="livez"} 1.0',
+        'kubernetes_healthchecks_total{name="store",status="success",type="readyz"} 3.0',
+    ]
+    assert value(samples(answer), "process_start_time_seconds") > 0
+    names = {line.split("{")[0].split()[0] for line in lines if not line.startswith("#")}
+    assert names == {"kubernetes_healthcheck", "kubernetes_healthchecks_total", "process_start_time_seconds"}
+    assert "kubernetes_healthcheck" not in samples(await world.ask("/metrics", SCRAPERS))
 
 
 async def test_a_watch_is_open_while_it_is_and_counted_when_it_ends(world: World) -> None:

@@ -498,10 +498,11 @@ async def test_health_names_its_checks_and_withholds_reasons(caplog: pytest.LogC
             b"[+]ping ok\n[-]store failed: reason withheld\nreadyz check failed\n",
         )
         assert "disk on fire" in caplog.text
-        excluded = await world.ask("GET", "/readyz?verbose&exclude=store&exclude=moon", headers={})
+        path = "/readyz?verbose=false&exclude=store&exclude=moon&exclude=abc&exclude=%22q"
+        excluded = await world.ask("GET", path, headers={})
         assert excluded.body == (
             b"[+]ping ok\n[+]store excluded: ok\n"
-            b'warn: some health checks cannot be excluded: no matches for "moon"\nreadyz check passed\n'
+            b'warn: some health checks cannot be excluded: no matches for "\\"q","abc","moon"\nreadyz check passed\n'
         )
         for path, code in (
             ("/livez/ping", 200),
@@ -511,6 +512,11 @@ async def test_health_names_its_checks_and_withholds_reasons(caplog: pytest.LogC
             ("/index.html", 200),
         ):
             assert (await world.ask("GET", f"/clusters/team-a{path}")).status == code
+        for headers, why in ((None, b"disk on fire"), (ANN, b"reason withheld")):
+            one = await world.ask("GET", "/clusters/team-a/readyz/store", headers=headers)
+            assert one.body == b"internal server error: " + why + b"\n", (
+                "a tenant is not told what is below it"
+            )
 
 
 async def test_an_app_bound_to_one_cluster_serves_nothing_else() -> None:

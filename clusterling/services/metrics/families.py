@@ -328,3 +328,18 @@ TENANTS_NAMED: Final = Family(
 )
 
 FAMILIES: Final = tuple(value for value in list(globals().values()) if isinstance(value, Family))
+
+# At /metrics/slis, and there alone: component-base/metrics/prometheus/slis.
+HEALTHCHECK: Final = Family(
+    "kubernetes_healthcheck",
+    "gauge",
+    ("name", "type"),
+    "1 where a check of health succeeded when it was last asked for, 0 where it failed; `type` is the endpoint: `livez`, `readyz`, `healthz`.",
+)
+HEALTHCHECKS: Final = Family(
+    "kubernetes_healthchecks_total",
+    "counter",
+    ("name", "type", "status"),
+    "How often it was asked for: `success`, `error`.",
+)
+SLIS: Final = (HEALTHCHECK, HEALTHCHECKS)

@@ -31,7 +31,13 @@ from clusterling.storage.store import StorageError
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
+    from clusterling.services.health import Health
+
 METRICS_PATH: Final = "/metrics"
+SLIS_PATH: Final = "/metrics/slis"
+METRICS_PATHS: Final = frozenset({METRICS_PATH, SLIS_PATH})
+
+STARTED: Final = "process_start_time_seconds"
 
 # What a scrape may spend to see how much tenants keep; each is looked at again after a while.
 LOOKS: Final = 16
@@ -58,9 +64,12 @@ NO_PARTS: Final = Parts()  # Of an App by itself.
 
 
 class Metrics:
-    """Answers scrapers. `token` "": only those who may in `root`."""
+    """Answers scrapers. `token` "": only those who may in `root`. `health`: whose results are told at /metrics/slis."""
 
-    def __init__(self, recorder: Recorder, turnstile: Turnstile, parts: Parts, *, token: str = "") -> None:
+    def __init__(
+        self, recorder: Recorder, turnstile: Turnstile, parts: Parts, health: Health, *, token: str = ""
+    ) -> None:
+        self._health = health
         self._recorder = recorder
         self._turnstile = turnstile
         self._parts = parts
@@ -77,13 +86,19 @@ class Metrics:
         digest = sha256(token.strip().encode(errors="replace")).digest()
         return scheme.lower() == "bearer" and hmac.compare_digest(digest, self._digest)
 
+    async def slis(self, request: Request) -> Response:
+        """What came of the checks of health, and when this process began."""
+        return await self._written(request, sources.slis(self._health), process=STARTED)
+
     async def everything(self, request: Request) -> Response:
         """All metrics of this process."""
+        if request.path.endswith(SLIS_PATH):
+            return await self.slis(request)
         self.lag.look()
         self._recorder.tenants.rank()
         shown = [*self._recorder.tenants.named.values(), self._recorder.tenants.other()]
         await self._look(shown)
-        return await self._written(request, self._samples(shown))
+        return await self._written(request, self._samples(shown), process="process_")
 
     async def of_cluster(self, request: Request, name: str, cluster_id: str) -> Response:
         """What that logical cluster used, as far as this process served it."""
@@ -128,22 +143,23 @@ class Metrics:
         except (StorageError, TimeoutError):
             return  # They are told as they were, until a later scrape can see.
 
-    async def _written(self, request: Request, samples: Samples) -> Response:
+    async def _written(self, request: Request, samples: Samples, *, process: str = "") -> Response:
+        """`process`: how those of the process' own metrics begin that are told as well; "" is none."""
         from prometheus_client.exposition import choose_encoder
 
         metrics = await self._turnstile.slices("", map(_metric, samples))
-        everything = request.cluster is None or request.path == METRICS_PATH
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        body = await asyncio.to_thread(_encoded, encode, metrics, process=everything)
+        body = await asyncio.to_thread(_encoded, encode, metrics, process)
         return Response(200, body, content_type, (NOSNIFF,))
 
 
-def _encoded(encode: Callable[[Any], bytes], metrics: Sequence[Metric], *, process: bool) -> bytes:
+def _encoded(encode: Callable[[Any], bytes], metrics: Sequence[Metric], process: str) -> bytes:
     """The document. `encode` asks a registry for nothing but this."""
     if process:
         from prometheus_client import ProcessCollector
 
-        metrics = [*metrics, *ProcessCollector(registry=None).collect()]
+        own = ProcessCollector(registry=None).collect()
+        metrics = [*metrics, *(one for one in own if one.name.startswith(process))]
     return encode(_Collected(metrics))
 
 

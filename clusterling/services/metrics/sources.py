@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from clusterling.services.accepting import Door
     from clusterling.services.addresses import Addresses
+    from clusterling.services.health import Health
     from clusterling.services.metrics.recorder import Recorder
     from clusterling.storage.backed import BackedStore
     from clusterling.storage.cache import CacheBudget
@@ -233,6 +234,18 @@ def store(of: BackedStore) -> Samples:
     yield _one(f.FEED_EVENTS, feed.events)
     yield _one(f.FEED_LOST, feed.gaps)
     yield _one(f.FEED_WATCHES, feed.watches)
+
+
+def slis(health: Health) -> Samples:
+    """What came of the checks of health."""
+    yield Sampled(f.HEALTHCHECK, [(key, int(well)) for key, well in sorted(health.results.items())])
+    yield Sampled(
+        f.HEALTHCHECKS,
+        [
+            ((name, endpoint, "success" if well else "error"), count)
+            for (name, endpoint, well), count in sorted(health.counts.items())
+        ],
+    )
 
 
 def queues(of: Iterable[tuple[str, int, QueueFigures]], *, leads: bool) -> Samples:
