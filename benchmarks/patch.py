@@ -21,9 +21,10 @@ from clusterling.machinery.objectmeta import (
     validate_object_meta,
     validate_object_meta_update,
 )
-from clusterling.machinery.patch import PatchMeta, json_patch, merge_patch, strategic_merge
+from clusterling.machinery.patch import json_patch, merge_patch
 from clusterling.machinery.quantity import Quantity
 from clusterling.machinery.selectors import FieldSelector, LabelSelector
+from clusterling.machinery.strategic import PatchMeta, strategic_merge
 from clusterling.machinery.table import NAME_COLUMN, column_from_jsonpath, table
 
 _REF = "#/components/schemas/"

@@ -12,10 +12,11 @@ import orjson
 from typing_extensions import override
 
 from clusterling.machinery.apply import managed
+from clusterling.machinery.apply.declared import object_type
 from clusterling.machinery.apply.fieldset import FieldSet, field_step
 from clusterling.machinery.apply.managed import Writer
 from clusterling.machinery.apply.owners import Versions
-from clusterling.machinery.apply.types import MapType, object_type
+from clusterling.machinery.apply.types import MapType
 from clusterling.machinery.errors import ApiError, bad_request
 from clusterling.machinery.meta import GroupVersion, Object, meta
 from clusterling.registry import views

@@ -12,7 +12,7 @@ from functools import cache
 from heapq import merge
 from typing import Final
 
-from clusterling.machinery import codec, patch, strictjson, yaml
+from clusterling.machinery import codec, patch, strategic, strictjson, yaml
 from clusterling.machinery.errors import (
     ApiError,
     bad_request,
@@ -99,7 +99,7 @@ class StrategicChange:
         group, version, kind = served.group, served.version.name, served.kind
         if obj["kind"] != kind:
             group, version, kind = "autoscaling", "v1", obj["kind"]
-        made, self.left = patch.strategic_merge_left(obj, self._document, _rules(group, version, kind))
+        made, self.left = strategic.strategic_merge_left(obj, self._document, _rules(group, version, kind))
         metadata_too = isinstance(self._document, dict) and "metadata" in self._document
         why = _unconvertible(group, version, kind, made, metadata_too=metadata_too)
         if why is not None:
@@ -225,7 +225,7 @@ def _check_custom(served: Served, before: Object, after: Object, kind: str, vers
 
 
 @cache
-def _rules(group: str, version: str, kind: str) -> patch.PatchMeta:
+def _rules(group: str, version: str, kind: str) -> strategic.PatchMeta:
     """How the lists of a built-in kind are merged. A kind that upstream does not publish has no rules but the general."""
     from clusterling.packs import builtin
 
@@ -233,7 +233,7 @@ def _rules(group: str, version: str, kind: str) -> patch.PatchMeta:
         schema = builtin.definitions[builtin.definition_of(group, version, kind)]
     except KeyError:
         schema = {}
-    return patch.PatchMeta.from_openapi(schema, builtin.definitions)
+    return strategic.PatchMeta.from_openapi(schema, builtin.definitions)
 
 
 def _unconvertible(group: str, version: str, kind: str, obj: Object, *, metadata_too: bool) -> str | None:

@@ -13,7 +13,7 @@ import json
 import sys
 from typing import Final
 
-from clusterling.machinery.patch import PatchField, PatchMeta
+from clusterling.machinery.strategic import PatchField, PatchMeta
 from clusterling.packs import builtin
 from clusterling.services.patching import PatchType
 from tests.conformance import recordings, sequences

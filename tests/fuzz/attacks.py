@@ -15,18 +15,19 @@ import orjson
 
 from clusterling.machinery import codec, patch, strictjson
 from clusterling.machinery.apply import fieldset
-from clusterling.machinery.apply.types import MapType, TypedError, object_type
+from clusterling.machinery.apply.declared import object_type
+from clusterling.machinery.apply.types import MapType, TypedError
 from clusterling.machinery.errors import ApiError, invalid
 from clusterling.machinery.fieldorder import order_of, place_of
 from clusterling.machinery.jsonpath import compile_path
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1123_subdomain
 from clusterling.machinery.objectmeta import validate_object_meta
-from clusterling.machinery.patch import PatchMeta
 from clusterling.machinery.protobuf import PREFIX
 from clusterling.machinery.protowire import content
 from clusterling.machinery.schema import Schema, compile_schema
 from clusterling.machinery.selectors import FieldSelector, LabelSelector
+from clusterling.machinery.strategic import PatchMeta, strategic_merge
 from clusterling.machinery.structural import validate_schema
 from clusterling.packs import builtin
 from clusterling.registry.crd import CustomResourceStrategy, resource_of
@@ -192,7 +193,7 @@ def _patched(
         doc, change = pair(scale)
         sent = len(orjson.dumps([doc, change]))
         if strategic:
-            return lambda: patch.strategic_merge(doc, change, _pods()), sent
+            return lambda: strategic_merge(doc, change, _pods()), sent
         if isinstance(change, list):
             return lambda: patch.json_patch(doc, change), sent
         return lambda: patch.merge_patch(doc, change), sent

@@ -10,15 +10,16 @@ from typing import Any, Final
 
 import orjson
 
-from clusterling.machinery import patch
+from clusterling.machinery import patch, strategic
 from clusterling.machinery.apply import fieldset, managed
+from clusterling.machinery.apply.declared import object_type
 from clusterling.machinery.apply.fieldset import FieldSet, FieldSetError
 from clusterling.machinery.apply.managed import Writer
-from clusterling.machinery.apply.types import MapType, TypedError, object_type
+from clusterling.machinery.apply.types import MapType, TypedError
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
-from clusterling.machinery.patch import PatchMeta
 from clusterling.machinery.schema import compile_schema
+from clusterling.machinery.strategic import PatchMeta
 from clusterling.packs import builtin
 from tests.fuzz import seeds, values
 from tests.fuzz.targets import foreseen, target, written
@@ -153,7 +154,7 @@ def strategic_merge(data: bytes) -> None:
     doc, change = source.object(), source.value()
     before = written([doc, change])
     try:
-        made = patch.strategic_merge(doc, change, rules)
+        made = strategic.strategic_merge(doc, change, rules)
     except ApiError as error:
         foreseen(error, upstreams=True)
         return
@@ -162,7 +163,7 @@ def strategic_merge(data: bytes) -> None:
     text = written(made)
     _scribble(change)
     assert written(made) == text
-    assert written(patch.strategic_merge(doc, {}, rules)) == written(doc)
+    assert written(strategic.strategic_merge(doc, {}, rules)) == written(doc)
 
 
 # --------------------------------------------------------------------------- field sets

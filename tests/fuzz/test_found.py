@@ -10,7 +10,8 @@ import pytest
 
 from clusterling.machinery import codec, jsonpath, strictjson, table
 from clusterling.machinery.apply import fieldset, managed
-from clusterling.machinery.apply.types import MapType, object_type
+from clusterling.machinery.apply.declared import object_type
+from clusterling.machinery.apply.types import MapType
 from clusterling.machinery.codec import Expected
 from clusterling.machinery.errors import (
     INVALID_CHARACTERS_MAX,

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterling.machinery.errors import ApiError
-from clusterling.machinery.patch import NESTING_MAX, PatchMeta, strategic_merge, strategic_merge_left
+from clusterling.machinery.patch import NESTING_MAX
+from clusterling.machinery.strategic import PatchMeta, strategic_merge, strategic_merge_left
 
 CASES = json.loads(Path(__file__).with_name("strategic_cases.json").read_text())
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from clusterling.machinery.apply import owners as ownership
+from clusterling.machinery.apply.declared import object_type
 from clusterling.machinery.apply.fieldset import FieldSet, difference_below, ordered, path_text
 from clusterling.machinery.apply.owners import Conflicts, Owner, Owners
-from clusterling.machinery.apply.types import MapType, TypedError, object_type
+from clusterling.machinery.apply.types import MapType, TypedError
 from clusterling.machinery.schema.node import Node
 
 HERE: Final = Path(__file__).parent

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from clusterling.machinery.apply.declared import object_type
 from clusterling.machinery.apply.fieldset import ordered, union
-from clusterling.machinery.apply.types import TypedError, object_type
+from clusterling.machinery.apply.types import TypedError
 from clusterling.machinery.schema.node import Node
 from tests.machinery.merging import walks
 from tests.machinery.merging.lives import Json, text

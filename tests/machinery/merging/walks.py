@@ -14,8 +14,9 @@ from typing import Any, Final
 import yaml
 
 from clusterling.machinery.apply import fieldset
+from clusterling.machinery.apply.declared import object_type
 from clusterling.machinery.apply.fieldset import FieldSet, FieldSetError, ordered, path_text, paths
-from clusterling.machinery.apply.types import TypedError, object_type
+from clusterling.machinery.apply.types import TypedError
 from clusterling.machinery.schema.node import Node
 from tests.machinery.merging import lives
 from tests.machinery.merging.lives import Json
