@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from typing import NoReturn, TypeVar
 
 from clusterling.machinery import errors
-from clusterling.storage.store import StorageError, TooLarge, UnknownOutcome
+from clusterling.storage.store import Crowded, StorageError, TooLarge, UnknownOutcome
 
 _T = TypeVar("_T")
 
@@ -29,5 +29,7 @@ def refuse(error: StorageError) -> NoReturn:
             raise errors.too_large(str(error)) from error
         case UnknownOutcome():
             raise errors.timeout("the store did not say whether the write was kept") from error
+        case Crowded():
+            raise errors.too_many_requests(f"{error}; please try again later") from error
         case _:
             raise errors.service_unavailable(f"the store cannot serve this now: {error}") from error

@@ -4,6 +4,9 @@ No time is waited for company where there is none: an idle store commits a lone 
 numbers, a batch stays open for those whom the last one answered (`company.py`): a commit has its price whatever it
 holds, a round trip, a disk's flush, the processor's time here and in the database.
 
+Where more wait than one batch holds, clusters take turns (`lines.py`): one that has thousands queued makes another wait for
+no more than the batch that is under way and the next. What a cluster may have queued is bounded.
+
 The transactions of a batch touch distinct keys, and none guards a key that an earlier one of the
 batch writes; so executing them one after the other, or guards first, or all in one statement is the same thing.
 """
@@ -19,10 +22,12 @@ from typing import Final
 from clusterling.storage.backend import Backend, Committed, Transaction
 from clusterling.storage.company import Company
 from clusterling.storage.histogram import Histogram
+from clusterling.storage.lines import Choice, Lines
 from clusterling.storage.others import OTHERS
 from clusterling.storage.store import (
     VALUE_BYTES_MAX,
     WRITE_OPS_MAX,
+    Crowded,
     Guard,
     Limit,
     Op,
@@ -37,9 +42,8 @@ BATCH_OPS_MAX: Final = WRITE_OPS_MAX
 BATCH_BYTES_MAX: Final = 1 << 20
 GATHER_MAX_S: Final = 0.003  # Without a writer, and a batch closes; sooner where the last commit took less.
 BATCH_WRITES: Final = (1, 2, 5, 10, 20, 50, 100, 200)
-LOOK_AHEAD: Final = (
-    4 * BATCH_OPS_MAX
-)  # Writers of one hot key must not make every batch walk the whole queue.
+WAITING_MAX: Final = 5_000  # Of one cluster, writes that wait for a batch,
+WAITING_BYTES_MAX: Final = 64 << 20  # and their values.
 
 
 class _Waiting:
@@ -59,7 +63,9 @@ class Batcher:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_Waiting] = deque()  # All who wait, while they are no more than a batch holds.
+        self._queued_bytes = 0
+        self._lines: Lines[_Waiting] | None = None  # While they are more.
         self._arrived = asyncio.Event()
         self._company = Company()
         self._closed = False
@@ -88,9 +94,17 @@ class Batcher:
             raise Unavailable("the store is closed")
         outcome: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
         writing = _Waiting(Transaction(ops, guards, limits), outcome, size)
-        self._queue.append(writing)
+        if (
+            self._lines is None
+            and len(self._queue) < BATCH_OPS_MAX
+            and (self._queued_bytes < BATCH_BYTES_MAX or not self._queue)
+        ):
+            self._queue.append(writing)
+            self._queued_bytes += size
+        else:
+            self._line_up(writing)
         self.value_bytes += size
-        waiting = len(self._queue)
+        waiting = self.waiting
         if waiting == 1:
             self._arrived.set()
         self._company.came(waiting)
@@ -104,21 +118,40 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Writes that wait for a batch."""
-        return len(self._queue)
+        return len(self._queue) if self._lines is None else len(self._lines)
+
+    def _line_up(self, last: _Waiting) -> None:
+        """Has those who wait stand in lines, and one more. Raises Crowded."""
+        lines = self._lines
+        if lines is None:
+            lines = Lines()
+            for waiting in self._queue:
+                lines.add(_cluster_of(waiting), waiting, waiting.size)
+        cluster = _cluster_of(last)
+        count, size = lines.of(cluster)
+        if count >= WAITING_MAX or (count and size + last.size > WAITING_BYTES_MAX):
+            raise Crowded(
+                f"{count:,} writes of this logical cluster wait for the store, {size >> 20} MiB together; "
+                f"no more than {WAITING_MAX:,} and {WAITING_BYTES_MAX >> 20} MiB may"
+            )
+        self._lines = lines
+        self._queue.clear()
+        self._queued_bytes = 0
+        lines.add(cluster, last, last.size)
 
     async def run(self) -> None:
         """Commits batches until `close`."""
         try:
             while not self._closed:
-                if not self._queue:
+                if not self.waiting:
                     self._arrived.clear()
                     await self._arrived.wait()
-                await self._company.gather(self._queue.__len__)
+                await self._company.gather(self._count)
                 batch = self._take()
                 if batch:
                     began = monotonic()
                     await self._commit(batch)
-                    came = min(len(batch) + len(self._queue), BATCH_OPS_MAX)
+                    came = min(len(batch) + self.waiting, BATCH_OPS_MAX)
                     took = monotonic() - began
                     self._company.served(came, min(took, GATHER_MAX_S))
                     self.commits.observe(took)
@@ -130,25 +163,38 @@ class Batcher:
         """Refuses what waits and what comes; a commit that is under way is seen through."""
         self._closed = True
         self._arrived.set()
-        while self._queue:
-            _fail(self._queue.popleft(), Unavailable("the store is closed"))
+        left = [*self._queue, *(self._lines or ())]
+        self._queue.clear()
+        self._queued_bytes, self._lines = 0, None
+        for waiting in left:
+            _fail(waiting, Unavailable("the store is closed"))
+
+    def _count(self) -> int:
+        return self.waiting
 
     def _take(self) -> list[_Waiting]:
         """The next batch, first come first served for every key. A writer that has left writes nothing."""
+        if self._lines is not None:
+            batch = _chosen(self._lines)
+            if not self._lines:
+                self._lines = None
+            return batch
         batch: list[_Waiting] = []
         passed: list[_Waiting] = []
         written: set[str] = set()  # By the batch.
         held: set[str] = set()  # By those passed over: nobody overtakes them on their keys.
         ops = size = 0
         queue = self._queue
-        for _ in range(min(len(queue), LOOK_AHEAD)):
+        for _ in range(len(queue)):
             waiting = queue.popleft()
+            self._queued_bytes -= waiting.size
             if waiting.outcome.done():
                 continue
             transaction = waiting.transaction
             count = len(transaction.ops)
             if batch and (ops + count > BATCH_OPS_MAX or size + waiting.size > BATCH_BYTES_MAX):
                 queue.appendleft(waiting)
+                self._queued_bytes += waiting.size
                 break
             if _free(transaction, written, held):
                 batch.append(waiting)
@@ -161,6 +207,7 @@ class Batcher:
                 held.update(op.key for op in transaction.ops)
                 held.update(guard.key for guard in transaction.guards if guard.key != OTHERS)
         queue.extendleft(reversed(passed))
+        self._queued_bytes += sum(waiting.size for waiting in passed)
         return batch
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
@@ -196,6 +243,40 @@ def _span(batch: Sequence[_Waiting]) -> Span | None:
             commit.link(waiting.span)
             waiting.span.link(commit)
     return commit
+
+
+def _cluster_of(waiting: _Waiting) -> str:
+    """Whose write it is: keys begin with the id of their cluster."""
+    return waiting.transaction.ops[0].key.partition("/")[0]
+
+
+def _chosen(lines: Lines[_Waiting]) -> list[_Waiting]:
+    """The next batch of those who stand in lines."""
+    batch: list[_Waiting] = []
+    written: set[str] = set()
+    held: set[str] = set()
+    ops = size = 0
+
+    def consider(waiting: _Waiting) -> Choice:
+        nonlocal ops, size
+        if waiting.outcome.done():
+            return Choice.GONE
+        transaction = waiting.transaction
+        count = len(transaction.ops)
+        if batch and (ops + count > BATCH_OPS_MAX or size + waiting.size > BATCH_BYTES_MAX):
+            return Choice.NO_ROOM
+        if not _free(transaction, written, held):
+            held.update(op.key for op in transaction.ops)
+            held.update(guard.key for guard in transaction.guards if guard.key != OTHERS)
+            return Choice.PASSED
+        batch.append(waiting)
+        written.update(op.key for op in transaction.ops)
+        ops += count
+        size += waiting.size
+        return Choice.TAKEN
+
+    lines.choose(consider)
+    return batch
 
 
 def _free(transaction: Transaction, written: set[str], held: set[str]) -> bool:

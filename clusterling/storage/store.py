@@ -20,6 +20,7 @@ saw and resume there; two events with one revision could be cut in two.
     ├── TooLarge            the value is over `VALUE_BYTES_MAX`
     ├── UnknownOutcome      the write may or may not have happened
     ├── Unavailable         the store cannot answer now; nothing was written
+    │   └── Crowded         too many writes of the cluster wait already
     └── StoreOpenError      the store cannot be opened; the message says what to do
 """
 
@@ -84,6 +85,10 @@ class UnknownOutcome(StorageError):
 
 class Unavailable(StorageError):
     """The store cannot serve this now: closed, full, or out of reach. Nothing was written (HTTP 503)."""
+
+
+class Crowded(Unavailable):
+    """So many writes of the cluster wait already that no more may; the message says how many. Try again later."""
 
 
 class StoreOpenError(StorageError):

@@ -12,10 +12,11 @@ from typing_extensions import override
 
 from clusterling.storage.backed import BackedStore, serve
 from clusterling.storage.backend import Committed, Transaction
-from clusterling.storage.batcher import BATCH_BYTES_MAX, BATCH_OPS_MAX, GATHER_MAX_S
+from clusterling.storage.batcher import BATCH_BYTES_MAX, BATCH_OPS_MAX, GATHER_MAX_S, WAITING_MAX
 from clusterling.storage.memory import MemoryBackend
 from clusterling.storage.store import (
     ABSENT,
+    Crowded,
     Guard,
     GuardFailed,
     KeyExists,
@@ -86,7 +87,7 @@ async def test_a_batch_is_bounded_in_ops_and_bytes_and_a_large_value_goes_alone(
         tasks = await started(*small, *halves, *large)
         backend.go.set()
         await asyncio.gather(*tasks)
-        assert [len(keys) for keys in backend.together()] == [1, BATCH_OPS_MAX, 22, 1, 1, 1]
+        assert [len(keys) for keys in backend.together()] == [1, BATCH_OPS_MAX, 1, 23, 1]  # Clusters take turns.
         for batch in backend.batches:
             assert sum(len(t.ops) for t in batch) <= BATCH_OPS_MAX
             size = sum(len(op.value or b"") for t in batch for op in t.ops)
@@ -259,3 +260,80 @@ async def test_a_lone_writer_waits_for_nobody() -> None:
         assert backend.together()[-1] == ["a/b/lone"]
         backend.go.set()
         await task
+
+
+async def test_who_has_thousands_queued_makes_another_wait_for_the_next_batch_at_most() -> None:
+    async with slow() as (backend, store), asyncio.TaskGroup() as group:
+        for number in range(3_000):
+            group.create_task(store.write([Op(f"loud/b/{number}", b"")]))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for number in range(5):
+            group.create_task(store.write([Op(f"quiet/b/{number}", b"")]))
+        backend.go.set()
+    batches = backend.together()
+    assert {f"quiet/b/{n}" for n in range(5)} <= {key for batch in batches[:3] for key in batch}
+    keys = [key for batch in batches for key in batch]
+    assert [key for key in keys if key.startswith("loud/")] == [f"loud/b/{n}" for n in range(3_000)]
+
+
+async def test_large_writes_of_one_cluster_take_turns_with_small_ones_of_another() -> None:
+    large = b"x" * (BATCH_BYTES_MAX - 10)
+    async with slow() as (backend, store), asyncio.TaskGroup() as group:
+        for number in range(20):
+            group.create_task(store.write([Op(f"loud/b/{number}", large)]))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for number in range(3):
+            group.create_task(store.write([Op(f"quiet/b/{number}", b"x" * 100)]))
+        backend.go.set()
+    batches = backend.together()
+    first = next(place for place, batch in enumerate(batches) if "quiet/b/0" in batch)
+    assert first <= 2
+    assert {"quiet/b/1", "quiet/b/2"} <= set(batches[first])
+    assert [key for batch in batches for key in batch if key.startswith("loud/")] == [
+        f"loud/b/{number}" for number in range(20)
+    ]
+
+
+async def test_writers_of_one_hot_key_keep_no_other_cluster_waiting() -> None:
+    async with slow() as (backend, store), asyncio.TaskGroup() as group:
+        for number in range(1_000):
+            group.create_task(store.write([Op("loud/b/hot", str(number).encode())]))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        group.create_task(store.write([Op("quiet/b/a", b"")]))
+        backend.go.set()
+    batches = backend.together()
+    assert next(place for place, batch in enumerate(batches) if "quiet/b/a" in batch) <= 2
+    written = [op.value for batch in backend.batches for transaction in batch for op in transaction.ops]
+    assert [value for value in written if value] == [str(number).encode() for number in range(1_000)]
+
+
+async def test_more_than_a_cluster_may_have_queued_is_refused_and_others_are_not() -> None:
+    async with slow() as (backend, store):
+        tasks = [
+            asyncio.create_task(store.write([Op(f"loud/b/{number}", b"")]))
+            for number in range(WAITING_MAX + 200)
+        ]
+        quiet = asyncio.create_task(store.write([Op("quiet/b/0", b"")]))
+        backend.go.set()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        await quiet
+    refused = [one for one in done if isinstance(one, BaseException)]
+    assert 0 < len(refused) <= 200
+    assert all(
+        isinstance(one, Crowded) and "5,000 writes of this logical cluster wait" in str(one)
+        for one in refused
+    )
+    assert all(isinstance(one, Crowded) for one in done[-50:])
+
+
+async def test_who_waits_in_a_line_hears_that_the_store_is_closed() -> None:
+    async with slow() as (backend, store):
+        tasks = [asyncio.create_task(store.write([Op(f"a/b/{number}", b"")])) for number in range(500)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        backend.go.set()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert any(isinstance(one, Unavailable) for one in done)
