@@ -152,12 +152,13 @@ class Tracing:
         header = request.headers.get("traceparent")
         if header is None:
             return (_NOBODY if request.authenticated_as is None else otel.get_current()), []
-        carrier = {"traceparent": header, "tracestate": request.headers.get("tracestate") or ""}
-        said = _PROPAGATOR.extract(carrier, _NOBODY)
-        if request.authenticated_as is not None or is_trusted(request):
-            return said, []
-        remote = trace.get_current_span(said).get_span_context()
-        return _NOBODY, [trace.Link(remote)] if remote.is_valid else []
+        if request.authenticated_as is None and not is_trusted(request):
+            remote = trace.get_current_span(
+                _PROPAGATOR.extract({"traceparent": header}, _NOBODY)
+            ).get_span_context()
+            return _NOBODY, [trace.Link(remote)] if remote.is_valid else []
+        carrier = {"traceparent": header, "tracestate": request.headers.get("tracestate", "")}
+        return _PROPAGATOR.extract(carrier, _NOBODY), []
 
     def work(self, name: str, attributes: Mapping[str, Value]) -> Recorded | None:
         """The span of work that no request asked for; None where it is not to be recorded."""

@@ -19,7 +19,7 @@ from clusterling.cli.target import read_kubeconfig
 from tests.cli.processes import clusterling, eventually, serving
 from tests.storage import postgres_server
 from tests.telemetry.collector import Collector, collecting
-from tests.telemetry.test_traces import Traced
+from tests.telemetry.test_traces import SAMPLED, Traced
 
 SECRET = "hunter2secret"  # Within each of them.
 _numbers = count()
@@ -83,7 +83,8 @@ def send_everywhere(server: Traced) -> None:
         assert ask(f"{MAPS}?continue={secret()}", token=token).status == 400
         headers = {"Cookie": secret(), "X-Api-Key": secret(), "Accept": secret(), "Referer": f"/?{secret()}"}
         assert ask(MAPS, token=token, headers=headers).status in {200, 406}
-        assert ask(MAPS, token=token, headers={"tracestate": f"v={secret()}", "traceparent": secret()}).status
+        tracing = {"tracestate": f"v={secret()}", "traceparent": secret()}
+        assert ask(MAPS, token=token, headers=tracing).status == 200
         assert ask(MAPS, token=token, headers={"Impersonate-User": "u", "X-Remote-User": secret()}).status
         patched = {"Content-Type": "application/json-patch+json"}
         assert ask(f"{MAPS}/none", "PATCH", [{"op": secret()}], token=token, headers=patched).status >= 400
@@ -92,9 +93,10 @@ def send_everywhere(server: Traced) -> None:
             "kind": "TokenReview",
             "spec": {"token": secret()},
         }
-        assert ask(
-            "/clusters/default/apis/authentication.k8s.io/v1/tokenreviews", "POST", review, token=token
-        )
+        reviews = "/clusters/default/apis/authentication.k8s.io/v1/tokenreviews"
+        assert ask(reviews, "POST", review, token=token).status in {201, 404}
+    tracing = {"tracestate": f"v={secret()}", **SAMPLED}
+    assert ask(MAPS, token=server.tenant, headers=tracing).status == 200
     for wrong in (secret(), f"{secret()}.{secret()}.{secret()}"):
         assert ask(MAPS, token=wrong).status == 401
     login = base64.b64encode(f"user:{secret()}".encode()).decode()
