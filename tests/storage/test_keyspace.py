@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from clusterling.storage import memory
@@ -40,6 +42,20 @@ async def test_a_key_that_could_lead_out_is_refused(key: str) -> None:
         with pytest.raises(ValueError, match="not a key"):
             await space.write([Op("a/b/c", b"")], [Guard(key, ABSENT)])
         assert await base.count("") == 0
+
+
+async def test_of_all_short_keys_those_are_refused_that_have_a_segment_of_no_name() -> None:
+    async with memory.open() as base:
+        space = Keyspace(base, "mine")
+        for length in range(6):
+            for characters in product("/.a\x00\ud800é", repeat=length):
+                key = "".join(characters)
+                named = all(segment not in {"", ".", ".."} for segment in key.split("/"))
+                if named and "\x00" not in key and "\ud800" not in key:
+                    assert await space.get(key) is None
+                else:
+                    with pytest.raises(ValueError, match="not a key"):
+                        await space.get(key)
 
 
 @pytest.mark.parametrize("prefix", BAD_PREFIXES)
