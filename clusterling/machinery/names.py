@@ -21,7 +21,6 @@ _KEY: Final = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE: Final = f"({_KEY})?"
 _C_IDENTIFIER: Final = "[A-Za-z_][A-Za-z0-9_]*"
 _CONFIG_KEY: Final = "[-._a-zA-Z0-9]+"
-_ENV_NAME: Final = "[-._a-zA-Z][-._a-zA-Z0-9]*"
 _PERCENT: Final = "[0-9]+%"
 
 # The texts of messages have groups, which would cost more than the match.
@@ -39,7 +38,6 @@ _prefixed_key = re.compile(
 ).fullmatch
 _c_identifier = re.compile(_C_IDENTIFIER).fullmatch
 _config_key = re.compile(_CONFIG_KEY).fullmatch
-_env_name = re.compile(_ENV_NAME).fullmatch
 _percent = re.compile(_PERCENT).fullmatch
 _port_charset = re.compile("[-a-z0-9]+").fullmatch
 _port_letter = re.compile("[a-z]").search
@@ -75,10 +73,6 @@ _C_IDENTIFIER_WORDS: Final = (
     "followed by a string of alphanumeric characters or '_'"
 )
 _CONFIG_KEY_WORDS: Final = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
-_ENV_NAME_WORDS: Final = (
-    "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', "
-    "and must not start with a digit"
-)
 _PERCENT_WORDS: Final = "a valid percent string must be a numeric string followed by an ending '%'"
 
 
@@ -218,13 +212,6 @@ def is_config_map_key(value: str) -> list[str]:
     problems = [_characters_max(SUBDOMAIN_BYTES_MAX)] if _bytes(value) > SUBDOMAIN_BYTES_MAX else []
     if not matched:
         problems.append(_pattern(_CONFIG_KEY_WORDS, _CONFIG_KEY, "key.name", "KEY_NAME", "key-name"))
-    return problems + _directory_problems(value)
-
-
-def is_env_var_name(value: str) -> list[str]:
-    problems = []
-    if not _env_name(value):
-        problems.append(_pattern(_ENV_NAME_WORDS, _ENV_NAME, "my.env-name", "MY_ENV.NAME", "MyEnvName1"))
     return problems + _directory_problems(value)
 
 

@@ -18,8 +18,8 @@ from clusterling.machinery.labelselector import label_selector_problems
 from clusterling.machinery.meta import GroupVersion, Object
 from clusterling.machinery.names import is_percent
 from clusterling.machinery.selectors import LabelSelector
-from clusterling.machinery.table import Column
-from clusterling.packs.builtin import definition_of
+from clusterling.machinery.table import NAME_COLUMN, Column
+from clusterling.packs.builtin import AGE, definition_of
 from clusterling.packs.core.podspec import (
     default_pod_template,
     drop_disabled_fields,
@@ -303,6 +303,19 @@ def labels_text(labels: Object | None) -> str:
 
 def count_column(name: str, part: str, field: str, *, type: str = "integer") -> Column:  # noqa: A002 - as tables say
     return Column(name, type, lambda obj, _: (obj.get(part) or {}).get(field) or 0)
+
+
+def replica_columns(selector: Callable[[Object | None], str]) -> tuple[Column, ...]:
+    """How many are wanted, there and ready, and which they are: `selector` tells `spec.selector`."""
+    return (
+        NAME_COLUMN,
+        count_column("Desired", "spec", "replicas"),
+        count_column("Current", "status", "replicas"),
+        count_column("Ready", "status", "readyReplicas"),
+        AGE,
+        *container_columns(),
+        selector_column(lambda obj, _: selector((obj.get("spec") or {}).get("selector"))),
+    )
 
 
 def ready_of(obj: Object, _now: datetime) -> str:

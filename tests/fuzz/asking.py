@@ -132,7 +132,7 @@ def times(data: bytes) -> None:
 _NAME_RULES: Final[tuple[Callable[[str], list[str]], ...]] = (
     *(names.is_dns1123_label, names.is_dns1123_subdomain, names.is_dns1123_subdomain_in_any_case, names.is_dns1035_label),
     *(names.is_wildcard_dns1123_subdomain, names.is_qualified_name, names.is_label_value, names.is_path_segment_name),
-    *(names.is_c_identifier, names.is_config_map_key, names.is_env_var_name, names.is_port_name, names.is_percent),
+    *(names.is_c_identifier, names.is_config_map_key, names.is_port_name, names.is_percent),
     *(addresses.ip_problems, addresses.canonical_ip_problems, addresses.cidr_problems, addresses.canonical_cidr_problems),
 )  # fmt: skip
 

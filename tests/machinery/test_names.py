@@ -32,7 +32,6 @@ RIGHT: list[tuple[Callable[[str], list[str]], list[str]]] = [
     (names.is_path_segment_name, ["", "...", "system:node", "é"]),
     (names.is_c_identifier, ["_", "a_1", "A"]),
     (names.is_config_map_key, ["a", ".a", "_-.", "a..b", "x" * 253]),
-    (names.is_env_var_name, ["A.b-c", "_"]),
     (names.is_port_name, ["http", "a-1", "1a"]),
     (names.is_wildcard_dns1123_subdomain, ["*.a", "*.a.b"]),
     (names.is_percent, ["0%", "100%"]),

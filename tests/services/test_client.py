@@ -5,20 +5,13 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 
 import orjson
 import pytest
 
 from clusterling.machinery.errors import ApiError
 from clusterling.services.client import Client
-from tests.services.serving import CONFIGMAPS, TEAM_A, Serving, configmap, serving
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[Serving]:
-    async with serving() as found:
-        yield found
+from tests.services.serving import CONFIGMAPS, TEAM_A, Serving, configmap
 
 
 async def test_it_does_what_the_api_does(world: Serving) -> None:

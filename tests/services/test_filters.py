@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-from collections.abc import AsyncIterator
 
 import orjson
 import pytest
@@ -31,12 +30,6 @@ from tests.services.serving import (
 )
 
 ANN = {"Authorization": "Bearer ann-token"}
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[Serving]:
-    async with serving() as found:
-        yield found
 
 
 # ---------------------------------------------------------------------- who

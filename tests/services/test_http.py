@@ -28,12 +28,6 @@ TEAM = "/clusters/team-a"
 AUTH = "Authorization: Bearer admin-token\r\n"
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[Serving]:
-    async with serving() as found:
-        yield found
-
-
 @asynccontextmanager
 async def listening(world: Serving, context: ssl.SSLContext | None = None) -> AsyncIterator[Listener]:
     listener = await serve(world.app, "127.0.0.1", 0, context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import orjson
 import pytest
@@ -14,27 +14,18 @@ from typing_extensions import override
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.services import watch as watching
-from clusterling.services.request import Headers, Request, Sink, StreamingResponse
-from tests.services.serving import ADMIN, CONFIGMAPS, WIDGETS, Serving, configmap, serving, widget
+from clusterling.services.request import Headers, Request, StreamingResponse
+from tests.peers import Taker
+from tests.services.serving import ADMIN, CONFIGMAPS, WIDGETS, Serving, configmap, widget
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[Serving]:
-    async with serving() as found:
-        yield found
-
-
-class Recorder(Sink):
-    """A sink that keeps what it was given, and says it is as full as it is told to be."""
+class Recorder(Taker):
+    """Says it is as full as it is told to be."""
 
     def __init__(self) -> None:
-        self.writes: list[bytes] = []
+        super().__init__()
         self.full = 0
         self.drain: Callable[[], None] | None = None
-
-    @override
-    def write(self, data: bytes) -> None:
-        self.writes.append(data)
 
     @property
     @override

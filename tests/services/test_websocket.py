@@ -15,7 +15,7 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 from clusterling.services.http import Listener
 from clusterling.services.request import Headers, Response
 from clusterling.services.websocket import FRAMES_MAX, Hearing, handshake, with_bearer
-from tests.services.serving import CONFIGMAPS, Serving, configmap, serving
+from tests.services.serving import CONFIGMAPS, Serving, configmap
 from tests.services.test_http import AUTH, TEAM, Wire, connected, get, listening
 
 WATCH = f"{TEAM}{CONFIGMAPS}?watch=true"
@@ -29,12 +29,6 @@ ASKING = (
     f"Sec-WebSocket-Key: {KEY}",
 )
 ORIGIN = "Origin: http://localhost"
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[Serving]:
-    async with serving() as found:
-        yield found
 
 
 class Socket:

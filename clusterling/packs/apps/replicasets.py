@@ -9,7 +9,6 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import FieldError, immutable_field
 from clusterling.machinery.meta import Object, name_of
-from clusterling.machinery.table import NAME_COLUMN
 from clusterling.packs import builtin
 from clusterling.packs.core.podspec.internal import as_internal
 from clusterling.packs.core.podspec.rules import non_negative
@@ -17,13 +16,11 @@ from clusterling.packs.core.podspec.warnings import name_warnings
 from clusterling.packs.workloads import (
     WorkloadStrategy,
     available_problems,
-    container_columns,
-    count_column,
     count_problems,
     kept_running_problems,
     matching_problems,
     read_selector,
-    selector_column,
+    replica_columns,
     selector_problems,
     selector_text,
     share_problems,
@@ -69,14 +66,6 @@ REPLICASETS: Final = with_scale(
         "v1",
         "replicasets",
         strategy=ReplicaSetStrategy(),
-        columns=(
-            NAME_COLUMN,
-            count_column("Desired", "spec", "replicas"),
-            count_column("Current", "status", "replicas"),
-            count_column("Ready", "status", "readyReplicas"),
-            builtin.AGE,
-            *container_columns(),
-            selector_column(lambda obj, _: selector_text((obj.get("spec") or {}).get("selector"))),
-        ),
+        columns=replica_columns(selector_text),
     )
 )

@@ -9,19 +9,16 @@ from typing_extensions import override
 
 from clusterling.machinery.errors import FieldError, invalid_value, required
 from clusterling.machinery.meta import Object, meta, name_of
-from clusterling.machinery.table import NAME_COLUMN
 from clusterling.packs import builtin
 from clusterling.packs.core.podspec.rules import non_negative
 from clusterling.packs.core.podspec.warnings import name_warnings
 from clusterling.packs.workloads import (
     WorkloadStrategy,
     available_problems,
-    container_columns,
-    count_column,
     count_problems,
     kept_running_problems,
     labels_text,
-    selector_column,
+    replica_columns,
     share_problems,
     with_scale,
 )
@@ -86,15 +83,7 @@ REPLICATIONCONTROLLERS: Final = with_scale(
         "v1",
         "replicationcontrollers",
         strategy=ReplicationControllerStrategy(),
-        columns=(
-            NAME_COLUMN,
-            count_column("Desired", "spec", "replicas"),
-            count_column("Current", "status", "replicas"),
-            count_column("Ready", "status", "readyReplicas"),
-            builtin.AGE,
-            *container_columns(),
-            selector_column(lambda obj, _: labels_text((obj.get("spec") or {}).get("selector"))),
-        ),
+        columns=replica_columns(labels_text),
     ),
     Scale("spec.replicas", "status.replicas", "spec.selector", selector_is_map=True),
 )
