@@ -251,9 +251,10 @@ class ApiServer:
     `external_url`: what kubeconfigs and statuses say, where it is not the first listener's address.
     `default_cluster` is also served at `/`. `run_controllers` False: another replica does what they do.
     `default_quota`: for clusters that do not say otherwise.
-    `limits`: over those of `tenancy.limits.DEFAULTS`, by their names. `trusted_proxies`: networks whose X-Forwarded-For is believed.
-    `workers_max`: processes for writes that would hold the event loop for long, started when there are such; 0: none. There are none
-    either where `admission` has a say, or for clusters whose kinds do not come with this library.
+    `limits`: over those of `tenancy.limits.DEFAULTS`, by their names. `trusted_proxies`: networks whose X-Forwarded-For is believed, or
+    with `proxy_protocol` what their connections begin with.
+    `workers`: how many processes there may be for writes that would hold the event loop for long, and what they may take. They are
+    started when there are such writes. There are none where `admission` has a say, or for clusters whose kinds do not come with this library.
     `metrics` False: nothing is counted. `metrics_token`: lets scrapers have /metrics, and nothing else.
     `tracer_provider`: OpenTelemetry's, for spans of requests and controllers; None: nothing is traced, nor paid for that.
     """
@@ -279,7 +280,8 @@ class ApiServer:
         default_quota: Quota = NO_QUOTA,
         limits: Mapping[str, int] | None = None,
         trusted_proxies: Sequence[Network] = (),
-        workers_max: int = WORKERS_MAX,
+        proxy_protocol: bool = False,
+        workers: WorkerLimits | None = None,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
         if offer is None:
@@ -310,7 +312,7 @@ class ApiServer:
         quotas = Quotas(self._quota_of, default_quota)
         rates = self._rates = Rates(quotas, self._clock.monotonic)
         self._limits = Limits(limits)
-        self._addresses = Addresses(limits, trusted_proxies)
+        self._addresses = Addresses(limits, trusted_proxies, proxy_protocol=proxy_protocol)
 
         def online(cluster_id: str) -> Mapping[str, int]:
             return {WATCHES: rates.watches(cluster_id)}

@@ -73,6 +73,7 @@ class Config:
     default_quota: str = ""
     limits: str = ""
     trusted_proxies: str = ""
+    proxy_protocol: bool = False
     clusters: Path | None = None
     shutdown_delay_s: float | None = None
     shutdown_spread_s: float | None = None
@@ -292,6 +293,11 @@ a flag goes before the variable, the variable before the file.
     " clients that they name in X-Forwarded-For.",
 )
 @_flag(
+    "--proxy-protocol",
+    is_flag=True,
+    help="Connections of --trusted-proxies begin with the PROXY protocol, version 1 or 2, as of those that pass TLS through.",
+)
+@_flag(
     "--packs",
     default="default",
     show_default=True,
@@ -359,6 +365,7 @@ def serve_command(
     default_quota: str,
     limits: str,
     trusted_proxies: str,
+    proxy_protocol: bool,
     packs: str,
     shutdown_delay: float | None,
     shutdown_spread: float | None,
@@ -395,6 +402,7 @@ def serve_command(
         default_quota=default_quota,
         limits=limits,
         trusted_proxies=trusted_proxies,
+        proxy_protocol=proxy_protocol,
         clusters=clusters,
         shutdown_delay_s=shutdown_delay,
         shutdown_spread_s=shutdown_spread,
@@ -481,7 +489,8 @@ def _check(config: Config) -> None:
     """What flags say together. Raises click.UsageError."""
     _default_quota(config.default_quota)
     _limits(config.limits)
-    _trusted(config.trusted_proxies)
+    if config.proxy_protocol and not _trusted(config.trusted_proxies):
+        raise click.UsageError("--proxy-protocol needs --trusted-proxies: nobody else is believed")
     from clusterling.machinery.names import is_dns1123_label
 
     if config.insecure_http and not is_loopback(config.host):
@@ -597,6 +606,7 @@ async def _serve(config: Config, directory: DataDirectory, tracer_provider: Trac
                 default_quota=_default_quota(config.default_quota),
                 limits=_limits(config.limits),
                 trusted_proxies=_trusted(config.trusted_proxies),
+                proxy_protocol=config.proxy_protocol,
                 tracer_provider=tracer_provider,
             )
             async with server.running():

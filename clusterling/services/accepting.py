@@ -15,10 +15,12 @@ import socket
 import ssl as tls
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Final, NamedTuple
 
 from clusterling.services.addresses import Addresses, Origin
+from clusterling.services.proxying import read_header
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +41,24 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 class Place:
     """The room of one connection, from its acceptance to its end."""
 
-    __slots__ = ("_addresses", "_left", "entered", "origin")
+    __slots__ = ("_addresses", "_left", "address", "entered", "origin")
 
-    def __init__(self, addresses: Addresses, origin: Origin) -> None:
+    def __init__(self, addresses: Addresses, origin: Origin, address: str) -> None:
         self._addresses = addresses
         self._left = False
+        self.address = address
         self.entered = False  # Its protocol has it from here on.
         self.origin = origin
+
+    def stands_for(self, address: str) -> bool:
+        """Whether there is room for the client that a proxy speaks for; if so, the place is that client's from here on."""
+        origin = self._addresses.origin(address)
+        self._addresses.disconnect(self.origin)
+        if self._addresses.connect(origin):
+            self.origin, self.address = origin, address
+            return True
+        self._left = True
+        return False
 
     def leave(self) -> None:
         """Gives it back. Safe to repeat."""
@@ -144,16 +157,41 @@ class Door:
         origin = self._addresses.origin(address)
         if not self._addresses.connect(origin):
             accepted.close()
-            self._tell(
-                "connection-refused address=%s connections=%d", origin.key, self._addresses.connections
-            )
+            self._refuse(origin.key)
             return
         accepted.setblocking(False)
-        place = Place(self._addresses, origin)
+        place = Place(self._addresses, origin, address)
+        if self._addresses.introduced(origin):
+            self._run(self._introduce(accepted, place), place)
+        else:
+            self._enter(accepted, place)
+
+    def _enter(self, accepted: socket.socket, place: Place) -> None:
         if self._tls is None:
             self._begin(accepted, place)
         else:
             self.turns.enter(accepted, place)
+
+    async def _introduce(self, accepted: socket.socket, place: Place) -> None:
+        """Has a proxy say for whom it speaks, before anything else is said."""
+        comes_in = False
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                address = await read_header(partial(self._loop.sock_recv, accepted))
+            comes_in = not address or place.stands_for(address)
+            if not comes_in:
+                self._refuse(address)
+        except (OSError, ValueError) as error:  # TimeoutError is an OSError.
+            _log.debug("not-introduced peer=%s error=%r", place.origin.key, error)
+        finally:
+            if not comes_in:
+                accepted.close()
+                place.leave()
+        if comes_in:
+            self._enter(accepted, place)
+
+    def _refuse(self, address: str) -> None:
+        self._tell("connection-refused address=%s connections=%d", address, self._addresses.connections)
 
     def _tell(self, event: str, *values: object) -> None:
         """Logs, but not each time: how often is whoever comes' choice."""
@@ -162,7 +200,10 @@ class Door:
             _log.warning(event, *values)
 
     def _begin(self, accepted: socket.socket, place: Place) -> None:
-        task = self._loop.create_task(self._bring_in(accepted, place))
+        self._run(self._bring_in(accepted, place), place)
+
+    def _run(self, work: Coroutine[None, None, None], place: Place) -> None:
+        task = self._loop.create_task(work)
         self._tasks[task] = place
         task.add_done_callback(self._tasks.pop)
 

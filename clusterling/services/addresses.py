@@ -74,17 +74,23 @@ def connections_possible() -> int:
 
 
 class Addresses:
-    """The budgets of a server's peers, by `tenancy.limits.DEFAULTS`' names. `trusted`: networks of proxies."""
+    """The budgets of a server's peers, by `tenancy.limits.DEFAULTS`' names. `trusted`: networks of proxies.
+
+    `proxy_protocol`: these say first for whom they speak (services/proxying.py), rather than in each request.
+    """
 
     def __init__(
         self,
         given: Mapping[str, int] | None = None,
         trusted: Sequence[Network] = (),
+        *,
+        proxy_protocol: bool = False,
         now: Callable[[], float] = monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         each = figures(given)
         self._trusted = tuple(trusted)
+        self._proxy_protocol = proxy_protocol
         self.now = now
         self._sleep = sleep
         most = each["connections"]
@@ -110,6 +116,10 @@ class Addresses:
         if not address:
             return NOWHERE
         return Origin(_network(address), self._trusts(address))
+
+    def introduced(self, origin: Origin) -> bool:
+        """Whether a connection from there begins with the PROXY protocol."""
+        return self._proxy_protocol and origin.exempt and origin is not NOWHERE
 
     def _trusts(self, address: str) -> bool:
         if not self._trusted:

@@ -214,7 +214,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._place.entered = True
         self.transport = cast(asyncio.Transport, transport)
-        self._peer = _peer_of(self.transport)
+        self._peer = _peer_of(self.transport, self._place.address)
         self._listener.open.add(self)
         self._listener.established += 1
         self.task = self._loop.create_task(self._go_on())
@@ -696,9 +696,7 @@ def _parts_behind(response: Response) -> Iterator[bytes | memoryview]:
     yield from response.rest
 
 
-def _peer_of(transport: asyncio.Transport) -> Peer:
-    name = transport.get_extra_info("peername")
-    address = name[0] if isinstance(name, tuple) else ""
+def _peer_of(transport: asyncio.Transport, address: str) -> Peer:
     ssl_object = transport.get_extra_info("ssl_object")
     if ssl_object is None:
         return Peer(address)
