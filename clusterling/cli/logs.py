@@ -39,11 +39,11 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 LINE_CHARACTERS_MAX: Final = 8 * 1024
 VALUE_CHARACTERS_MAX: Final = 1024
 STACK_FRAMES_MAX: Final = 30
-# Of one cluster, or of one event that is about none; and of all together.
+# Of one cluster, or of one call that is about none; and of all clusters together, which leave room for what is about none.
 LINES_PER_S: Final = 10.0
 LINES_AT_ONCE: Final = 100.0
-ALL_LINES_PER_S: Final = 200.0
-ALL_LINES_AT_ONCE: Final = 2000.0
+CLUSTERS_LINES_PER_S: Final = 200.0
+CLUSTERS_LINES_AT_ONCE: Final = 2000.0
 SOURCES_MAX: Final = 4096  # That are told apart.
 
 _OURS: Final = "clusterling"
@@ -232,18 +232,19 @@ class _Bucket:
 
 
 class Bounded(logging.Filter):
-    """Lets through so many lines of each source a second, and so many in all. Sources are clusters, else events."""
+    """Lets through so many lines of each source a second, and so many of all clusters. Sources are clusters, else calls."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
         self._sources: OrderedDict[str, _Bucket] = OrderedDict()
-        self._all = _Bucket(ALL_LINES_AT_ONCE, clock())
+        self._clusters = _Bucket(CLUSTERS_LINES_AT_ONCE, clock())
 
     @override
     def filter(self, record: logging.LogRecord) -> bool:
+        cluster = read(record)[1].get("cluster")
         # Where a line names no cluster, by the call and not by what it says: that may differ in each.
-        source = str(read(record)[1].get("cluster") or f"{record.name}:{record.lineno}")
+        source = str(cluster or f"{record.name}:{record.lineno}")
         now_s = self._clock()
         bucket = self._sources.get(source)
         if bucket is None:
@@ -251,10 +252,10 @@ class Bounded(logging.Filter):
             if len(self._sources) > SOURCES_MAX:
                 self._sources.popitem(last=False)
         self._sources.move_to_end(source)
-        if not (
-            bucket.take(now_s, LINES_PER_S, LINES_AT_ONCE)
-            and self._all.take(now_s, ALL_LINES_PER_S, ALL_LINES_AT_ONCE)
-        ):
+        if not bucket.take(now_s, LINES_PER_S, LINES_AT_ONCE):
+            return False
+        if cluster and not self._clusters.take(now_s, CLUSTERS_LINES_PER_S, CLUSTERS_LINES_AT_ONCE):
+            bucket.suppressed += 1
             return False
         if bucket.suppressed:
             record.suppressed = bucket.suppressed

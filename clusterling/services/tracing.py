@@ -65,6 +65,10 @@ class Recorded:
         return trace.format_trace_id(self.span.get_span_context().trace_id)
 
     @property
+    def is_open(self) -> bool:
+        return self.span.is_recording()
+
+    @property
     def traceparent(self) -> str:
         of = self.span.get_span_context()
         return (
@@ -146,9 +150,10 @@ class Tracing:
 
     def _above(self, request: Request) -> tuple[otel.Context, list[trace.Link]]:
         """What the request is part of, and what it is only linked to."""
-        within = CURRENT.get()
+        within = CURRENT.get() if request.authenticated_as is not None else None
         if isinstance(within, Recorded):
-            return trace.set_span_in_context(within.span, _NOBODY), []
+            # One that has ended is of a task that outlives the request that began it.
+            return (trace.set_span_in_context(within.span, _NOBODY) if within.is_open else _NOBODY), []
         header = request.headers.get("traceparent")
         if header is None:
             return (_NOBODY if request.authenticated_as is None else otel.get_current()), []
@@ -221,6 +226,9 @@ def with_span(app: App, handle: Handler) -> Handler:
         if recorded is None:
             recorded = request.span = tracing.request(request)
             if recorded is None:
+                if CURRENT.get() is not None and request.authenticated_as is None:
+                    # Who tells several requests that they may begin may be at it for one that is traced.
+                    return traced(copy_context(), None, _coroutine(handle, request))
                 return handle(request)
             if replicated:
                 recorded.past("barrier", request.came_s, request.believed_s)

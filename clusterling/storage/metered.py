@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import perf_counter
 from types import TracebackType
 
 from clusterling.storage.histogram import Histogram
 from clusterling.storage.store import Entry, Guard, Identity, Limit, Op, Page, Store, Usage, Watch
-from clusterling.telemetry.spans import CURRENT, part
+from clusterling.telemetry.spans import as_part, current
 
 
 class Figures:
@@ -57,9 +57,9 @@ class Call:
         self._method = method
 
     def __enter__(self) -> None:
-        self._part: AbstractContextManager[object] | None = None
-        if CURRENT.get() is not None:
-            self._part = part(f"store {self._method}")
+        above = current()
+        self._part = None if above is None else as_part(above.child(f"store {self._method}"))
+        if self._part is not None:
             self._part.__enter__()
         self._start = perf_counter()
 

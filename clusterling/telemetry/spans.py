@@ -22,6 +22,10 @@ class Span(Protocol):
     """Work that is recorded. Times are those of `time.perf_counter`."""
 
     @property
+    def is_open(self) -> bool:
+        """It has not ended."""
+
+    @property
     def traceparent(self) -> str:
         """What tells another server that this is what its work is part of (W3C Trace Context)."""
 
@@ -47,6 +51,12 @@ class Span(Protocol):
 
 
 CURRENT: Final[ContextVar[Span | None]] = ContextVar("clusterling_span", default=None)
+
+
+def current() -> Span | None:
+    """What is traced now. Tasks and timers that a request began, and that outlive it, are no part of it."""
+    span = CURRENT.get()
+    return span if span is None or span.is_open else None
 
 
 class _Part:
@@ -75,7 +85,7 @@ _NOTHING: Final = nullcontext[None]()
 
 def part(name: str, attributes: Mapping[str, Value] | None = None) -> _Part | nullcontext[None]:
     """The body of a `with` as a part of what is traced now; nothing where nothing is."""
-    above = CURRENT.get()
+    above = current()
     return _NOTHING if above is None else _Part(above.child(name, attributes))
 
 
@@ -84,20 +94,21 @@ def as_part(span: Span | None) -> _Part | nullcontext[None]:
     return _NOTHING if span is None else _Part(span)
 
 
-async def traced(context: Context, span: Span, work: Coroutine[Any, Any, _T]) -> _T:
+async def traced(context: Context, span: Span | None, work: Coroutine[Any, Any, _T]) -> _T:
     """Runs `work` in a context of its own, in which `span` is the current one.
 
     Requests are begun in callbacks and finished in tasks (`services/http.py`), so a variable that one sets would be seen by
-    the next and lost by itself. So each step of a traced one is run in the context that is given here.
+    the next and lost by itself. So each step of a traced one is run in the context that is given here. None: nothing is traced.
     """
     context.run(_enter, span)
     driven: Awaitable[_T] = _Driven(context, work)
     return await driven
 
 
-def _enter(span: Span) -> None:
+def _enter(span: Span | None) -> None:
     CURRENT.set(span)
-    span.enter()
+    if span is not None:
+        span.enter()
 
 
 class _Driven:

@@ -150,10 +150,11 @@ def test_lines_that_name_no_cluster_are_bounded_by_the_call() -> None:
     assert bounded.filter(elsewhere)
 
 
-def test_all_lines_together_are_bounded() -> None:
+def test_all_clusters_together_leave_room_for_what_is_about_none() -> None:
     bounded = logs.Bounded(lambda: 0.0)
     written = [bounded.filter(record("request-slow cluster=%s", f"c{n}")) for n in range(10_000)]
-    assert sum(written) == logs.ALL_LINES_AT_ONCE
+    assert sum(written) == logs.CLUSTERS_LINES_AT_ONCE
+    assert bounded.filter(record("election-won holder=%s", "x"))
 
 
 def test_only_ours_is_told_below_warnings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,10 @@ from clusterling.registry.admission import Admission, Operation
 from clusterling.registry.resource import Served
 from clusterling.registry.strategy import Context
 from clusterling.server import ApiServer
-from clusterling.services import filters
+from clusterling.services import filters, tracing
+from clusterling.services.request import Headers, Request
 from clusterling.storage import memory
+from clusterling.telemetry import spans
 from clusterling.tenancy.authorization import ADMIN
 from tests.telemetry.test_traces import SAMPLED, TRACE
 
@@ -36,20 +38,20 @@ TOKEN = "a-token-of-thirty-two-characters-or-more"
 class Recorded:
     """A server, and what it was recorded to do."""
 
-    def __init__(self, server: ApiServer, provider: TracerProvider, memory: InMemorySpanExporter) -> None:
+    def __init__(self, server: ApiServer, provider: TracerProvider, kept: InMemorySpanExporter) -> None:
         self.server = server
         self.provider = provider
-        self._memory = memory
+        self.kept = kept
 
     def spans(self) -> list[ReadableSpan]:
         """All that have ended, in the order in which they did."""
-        return list(self._memory.get_finished_spans())
+        return list(self.kept.get_finished_spans())
 
     def named(self, name: str) -> list[ReadableSpan]:
         return [span for span in self.spans() if span.name == name]
 
     def forget(self) -> None:
-        self._memory.clear()
+        self.kept.clear()
 
 
 @asynccontextmanager
@@ -281,3 +283,46 @@ async def test_a_request_that_is_given_up_ends_its_span() -> None:
         (request,) = it.named("POST /api/v1/namespaces/{:namespace}/configmaps")
         assert dict(request.attributes or {})["error.type"] == "CancelledError"
         assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+async def test_what_a_request_began_and_outlives_it_is_no_part_of_it() -> None:
+    class Begins(Admission):
+        @override
+        async def validate(
+            self, ctx: Context, served: Served, operation: Operation, new: Object | None, old: Object | None
+        ) -> None:
+            if new is not None and new["metadata"]["name"] == "begins":
+                begun.append(asyncio.ensure_future(later()))
+
+    async def later() -> None:
+        await over.wait()
+        await it.server.client("team").post(CONFIG_MAPS, config_map("later"))
+
+    begun: list[asyncio.Future[None]] = []
+    over = asyncio.Event()
+    async with recording(ALWAYS_ON, Begins()) as it:
+        await it.server.client("team").post(CONFIG_MAPS, config_map("begins"))
+        first = {id_of(span) for span in it.spans()}
+        over.set()
+        await begun[0]
+        assert len(it.named("POST /api/v1/namespaces/{:namespace}/configmaps")) == 2
+        assert [span for span in it.spans() if id_of(span) not in first and parent_of(span) in first] == []
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, ParentBased(ALWAYS_OFF)], ids=["recorded", "not recorded"])
+async def test_a_request_that_is_begun_in_the_context_of_another_is_no_part_of_that(sampler: Sampler) -> None:
+    async def nothing(limit: int) -> bytes:
+        return b""
+
+    async with recording(sampler) as it:
+        recorder = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
+        recorder.add_span_processor(SimpleSpanProcessor(it.kept))
+        tracer = recorder.get_tracer("another")
+        another = tracing.Recorded(tracer, tracer.start_span("another"))
+        headers = Headers({"Authorization": f"Bearer {TOKEN}"})
+        with spans.as_part(another):
+            response = await it.server.app(Request("GET", CONFIG_MAPS, "", headers, nothing))
+            assert response.status == 200
+        (ended,) = it.named("another")
+        assert [span for span in it.spans() if parent_of(span) == id_of(ended)] == []
+        assert len(it.named("List")) == (1 if sampler is ALWAYS_ON else 0)

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from typing_extensions import override
 
 from clusterling.storage.etcd.http2 import Connection, Fields, Stream, connect
-from clusterling.telemetry.spans import CURRENT
+from clusterling.telemetry.spans import current
 
 CONNECT_S: Final = 3.0  # One attempt, whoever waits for it how long.
 PAUSE_MIN_S: Final = 0.1  # From the beginning of one attempt to the next,
@@ -92,7 +92,7 @@ class Channel:
         call = _Call(connection, loop.create_future())
         deadline = loop.call_later(timeout_s, call.expire)
         head = self._head(method, token)
-        span = CURRENT.get()
+        span = current()
         if span is not None:
             head += _field(b"traceparent", span.traceparent.encode())
         connection.send(call, head, _PREFIX.pack(0, len(message)) + message, last=True)
