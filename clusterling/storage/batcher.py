@@ -36,7 +36,7 @@ from clusterling.storage.store import (
     Unavailable,
     UnknownOutcome,
 )
-from clusterling.telemetry.spans import CURRENT, Span, as_part
+from clusterling.telemetry.spans import Span, as_part, current
 
 BATCH_OPS_MAX: Final = WRITE_OPS_MAX
 BATCH_BYTES_MAX: Final = 1 << 20
@@ -108,7 +108,7 @@ class Batcher:
         if waiting == 1:
             self._arrived.set()
         self._company.came(waiting)
-        above = CURRENT.get()
+        above = current()
         if above is None:
             return await outcome
         writing.span = above.child("store write", {"ops": len(ops), "bytes": size})
