@@ -27,10 +27,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from types import TracebackType
 from typing import Final, Literal
 
 from typing_extensions import override
+
+from clusterling.telemetry import faults
 
 Format = Literal["text", "json"]
 FORMATS: Final[tuple[Format, ...]] = ("text", "json")
@@ -38,7 +39,6 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 LINE_CHARACTERS_MAX: Final = 8 * 1024
 VALUE_CHARACTERS_MAX: Final = 1024
-STACK_FRAMES_MAX: Final = 30
 # Of one cluster, or of one call that is about none; and of all clusters together, which leave room for what is about none.
 LINES_PER_S: Final = 10.0
 LINES_AT_ONCE: Final = 100.0
@@ -111,39 +111,14 @@ def _cut(text: str, most: int = VALUE_CHARACTERS_MAX) -> str:
 
 
 def _thrown(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
-    """The classes of an exception and what it came from, and where it was raised, innermost first."""
     error = record.exc_info[1] if record.exc_info else None
-    if error is None:
-        return
-    telling = _tells_all()
-    names, seen = [], set[int]()
-    stack = _frames(error.__traceback__)
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        names.append(f"{type(one).__name__}: {one}" if telling else type(one).__name__)
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
-    yield "err", _cut(" < ".join(names))
-    yield "stack", " < ".join(stack)
+    if error is not None:
+        yield "err", _cut(faults.classes(error, words=_tells_all()))
+        yield "stack", faults.stack(error)
 
 
 def _tells_all() -> bool:
     return logging.getLogger(_OURS).isEnabledFor(logging.DEBUG)
-
-
-def _frames(trace: TracebackType | None) -> list[str]:
-    frames = []
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        frames.append(f"{_short(code.co_filename)}:{trace.tb_lineno}({code.co_name})")
-        trace = trace.tb_next
-    frames.reverse()
-    return frames[:STACK_FRAMES_MAX]
-
-
-def _short(path: str) -> str:
-    """The file and its directory, as upstream has callers."""
-    return "/".join(path.split("/")[-2:])
 
 
 class TextLines(logging.Formatter):
@@ -172,7 +147,7 @@ class JsonLines(logging.Formatter):
             "ts": round(record.created * 1000, 3),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "caller": f"{_short(record.pathname)}:{record.lineno}",
+            "caller": f"{faults.short(record.pathname)}:{record.lineno}",
             "msg": event,
         }
         if record.levelno < logging.ERROR:
