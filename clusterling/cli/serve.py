@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ from clusterling.cli.output import emit, quiet_option, say
 from clusterling.cli.target import DATA_DIR
 
 if TYPE_CHECKING:
+    import asyncio
+
     from opentelemetry.trace import TracerProvider
 
     from clusterling.cli.following import Followed
@@ -613,11 +616,14 @@ async def _serve(config: Config, directory: DataDirectory, tracer_provider: Trac
                 if shared and not config.admin_token:
                     # One that was given is every replica's already, and ends when it is given no more.
                     await server.keep_token(token)
+                made = asyncio.Event()
+                server.app.health.add("clusters", partial(_clusters_check, made))
                 url = await _listen(server, config, context)
                 followed = _followed(server, config, context)
                 await _settle(server, config)
                 for files in followed:
                     await files.look()
+                made.set()
                 directory.write_admin_kubeconfig(_admin_kubeconfig(server.url, token, ca_pem))
                 gc.freeze()
                 gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -679,6 +685,11 @@ async def _listen(server: ApiServer, config: Config, context: ssl.SSLContext | N
             f"cannot listen on {config.host}:{config.port}: {os.strerror(error.errno) if error.errno else error}",
             "name another address with --listen",
         ) from error
+
+
+async def _clusters_check(made: asyncio.Event) -> str | None:
+    """Who is sent here must not be told that there is no such cluster."""
+    return None if made.is_set() else "the clusters that are to be there from the start are not all made"
 
 
 async def _settle(server: ApiServer, config: Config) -> None:

@@ -5,6 +5,7 @@ import signal
 import socket
 import ssl
 import stat
+import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,7 +15,8 @@ import yaml
 
 from clusterling.cli.target import read_kubeconfig
 from clusterling.tenancy import pki
-from tests.cli.processes import PATIENCE_S, clusterling, eventually, serving
+from tests.cli.processes import PATIENCE_S, PROGRAM, clusterling, eventually, serving
+from tests.ports import free_port
 from tests.storage import postgres_server
 
 
@@ -304,6 +306,43 @@ def test_clusters_of_a_file_are_there_and_follow_it(tmp_path: Path) -> None:
     with serving(data, "--clusters", str(file)) as server:
         assert shown("team-a")["metadata"]["uid"] == made["metadata"]["uid"]  # type: ignore[index]
         assert server.stop() == 0
+
+
+def test_a_server_is_ready_when_the_clusters_are_there_that_are_to_be(tmp_path: Path) -> None:
+    names = [f"team-{number}" for number in range(200)]
+    file, token, data = tmp_path / "clusters.yaml", tmp_path / "token", tmp_path / "data"
+    token.write_text("t" * 32)
+    kind = {"apiVersion": "tenancy.clusterling.io/v1alpha1", "kind": "LogicalCluster"}
+    file.write_text(yaml.safe_dump_all([{**kind, "metadata": {"name": name}} for name in names]))
+    address = f"127.0.0.1:{free_port()}"
+    flags = [
+        "--listen",
+        address,
+        "--insecure-http",
+        "--clusters",
+        str(file),
+        "--admin-token-file",
+        str(token),
+    ]
+    with subprocess.Popen([*PROGRAM, "serve", "--data-dir", str(data), *flags]) as process:
+        try:
+            assert eventually(lambda: _ready(f"http://{address}"))
+            path = "/clusters/root/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
+            request = urllib.request.Request(
+                f"http://{address}{path}", headers={"Authorization": f"Bearer {'t' * 32}"}
+            )
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+                found = {one["metadata"]["name"] for one in json.load(response)["items"]}
+            assert found == {"root", "default", *names}
+        finally:
+            process.kill()
+
+
+def _ready(url: str) -> bool:
+    try:
+        return _get(f"{url}/readyz") == 200
+    except urllib.error.URLError:
+        return False
 
 
 def test_a_cluster_that_cannot_be_keeps_no_other_waiting(tmp_path: Path) -> None:
