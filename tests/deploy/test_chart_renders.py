@@ -187,6 +187,7 @@ def test_no_secret_is_in_arguments_or_config_maps(rendered: Rendered) -> None:
         (flag("image.digest", "1234"), "at '/image/digest'"),
         (flag("clusters", [{"name": "Team A"}]), "at '/clusters/0/name'"),
         (flag("clusters", [{"name": "a", "quota": {}}]), "additional properties 'quota' not allowed"),
+        (flag("defaultQuota", {"hard": {"objects": [1]}}), "at '/defaultQuota/hard/objects'"),
         (flag("podLabels", {"a": 1}), "at '/podLabels/a': got number, want string"),
         (flag("store.type", "postgres"), "say where it is with store.url"),
         (flag("store.url", "postgres://u@db/c"), "set store.type"),

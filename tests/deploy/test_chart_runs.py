@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.helm
 # Long enough to be seen, short enough for a test.
 QUICK = flag("shutdown", {"delaySeconds": 1, "spreadSeconds": 1, "gracePeriodSeconds": 60})
 CLUSTERS = flag("clusters", [{"name": "team-a", "spec": {"displayName": "Team A"}}, {"name": "team-b"}])
+_CLUSTERS = "/clusters/root/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
 MADE = {"root", "default", "team-a", "team-b"}  # At the start; what a slow store refuses then, soon after.
 
 
@@ -86,9 +88,16 @@ def _postgres_values(url: str) -> list[str]:
 def test_two_over_postgresql_are_one_service_and_one_leaves_in_order(
     helm: Helm, tls: dict[str, bytes], postgres_url: str, tmp_path: Path
 ) -> None:
-    manifests = helm.manifests(*QUICK, *CLUSTERS, *_postgres_values(postgres_url))
+    limits = flag("defaultQuota", {"hard": {"objects": 1_000_000, "bytes": "1Gi"}})
+    scraping = flag("metrics.token", {"existingSecret": "scrape", "key": "t"})
+    manifests = helm.manifests(*QUICK, *CLUSTERS, *limits, *scraping, *_postgres_values(postgres_url))
     spec, token = _pod(only(manifests, "Deployment")), _token(manifests)
-    node = Node(tmp_path, manifests, {"store": {"pw": b"secret\n"}, "api-tls": tls})
+    scrapers = "s" * 40
+    node = Node(
+        tmp_path,
+        manifests,
+        {"store": {"pw": b"secret\n"}, "api-tls": tls, "scrape": {"t": scrapers.encode()}},
+    )
     ca = tmp_path / "ca"
     ca.write_bytes(tls["ca.crt"])
     with ExitStack() as stack:
@@ -96,6 +105,10 @@ def test_two_over_postgresql_are_one_service_and_one_leaves_in_order(
         for server in (first, second):
             assert server.get("/readyz", ca=ca)[0] == 200, "by the certificate of the Secret"
             server.eventually_has(MADE, token)
+            assert server.get("/metrics", scrapers, ca)[0] == 200
+            assert server.get("/clusters/root/api", scrapers, ca)[0] == 401
+            status, usage = server.get(f"{_CLUSTERS}/team-a/usage", token, ca)
+            assert (status, json.loads(usage)["hard"]) == (200, {"bytes": 1 << 30, "objects": 1_000_000})
         assert first.clusters(token) == second.clusters(token)
         assert _stops_in_order(first, spec)
         assert second.passes("readinessProbe")
@@ -165,7 +178,7 @@ def test_the_databases_password_and_ca_come_from_its_secret(
     spec, token = _pod(only(manifests, "Deployment")), _token(manifests)
     secret = {"pw": b"opensesame\n", "root": tls["ca.crt"]}
     with running(Node(tmp_path / "a", manifests, {"store": secret}), "pod", spec) as server:
-        assert server.clusters(token).keys() == {"root", "default"}
+        server.eventually_has({"root", "default"}, token)
     other = pki.ephemeral(datetime.now(UTC)).ca_pem
     for name, wrong in (("b", {"pw": b"guessed"}), ("c", {"root": other})):
         node = Node(tmp_path / name, manifests, {"store": {**secret, **wrong}})

@@ -124,6 +124,12 @@ spec:
 {{- if include "clusterling.adminTokenSecret" . }}
 - --admin-token-file=/etc/clusterling/admin/token
 {{- end }}
+{{- if .Values.metrics.token.existingSecret }}
+- --metrics-token-file=/etc/clusterling/metrics/token
+{{- end }}
+{{- with include "clusterling.defaultQuota" . }}
+- {{ printf "--default-quota=%s" . | quote }}
+{{- end }}
 - --clusters=/etc/clusterling/clusters/clusters.yaml
 - --default-cluster={{ .Values.defaultCluster }}
 - {{ printf "--packs=%s" .Values.packs | quote }}
@@ -133,6 +139,17 @@ spec:
 {{- range .Values.extraArgs }}
 - {{ . | quote }}
 {{- end }}
+{{- end }}
+
+{{/* As the flag has it; numbers in a file of values are floats here. */}}
+{{- define "clusterling.defaultQuota" -}}
+{{- $limits := list }}
+{{- range $kind, $prefix := dict "hard" "" "soft" "soft." }}
+{{- range $name, $value := index $.Values.defaultQuota $kind }}
+{{- $limits = append $limits (printf "%s%s=%s" $prefix $name (kindIs "string" $value | ternary $value (toString (int64 $value)))) }}
+{{- end }}
+{{- end }}
+{{- join "," $limits }}
 {{- end }}
 
 {{/* Also where `kubectl exec` runs the command line. */}}
@@ -159,6 +176,9 @@ spec:
 - {name: clusters, mountPath: /etc/clusterling/clusters, readOnly: true}
 {{- if include "clusterling.adminTokenSecret" . }}
 - {name: admin, mountPath: /etc/clusterling/admin, readOnly: true}
+{{- end }}
+{{- if .Values.metrics.token.existingSecret }}
+- {name: metrics, mountPath: /etc/clusterling/metrics, readOnly: true}
 {{- end }}
 {{- if include "clusterling.tlsSecret" . }}
 - {name: tls, mountPath: /etc/clusterling/tls, readOnly: true}
@@ -192,6 +212,15 @@ spec:
     secretName: {{ . }}
     defaultMode: 0440
     items: [{key: {{ $.Values.adminToken.key | quote }}, path: token}]
+{{- end }}
+{{- with .Values.metrics.token }}
+{{- if .existingSecret }}
+- name: metrics
+  secret:
+    secretName: {{ .existingSecret }}
+    defaultMode: 0440
+    items: [{key: {{ .key | quote }}, path: token}]
+{{- end }}
 {{- end }}
 {{- with include "clusterling.tlsSecret" . }}
 - name: tls
