@@ -222,7 +222,9 @@ class App:
         )
         self.workers = workers
         self.decoding = asyncio.Semaphore(DECODING_MAX)
-        self.streams = Streams(sent=None if self.metrics is None else self.recorder.sent)
+        self.streams = Streams(
+            sent=None if self.metrics is None else self.recorder.sent, turnstile=self.turnstile
+        )
         self.lists = Kept(LISTS_BYTES_MAX)
         # Says why controllers are not at work, "" where they are: what they finish waits for them.
         self.controllers: Callable[[], str] = str

@@ -217,6 +217,7 @@ async def watch(app: App, request: Request, served: Served) -> Response:
         options,
         encoding.frame_codec(served, framing=framing, include=include),
         timeout_s=timeout_s,
+        tenant=request.tenant,
     )
     if not upgrades:
         return StreamingResponse(stream, encoding.stream_type)

@@ -1,6 +1,8 @@
 """Turnstile: who may use the event loop next. One slice of synchronous work a tick, tenants in turn.
 
-Synchronous work that may take longer than `WORTH_QUEUEING_S` goes through here instead of running where it stands,
+Synchronous work that may take longer than `_log = logging.getLogger(__name__)
+
+WORTH_QUEUEING_S` goes through here instead of running where it stands,
 so that a request of another tenant, which arrives meanwhile, waits for one slice and not for all of it (decision 24).
 Work that comes as an iterable is cut into slices; work that cannot be cut is one slice, however long.
 
@@ -20,12 +22,15 @@ Shreedhar and Varghese, "Efficient Fair Queuing Using Deficit Round-Robin"; thos
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Final, TypeVar
 
 from clusterling.telemetry.spans import part
+
+_log = logging.getLogger(__name__)
 
 WORTH_QUEUEING_S: Final = 0.000_3
 SLICE_S: Final = 0.001
@@ -55,7 +60,12 @@ class _Flow:
         """Does one slice of one piece of work."""
         use_long = bool(self.long) and not (self.was_long and self.first)
         step = (self.long if use_long else self.first).popleft()
-        if step(until):
+        try:
+            finished = step(until)
+        except Exception:  # noqa: BLE001 - nobody stands above a callback of the loop
+            _log.exception("a step of work failed")
+            finished = True
+        if finished:
             self.was_long = use_long
             return
         self.was_long = True

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 A watch has no task of its own work and no queue. A commit calls each watch's callback, which only puts the stream
-on the list of those with something to take. One callback of the loop walks that list, a slice of time at a turn.
+on the list of those of its tenant with something to take. The turnstile has such a list walked, a slice of time at a turn.
 
 Equal watches that have taken all there is make a *cohort*: one of them, the leader, takes for all, and a round writes
 the same bytes to each; the others rest, so a commit costs what the writes to their sockets cost. Who is not level yet
@@ -27,8 +27,9 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final, TypeVar
 
 import orjson
@@ -41,6 +42,7 @@ from clusterling.registry.resource import Served
 from clusterling.registry.watching import ObjectWatch, WatchEnded
 from clusterling.services.negotiation import Frames
 from clusterling.services.request import Sink, Stream
+from clusterling.services.turnstile import SLICE_S, Turnstile
 from clusterling.storage.store import StorageError
 
 _S = TypeVar("_S", bound=Stream)
@@ -55,7 +57,6 @@ BUFFERED_BYTES_MAX: Final = 1024 * 1024  # Unread bytes of one peer, above which
 STALLED_S: Final = 60.0  # In which a peer with so much unread must have read something.
 LOOK_BYTES: Final = 64 * 1024  # A cohort looks at its members' buffers once in about so many bytes to each.
 WRITE_BYTES: Final = 256 * 1024  # About how much one stream writes before others have their turn.
-SLICE_S: Final = 0.001
 PAUSE_S_MAX: Final = 0.010  # Between the end of a cohort's long round and its next.
 BOOKMARK_TICK_S: Final = 1.0
 BOOKMARK_TICKS: Final = 60  # A watch gets a bookmark on one tick in so many.
@@ -68,14 +69,15 @@ class Streams:
         self,
         clock: Callable[[], float] = time.perf_counter,
         sent: Callable[[Served, int, int], None] | None = None,
+        turnstile: Turnstile | None = None,
     ) -> None:
         """`sent` is told of a kind, of how many events were written to its watches, and of their bytes."""
         self.clock = clock
         self.sent = sent
         self._open: set[WatchStream] = set()
-        self._ready: deque[WatchStream | _Cohort] = deque()
+        self._turnstile = turnstile or Turnstile(clock)
+        self._ready: dict[Hashable, deque[WatchStream | _Cohort]] = {}  # By tenant.
         self._cohorts: dict[Hashable, _Cohort] = {}
-        self._ticking = False
         self._stopping = False
         self._bookmarked: list[set[WatchStream]] = [set() for _ in range(BOOKMARK_TICKS)]
         self._bookmark_tick = 0
@@ -104,12 +106,13 @@ class Streams:
             stream.waiting.forget(stream)
         if stream.bucket is not None:
             stream.bucket.discard(stream)
+            stream.bucket = None
 
     def join(self, stream: WatchStream, course: Hashable) -> None:
         """Has a stream that has taken all there is served with its equals, if it is level with them."""
         cohort = self._cohorts.get(course)
         if cohort is None:
-            cohort = self._cohorts[course] = _Cohort(self, course)
+            cohort = self._cohorts[course] = _Cohort(self, course, stream.tenant)
         cohort.admit(stream)
 
     def dissolve(self, course: Hashable) -> None:
@@ -118,11 +121,11 @@ class Streams:
 
     def wake(self, one: WatchStream | _Cohort) -> None:
         """Has its `step` called soon. It sees to it that it is listed once."""
-        self._ready.append(one)
-        if not self._ticking:
-            self._ticking = True
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self._tick, loop)
+        ready = self._ready.get(one.tenant)
+        if ready is None:
+            ready = self._ready[one.tenant] = deque()
+            self._turnstile.add(one.tenant, partial(self._serve, one.tenant))
+        ready.append(one)
 
     async def stop(self, within_s: float = 0.0) -> None:
         """Ends all watches cleanly, and each that begins from now on; over `within_s`, so that not all come back at once."""
@@ -132,18 +135,18 @@ class Streams:
             self._bookmark_timer = None
         await stop_spread(list(self._open), within_s)
 
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serves those that are ready, for about `SLICE_S`, then lets others have the loop."""
-        ready, clock = self._ready, self.clock
-        until = clock() + SLICE_S
+    def _serve(self, tenant: Hashable, until: float) -> bool:
+        """Serves those of the tenant that are ready; what is left is work that comes anew, beside the tenant's other."""
+        ready, clock = self._ready[tenant], self.clock
         while ready:
             ready.popleft().step(until)
             if clock() >= until:
                 break
         if ready:
-            loop.call_soon(self._tick, loop)
+            self._turnstile.add(tenant, partial(self._serve, tenant))
         else:
-            self._ticking = False
+            del self._ready[tenant]
+        return True
 
     def _later(self, loop: asyncio.AbstractEventLoop) -> None:
         self._bookmark_timer = loop.call_later(BOOKMARK_TICK_S, self._send_bookmarks, loop)
@@ -151,10 +154,18 @@ class Streams:
     def _send_bookmarks(self, loop: asyncio.AbstractEventLoop) -> None:
         self._bookmark_timer = None
         self._bookmark_tick = (self._bookmark_tick + 1) % BOOKMARK_TICKS
-        for stream in self._bookmarked[self._bookmark_tick]:
-            stream.send_bookmark()
+        due = iter(tuple(self._bookmarked[self._bookmark_tick]))
+        self._turnstile.add(None, partial(self._bookmark, due))
         if any(self._bookmarked):
             self._later(loop)
+
+    def _bookmark(self, due: Iterator[WatchStream], until: float) -> bool:
+        for stream in due:
+            if stream.bucket is not None:
+                stream.send_bookmark()
+            if self.clock() >= until:
+                return False
+        return True
 
 
 async def stop_spread(streams: list[_S], within_s: float) -> None:
@@ -174,8 +185,9 @@ class _Cohort:
     A member has been written all that the leader has taken, but for what the round that is under way has to write.
     """
 
-    def __init__(self, streams: Streams, course: Hashable) -> None:
+    def __init__(self, streams: Streams, course: Hashable, tenant: Hashable) -> None:
         self._streams = streams
+        self.tenant = tenant
         self._course = course
         self._members: dict[WatchStream, None] = {}
         self._leader: WatchStream | None = None
@@ -331,6 +343,7 @@ class WatchStream(Stream):
         "bucket",
         "cohort",
         "stopped",
+        "tenant",
         "waiting",
         "watch",
         "write",
@@ -345,8 +358,10 @@ class WatchStream(Stream):
         *,
         timeout_s: float,
         bookmarks: bool,
+        tenant: Hashable,
     ) -> None:
         self._streams = streams
+        self.tenant = tenant
         self.watch = watch
         self._codec = codec
         self._resources = resources
@@ -543,8 +558,9 @@ async def open_watch(
     codec: Frames,
     *,
     timeout_s: float | None,
+    tenant: Hashable = None,
 ) -> Stream:
-    """Begins a watch; its events are kept from here on. `timeout_s` None: the server's choice.
+    """Begins a watch; its events are kept from here on. `timeout_s` None: the server's choice. `tenant`: whose turns it takes.
 
     History that is gone or has not come is told in the stream, as upstream's watch cache tells it; any other ApiError is raised.
     """
@@ -563,4 +579,5 @@ async def open_watch(
         resources,
         timeout_s=WATCH_MIN_S * (1 + random.random()) if timeout_s is None else min(timeout_s, WATCH_MAX_S),
         bookmarks=options.bookmarks,
+        tenant=tenant,
     )

@@ -175,10 +175,10 @@ class Batcher:
     def _take(self) -> list[_Waiting]:
         """The next batch, first come first served for every key. A writer that has left writes nothing."""
         if self._lines is not None:
-            batch = _chosen(self._lines)
+            chosen = _chosen(self._lines)
             if not self._lines:
                 self._lines = None
-            return batch
+            return chosen
         batch: list[_Waiting] = []
         passed: list[_Waiting] = []
         written: set[str] = set()  # By the batch.

@@ -108,6 +108,11 @@ class Bench:
 
         return step
 
+    async def work(self, slices: int) -> None:
+        """Returns when so many were done."""
+        while len(self.done) < slices:
+            await asyncio.sleep(0)
+
     async def finish(self) -> None:
         while self.turnstile.waiting:
             await asyncio.sleep(0)
@@ -135,8 +140,7 @@ async def test_who_took_long_is_passed_over_until_others_have_had_as_much() -> N
 async def test_what_was_taken_while_nobody_waited_is_owed_to_nobody() -> None:
     bench = Bench()
     bench.turnstile.add("a", bench.step("a", SLICE_S, steps=100))
-    for _ in range(50):
-        await asyncio.sleep(0)
+    await bench.work(20)
     bench.turnstile.add("b", bench.step("b", SLICE_S, steps=10))
     await bench.finish()
     begun = bench.done.index("b")
@@ -147,8 +151,7 @@ async def test_who_comes_anew_waits_for_one_slice_however_many_are_at_it() -> No
     bench = Bench()
     for number in range(20):
         bench.turnstile.add(number, bench.step("old", SLICE_S, steps=50))
-    for _ in range(100):
-        await asyncio.sleep(0)
+    await bench.work(60)
     before = len(bench.done)
     bench.turnstile.add("new", bench.step("new", SLICE_S / 10))
     await bench.finish()
@@ -169,8 +172,7 @@ async def test_of_one_tenant_what_is_short_does_not_stand_behind_what_is_long() 
     bench = Bench()
     for number in range(50):
         bench.turnstile.add("a", bench.step(f"long {number}", SLICE_S, steps=5))
-    for _ in range(60):
-        await asyncio.sleep(0)
+    await bench.work(120)
     before = len(bench.done)
     bench.turnstile.add("a", bench.step("short", SLICE_S / 10))
     await bench.finish()

@@ -15,6 +15,7 @@ from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.services import watch as watching
 from clusterling.services.request import Headers, Request, StreamingResponse
+from clusterling.services.turnstile import ROUNDS, SLICE_S
 from tests.peers import Taker
 from tests.services.serving import ADMIN, CONFIGMAPS, WIDGETS, Serving, configmap, widget
 
@@ -61,7 +62,7 @@ async def opened(world: Serving, query: str, *, chunked: bool = False, accept: s
 
 async def settle() -> None:
     """Lets everything that is ready run."""
-    for _ in range(20):
+    for _ in range(20 * ROUNDS):
         await asyncio.sleep(0)
 
 
@@ -325,6 +326,7 @@ async def test_each_watch_gets_one_bookmark_in_sixty_ticks_of_a_second(
         await settle()
         for _ in range(60):
             world.app.streams._send_bookmarks(loop)
+        await settle()
     for response in opened_ones:
         response.stream.stop()
     await asyncio.gather(*tasks)
@@ -451,7 +453,7 @@ class Story:
         self.written = 0
         self.revision = ""
         ticks = itertools.count()
-        world.app.streams.clock = lambda: next(ticks) * watching.SLICE_S / few
+        world.app.streams.clock = world.app.turnstile.clock = lambda: next(ticks) * SLICE_S / few
 
     async def write(self) -> None:
         made = await self.client.post(CONFIGMAPS, configmap(f"c{self.written}"))

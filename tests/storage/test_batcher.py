@@ -87,7 +87,13 @@ async def test_a_batch_is_bounded_in_ops_and_bytes_and_a_large_value_goes_alone(
         tasks = await started(*small, *halves, *large)
         backend.go.set()
         await asyncio.gather(*tasks)
-        assert [len(keys) for keys in backend.together()] == [1, BATCH_OPS_MAX, 1, 23, 1]  # Clusters take turns.
+        assert [len(keys) for keys in backend.together()] == [
+            1,
+            BATCH_OPS_MAX,
+            1,
+            23,
+            1,
+        ]  # Clusters take turns.
         for batch in backend.batches:
             assert sum(len(t.ops) for t in batch) <= BATCH_OPS_MAX
             size = sum(len(op.value or b"") for t in batch for op in t.ops)
