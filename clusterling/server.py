@@ -54,7 +54,7 @@ from clusterling.services.metrics.scraping import Parts
 from clusterling.services.metrics.sources import Sampled
 from clusterling.services.request import Request, Stream
 from clusterling.services.requestinfo import RequestInfo
-from clusterling.services.workers.pool import WORKERS_MAX, Workers
+from clusterling.services.workers.pool import WorkerLimits, Workers
 from clusterling.storage.backed import BackedStore
 from clusterling.storage.backoff import Backoff
 from clusterling.storage.cache import CacheBudget
@@ -325,7 +325,7 @@ class ApiServer:
             asks_soft=lambda of: bool(quotas.of(of).soft),
             clock=self._clock,
             root_ca=self._root_ca,
-            most=0 if admission else workers_max,
+            limits=WorkerLimits(processes=0) if admission else workers or WorkerLimits(),
         )
         self.pool = ClusterPool(
             store,

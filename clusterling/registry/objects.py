@@ -344,6 +344,8 @@ class ObjectStore:
                 if not served.resource.strategy.allow_create_on_update or ctx.subresource:
                     raise errors.not_found(served.plural, served.group, name)
                 return await self._create_by_update(ctx, served, namespace, next(copies), options), True
+            if ctx.weigh is not None:
+                ctx.weigh(entry)
             uid, found = meta(obj).get("uid"), views.uid_of(entry.value)
             if uid and uid != found:
                 raise _precondition_uid(served, name, uid, found, _upstreams_key(served, entry.key, ctx))
@@ -390,6 +392,8 @@ class ObjectStore:
             entry = await self._entry(served.resource, namespace, name)
             if entry is None:
                 raise errors.not_found(served.plural, served.group, name)
+            if ctx.weigh is not None:
+                ctx.weigh(entry)
             current: Object = orjson.loads(views.document(entry, served))
             known = meta(current)
             before = {**known}
@@ -457,6 +461,8 @@ class ObjectStore:
                     why = f"uid mismatch: the provided object specified uid {meta(obj)['uid']}, and no existing object was found"
                     raise errors.conflict(served.plural, served.group, name, why)
                 return await self._create_by_update(ctx, served, namespace, obj, None), True
+            if ctx.weigh is not None:
+                ctx.weigh(entry)
             obj = merged(orjson.loads(views.document(entry, served)))
             return await self._replace(ctx, served, namespace, entry, obj, None), False
 
@@ -602,6 +608,8 @@ class ObjectStore:
             entry = await self._entry(served.resource, namespace, name)
             if entry is None:
                 raise errors.not_found(served.plural, served.group, name)
+            if ctx.weigh is not None:
+                ctx.weigh(entry)
             return await self._delete(ctx, served, namespace, entry, options)
 
         key = served.resource.key(namespace, name)

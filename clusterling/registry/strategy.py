@@ -16,7 +16,7 @@ from clusterling.machinery.apply.fieldset import FieldSet, difference_below, onl
 from clusterling.machinery.errors import FieldError
 from clusterling.machinery.meta import Object
 from clusterling.registry.ports import Ports
-from clusterling.storage.store import Guard, Op
+from clusterling.storage.store import Entry, Guard, Op
 
 if TYPE_CHECKING:
     from clusterling.registry.catalog import Catalog
@@ -53,6 +53,7 @@ class Context(Struct, frozen=True):
 
     `objects` reaches the other objects of the same cluster (and of no other). `cluster` and `cluster_id` name it.
     `warn` adds a Warning header to the answer. `standing` is what the request's writes depend on besides what they say.
+    `weigh` is shown the object that is to be changed, before anything is done to it; what it raises ends the write.
     """
 
     user: User
@@ -65,6 +66,7 @@ class Context(Struct, frozen=True):
     warnings: list[str] = []
     subresource: str = ""
     standing: Standing | None = None
+    weigh: Callable[[Entry], None] | None = None
 
     def warn(self, text: str) -> None:
         """One Warning header; a text already given is not repeated, and what is beyond `WARNINGS_MAX` not said."""

@@ -29,7 +29,7 @@ from clusterling.services.request import Request, Response, Stream, page_not_fou
 from clusterling.services.requestinfo import RequestInfo
 from clusterling.services.turnstile import Turnstile
 from clusterling.services.watch import Streams
-from clusterling.services.workers.pool import Workers
+from clusterling.services.workers.pool import TooMuch, Workers
 from clusterling.tenancy.names import ROOT_ID
 
 if TYPE_CHECKING:
@@ -269,7 +269,16 @@ class App:
             from clusterling.services import explaining
 
             return await explaining.respond(self, request, served)
-        return await handlers.find(served, info, request.method)(self, request, served)
+        verb = handlers.find(served, info, request.method)
+        if self.workers is None:
+            return await verb(self, request, served)
+        told = len(request.warnings)
+        try:
+            return await verb(self, request, served)
+        except TooMuch:
+            # It has found out before it wrote anything, and begins anew elsewhere.
+            del request.warnings[told:]
+            return await self.workers.respond(request, served, await request.read(handlers.BODY_BYTES_MAX))
 
     async def _document(self, request: Request, catalog: Catalog) -> Response:
         info = request.info

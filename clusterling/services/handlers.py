@@ -55,6 +55,7 @@ from clusterling.services.negotiation import (
 from clusterling.services.request import Request, Response, StreamingResponse
 from clusterling.services.requestinfo import RequestInfo, first
 from clusterling.services.watch import open_watch
+from clusterling.services.workers.pool import TooMuch, Workers
 
 if TYPE_CHECKING:
     from clusterling.services.app import App, Cluster
@@ -237,11 +238,8 @@ async def create(app: App, request: Request, served: Served) -> Response:
     content_type = request.headers.get("Content-Type")
     body_type(content_type)
     body = await request.read(BODY_BYTES_MAX)
-    away = _given_away(app, request, served, body)
-    if away is not None:
-        return await away
     options = _write_options(request, "CreateOptions", _told_by(content_type))
-    obj, duplicates = await _decoded(app, body, partial(decode_body, content_type, body, served))
+    obj, duplicates = await _decoded(app, request, body, partial(decode_body, content_type, body, served))
     if duplicates:
         options = replace(options, duplicates=tuple(duplicates))
     ctx = _context(request, dry_run=options.dry_run)
@@ -256,16 +254,13 @@ async def create(app: App, request: Request, served: Served) -> Response:
     return _object_response(encoding, served, request, 201, value)
 
 
-def _given_away(app: App, request: Request, served: Served, body: bytes) -> Awaitable[Response] | None:
-    """The answer of a worker, where the write is so much that it would hold the loop for long; None: it is done here."""
-    workers = app.workers
-    if workers is None or not workers.take(request, served, body):
-        return None
-    return workers.respond(request, served, body)
+async def _decoded(app: App, request: Request, body: bytes, decode: Callable[[], _T]) -> _T:
+    """What `decode` makes of the body. A big one is decoded beside the loop, which gets the interpreter every 5 ms.
 
-
-async def _decoded(app: App, body: bytes, decode: Callable[[], _T]) -> _T:
-    """What `decode` makes of the body. A big one is decoded beside the loop, which gets the interpreter every 5 ms."""
+    Raises TooMuch where the whole request is worth giving away.
+    """
+    if app.workers is not None and app.workers.take(request, body, request.headers.get("Content-Type", "")):
+        raise TooMuch
     if len(body) <= DECODE_BYTES_MAX:
         return decode()
     async with app.decoding:
@@ -277,16 +272,13 @@ async def update(app: App, request: Request, served: Served) -> Response:
     encoding = _encoding(request)
     content_type = request.headers.get("Content-Type")
     body = await request.read(BODY_BYTES_MAX)
-    away = _given_away(app, request, served, body)
-    if away is not None:
-        return await away
     options = _write_options(request, "UpdateOptions", _told_by(content_type))
-    obj, duplicates = await _decoded(app, body, partial(decode_body, content_type, body, served))
+    obj, duplicates = await _decoded(app, request, body, partial(decode_body, content_type, body, served))
     if served.resource.builtin:
         _check_kind(request, served, obj)
     if duplicates:
         options = replace(options, duplicates=tuple(duplicates))
-    ctx = _context(request, dry_run=options.dry_run)
+    ctx = _context(request, dry_run=options.dry_run, weighs=app.workers)
     try:
         if obj["apiVersion"] != served.api_version:
             raise _version_mismatch(obj["apiVersion"], served.group_version)
@@ -304,17 +296,14 @@ async def patch(app: App, request: Request, served: Served) -> Response:
     kind = patching.patch_type(request.headers.get("Content-Type"), served, info.query)
     encoding = _encoding(request)
     body = await request.read(BODY_BYTES_MAX)
-    away = _given_away(app, request, served, body)
-    if away is not None:
-        return await away
     if kind is patching.PatchType.APPLY:
         return await _apply(app, request, served, encoding, body)
     options = _write_options(request, "PatchOptions", _PATCHES_TOLD_BY[kind])
     read = partial(patching.read, part=info.subresource, validation=options.field_validation)
-    change, duplicates = await _decoded(app, body, partial(read, kind, body, served))
+    change, duplicates = await _decoded(app, request, body, partial(read, kind, body, served))
     if duplicates:
         options = replace(options, duplicates=tuple(duplicates))
-    ctx = _context(request, dry_run=options.dry_run)
+    ctx = _context(request, dry_run=options.dry_run, weighs=app.workers)
     try:
         value = await ctx.objects.patch(ctx, served, _namespace(served, info), info.name, change, options)
     except Undecodable as error:
@@ -326,8 +315,8 @@ async def _apply(app: App, request: Request, served: Served, encoding: Encoding,
     """Server-side apply: the body says all that its field manager wants of the object."""
     info = request.info
     options = parameters.apply_options(info.query)
-    ctx = _context(request, dry_run=options.dry_run)
-    applied, twice = await _decoded(app, body, partial(patching.read_applied, body))
+    ctx = _context(request, dry_run=options.dry_run, weighs=app.workers)
+    applied, twice = await _decoded(app, request, body, partial(patching.read_applied, body))
     if twice:
         options = replace(options, duplicates=(twice,))
     namespace = _namespace(served, info)
@@ -339,7 +328,7 @@ async def delete(app: App, request: Request, served: Served) -> Response:
     info = request.info
     encoding = _encoding(request)
     options, may_wait = await _delete_options(app, request)
-    ctx = _context(request, dry_run=options.dry_run)
+    ctx = _context(request, dry_run=options.dry_run, weighs=app.workers)
     value, gone = await ctx.objects.delete(ctx, served, _namespace(served, info), info.name, options)
     if not gone or served.resource.strategy.returns_deleted_object:
         # 202 is given only to those who asked by the old name for dependents to go: it would break others.
@@ -376,7 +365,7 @@ async def _delete_options(app: App, request: Request) -> tuple[DeleteOptions, bo
     expected = codec.Expected("meta.k8s.io/v1", "DeleteOptions", typed=True)
     try:
         decode = partial(decode_as, request.headers.get("Content-Type"), body, expected)
-        document, _ = await _decoded(app, body, decode)
+        document, _ = await _decoded(app, request, body, decode)
     except ApiError as error:
         raise _bare(error) from error
     if document.get("kind") != "DeleteOptions":
@@ -436,7 +425,7 @@ async def _part_body(
     group_version = str(GroupVersion(part.group, part.version))
     expected = codec.Expected(group_version, part.kind, typed=True)
     decode = partial(decode_as, request.headers.get("Content-Type") or None, body, expected)
-    document, duplicates = await _decoded(app, body, decode)
+    document, duplicates = await _decoded(app, request, body, decode)
     for served in part.bodies:
         if document.get("apiVersion") == served.api_version and document.get("kind") == served.kind:
             receive(ctx, served, document, replace(options, duplicates=tuple(duplicates)))
@@ -462,13 +451,10 @@ async def get_scale(app: App, request: Request, served: Served) -> Response:
 async def update_scale(app: App, request: Request, served: Served) -> Response:
     content_type = request.headers.get("Content-Type")
     body = await request.read(BODY_BYTES_MAX)
-    away = _given_away(app, request, served, body)
-    if away is not None:
-        return await away
     options = _write_options(request, "UpdateOptions", _told_by(content_type))
     decode = partial(decode_as, content_type, body, scale.EXPECTED)
-    document, duplicates = await _decoded(app, body, decode)
-    ctx = _context(request, dry_run=options.dry_run)
+    document, duplicates = await _decoded(app, request, body, decode)
+    ctx = _context(request, dry_run=options.dry_run, weighs=app.workers)
     scale.hold_body(ctx, served, document, replace(options, duplicates=tuple(duplicates)))
     _check_place(served, request.info, document)
     return await _write_scale(ctx, request, served, options, lambda _: document)
@@ -477,15 +463,12 @@ async def update_scale(app: App, request: Request, served: Served) -> Response:
 async def patch_scale(app: App, request: Request, served: Served) -> Response:
     kind = patching.patch_type(request.headers.get("Content-Type"), served, request.info.query)
     body = await request.read(BODY_BYTES_MAX)
-    away = _given_away(app, request, served, body)
-    if away is not None:
-        return await away
     if kind is patching.PatchType.APPLY:
         return await _apply_scale(app, request, served, body)
     options = _write_options(request, "PatchOptions", _PATCHES_TOLD_BY[kind])
     read = partial(patching.read, part="scale", validation=options.field_validation)
-    change, duplicates = await _decoded(app, body, partial(read, kind, body, served))
-    ctx = _context(request, dry_run=options.dry_run)
+    change, duplicates = await _decoded(app, request, body, partial(read, kind, body, served))
+    ctx = _context(request, dry_run=options.dry_run, weighs=app.workers)
     strict = replace(options, duplicates=tuple(duplicates))
 
     def patched(current: Object) -> Object:
@@ -506,8 +489,8 @@ async def _apply_scale(app: App, request: Request, served: Served, body: bytes) 
     info = request.info
     encoding = _encoding(request)
     options = replace(parameters.apply_options(info.query), written_as="scale")
-    ctx = _context(request, dry_run=options.dry_run)
-    document, twice = await _decoded(app, body, partial(patching.read_applied, body))
+    ctx = _context(request, dry_run=options.dry_run, weighs=app.workers)
+    document, twice = await _decoded(app, request, body, partial(patching.read_applied, body))
     options = replace(options, duplicates=(twice,) if twice else ())
     applied = scale.applied(document, served, info.name)
     namespace = _namespace(served, info)
@@ -583,9 +566,14 @@ def _cluster(request: Request) -> Cluster:
     return cluster
 
 
-def _context(request: Request, *, dry_run: bool) -> Context:
-    """The Context of a write. Its warnings go with the answer, whatever that will be."""
+def _context(request: Request, *, dry_run: bool, weighs: Workers | None = None) -> Context:
+    """The Context of a write. Its warnings go with the answer, whatever that will be.
+
+    `weighs` looks at the one object that is written, and has the request given away if that is large.
+    """
     ctx = _cluster(request).context(request.user, dry_run=dry_run, subresource=_hooked_part(request))
+    if weighs is not None:
+        ctx = structs.replace(ctx, weigh=partial(weighs.weigh, request))
     if request.standing is not None:
         ctx = structs.replace(ctx, standing=request.standing)
     ctx.warnings.extend(request.warnings)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Final
@@ -30,13 +31,10 @@ from clusterling.registry.strategy import SERVER
 from clusterling.services.request import Request, Response
 from clusterling.services.workers import wire
 from clusterling.storage.others import Standing
-from clusterling.storage.store import Guard, Op, StorageError, Store, UnknownOutcome
+from clusterling.storage.store import Entry, Guard, Op, StorageError, Store, UnknownOutcome
 
 logger = logging.getLogger(__name__)
 
-WORKERS_MAX: Final = 2
-WAITING_MAX: Final = 16  # Requests of one cluster that wait for a worker.
-IDLE_S: Final = 60.0
 BURY_EVERY_S: Final = 1.0
 
 # What is given away: bodies and objects of so many bytes, or so many marks. A field has two (a colon, and a comma or the end of
@@ -53,10 +51,24 @@ _HEADERS: Final = ("content-type", "accept", "user-agent")
 # Of the environment, what an interpreter may need; the rest may be secret.
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
 _START: Final = "from clusterling.services.workers.process import main; main()"
-_OUT_OF_MEMORY: Final = 71
 
 
-def is_much(data: bytes, content_type: str = "") -> bool:
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """What workers may take. `processes` 0: there are none, and all is computed in the server.
+
+    `waiting`: requests of one cluster that wait for a worker. `cpu_s`, of one request: the largest body that is accepted takes
+    some seconds. `memory_bytes`: of addresses, of one process. `idle_s`: after which processes end that nobody needed.
+    """
+
+    processes: int = 2
+    waiting: int = 16
+    cpu_s: float = 20.0
+    memory_bytes: int = 2 << 30
+    idle_s: float = 60.0
+
+
+def is_much(data: bytes, content_type: str) -> bool:
     """Whether to read, check and write this takes longer than the loop should be held: some ten milliseconds."""
     size = len(data)
     if size <= MARKS_MAX or size > BYTES_MAX:
@@ -67,6 +79,14 @@ def is_much(data: bytes, content_type: str = "") -> bool:
     if "yaml" in content_type:
         marks += data.count(b"\n")
     return marks > MARKS_MAX
+
+
+class TooMuch(Exception):
+    """The request that is being served is to be given to a worker, as it came. Nothing of it has been done."""
+
+
+class _Gone(Exception):
+    """A worker was no more when it was given something to do."""
 
 
 class WorkerError(Exception):
@@ -83,17 +103,19 @@ class _Worker:
         self.reader = reader
         self.writer = writer
         self.leaves = False
+        self.jobs = 0  # That it was given.
 
     @classmethod
-    async def start(cls) -> _Worker:
+    async def start(cls, limits: WorkerLimits) -> _Worker:
         """A new process. Raises OSError."""
         ours, theirs = socket.socketpair()
+        arguments = (theirs.fileno(), limits.cpu_s, limits.memory_bytes)
         try:
             with theirs:
                 for end in (ours, theirs):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
                 process = subprocess.Popen(  # noqa: ASYNC220, S603 - vfork: a millisecond or two; nothing in it is a tenant's
-                    [sys.executable, "-P", "-c", _START, str(theirs.fileno())],
+                    [sys.executable, "-P", "-c", _START, *map(str, arguments)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     env=_environment(),
@@ -145,20 +167,21 @@ class Workers:
         asks_soft: Callable[[str], bool],
         clock: Clock,
         root_ca: str = "",
-        most: int = WORKERS_MAX,
-        idle_s: float = IDLE_S,
+        limits: WorkerLimits,
     ) -> None:
         """`kinds_of`: the built-in kinds of a cluster, by its id; None where a worker cannot have the same.
 
-        `soft` warns of soft limits, of clusters for which `asks_soft`. `most`: processes at a time; 0 gives nothing away.
+        `soft` warns of soft limits, of clusters for which `asks_soft`.
         """
         self._kinds_of = kinds_of
         self._soft = soft
         self._asks_soft = asks_soft
         self._clock = clock
         self._root_ca = root_ca
-        self._most = most if sys.executable and hasattr(os, "fork") else 0
-        self._idle_s = idle_s
+        self._limits = limits
+        self._most = limits.processes if sys.executable and hasattr(os, "fork") else 0
+        # What is worth giving away; of bodies with their content type.
+        self.is_much: Callable[[bytes, str], bool] = is_much
         self._idle: list[_Worker] = []
         self._working: dict[str, int] = {}  # By cluster.
         self._lines: dict[str, deque[asyncio.Future[None]]] = {}
@@ -178,26 +201,28 @@ class Workers:
 
     @property
     def waiting(self) -> int:
+        """Requests that wait for one."""
         return sum(map(len, self._lines.values()))
 
-    def take(self, request: Request, served: Served, body: bytes) -> bool:
-        """Whether the write goes to a worker: it is much, or changes what is, and a worker can do it."""
-        if not self._most or served.resource.review is not None:
+    def take(self, request: Request, data: bytes, content_type: str) -> bool:
+        """Whether the request goes to a worker, of which this is the body, or the object that it writes."""
+        if not self.is_much(data, content_type) or not self._most:
             return False
-        cluster, info = request.cluster, request.info
-        if not isinstance(cluster, Cluster):
+        cluster, served = request.cluster, request.served
+        assert served is not None, "dispatch has found it"
+        if not isinstance(cluster, Cluster) or served.resource.review is not None:
             return False
-        if not is_much(body, request.headers.get("Content-Type", "")):
-            if not info.name:
-                return False
-            namespace = info.namespace if served.resource.namespaced else ""
-            there = cluster.store.peek(served.resource.key(namespace, info.name))
-            if there is None or not is_much(there.value):
-                return False
-        return self._kinds_of(cluster.id) is not None and _is_ascii(request)
+        # What a part computes may need more than the store.
+        computes = request.info.subresource in served.resource.subresources
+        return not computes and self._kinds_of(cluster.id) is not None and _is_ascii(request)
+
+    def weigh(self, request: Request, entry: Entry) -> None:
+        """Raises TooMuch where the object that the request changes is worth giving it away."""
+        if self.take(request, entry.value, ""):
+            raise TooMuch
 
     async def respond(self, request: Request, served: Served, body: bytes) -> Response:
-        """The answer to a request that was taken. Raises ApiError."""
+        """The answer to a request that is taken. Raises ApiError."""
         cluster = request.cluster
         assert isinstance(cluster, Cluster), "it was looked at when the request was taken"
         job = await self._job(cluster, request, served, body)
@@ -205,11 +230,15 @@ class Workers:
         began = perf_counter()
         try:
             outcome = await self._perform(worker, job, cluster, served, request.standing)
+        except _Gone:
+            outcome = None
         except BaseException:
             worker.leaves = True
             raise
         finally:
             self._release(worker, cluster.id, perf_counter() - began)
+        if outcome is None:
+            return await self.respond(request, served, body)
         self.done += 1
         if isinstance(outcome, wire.Crashed):
             raise WorkerError(outcome.trace)
@@ -262,10 +291,13 @@ class Workers:
     async def _perform(
         self, worker: _Worker, job: wire.Job, cluster: Cluster, served: Served, standing: Standing | None
     ) -> wire.Outcome:
+        heard = False
+        worker.jobs += 1
         try:
             await wire.send(worker.writer, job)
             while True:
                 message = await wire.receive(worker.reader, wire.from_worker)
+                heard = True
                 match message:
                     case wire.Answered() | wire.Refused():
                         worker.leaves = message.leaves
@@ -279,15 +311,20 @@ class Workers:
                     case _:
                         await wire.send(worker.writer, await _answer(cluster.store, message, standing))
         except (EOFError, ConnectionError) as error:
+            worker.leaves = True
+            code = await worker.exit_code()
+            if worker.jobs > 1 and not heard and code == -signal.SIGKILL:
+                # Somebody else ended it while it had nothing to do.
+                raise _Gone from error
             self.died += 1
-            raise self._died(worker, await worker.exit_code()) from error
+            raise self._died(worker, code) from error
 
     @staticmethod
     def _died(worker: _Worker, code: int) -> ApiError:
         logger.warning("worker-died pid=%d code=%d", worker.process.pid, code)
-        if code == -signal.SIGXCPU:
+        if code == -signal.SIGPROF:
             return timeout("the request takes more computing than one request may")
-        if code == _OUT_OF_MEMORY:
+        if code == wire.OUT_OF_MEMORY:
             return too_large("the request takes more memory than one request may")
         return internal_error(
             "the process that worked on the request ended before it was done; try again, and if that does not help, with less"
@@ -315,7 +352,7 @@ class Workers:
                     return worker
                 self._end(worker)
             self.started += 1
-            return await _Worker.start()
+            return await _Worker.start(self._limits)
         except BaseException as error:
             self._finish(cluster.id, 0.0)
             if isinstance(error, OSError):
@@ -326,7 +363,7 @@ class Workers:
     async def _stand(self, cluster_id: str) -> None:
         """Waits for a turn, which has begun when this returns."""
         line = self._lines.setdefault(cluster_id, deque())
-        if len(line) >= WAITING_MAX:
+        if len(line) >= self._limits.waiting:
             raise too_many_requests(
                 f"{len(line)} large requests of this logical cluster are waiting, which is as many as may; try again later"
             )
@@ -381,7 +418,7 @@ class Workers:
         self._finish(cluster_id, took_s)
         if self._retiring is not None:
             self._retiring.cancel()
-        self._retiring = asyncio.get_running_loop().call_later(self._idle_s, self._retire)
+        self._retiring = asyncio.get_running_loop().call_later(self._limits.idle_s, self._retire)
 
     # ------------------------------------------------------------------ ends
 
@@ -415,8 +452,6 @@ async def _answer(store: Store, question: wire.Question, standing: Standing | No
             case wire.Get(key):
                 entry = await store.get(key)
                 return wire.Found(None if entry is None else wire.row(entry))
-            case wire.Count(prefix):
-                return wire.Number(await store.count(prefix))
             case wire.Fresh():
                 return wire.Number(await store.fresh())
             case wire.Write(ops, guards):

@@ -13,6 +13,7 @@ import gc
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -61,13 +62,10 @@ from clusterling.storage.store import (
     Watch,
 )
 
-JOB_CPU_S: Final = 15  # Then the process is ended; the largest body that is accepted takes a few seconds.
-MEMORY_BYTES_MAX: Final = 2 << 30  # Of addresses.
 KEPT_BYTES_MAX: Final = 256 << 20  # Resident: who has grown beyond works no more when its job is done.
 NICENESS: Final = 10  # Where cores are few, whoever wants little goes first.
 CATALOGS_MAX: Final = 16
 KINDS_MAX: Final = 16
-OUT_OF_MEMORY: Final = 71  # The exit code.
 
 _T = TypeVar("_T")
 
@@ -111,11 +109,10 @@ class Remote:
                     self._seen = max(self._seen, found.revision)
                     return Page(entries, found.revision, found.remaining, found.last_change)
 
-    async def count(self, prefix: str) -> int:
-        return await self._number(wire.Count(prefix))
-
     async def fresh(self) -> int:
-        self._seen = max(self._seen, await self._number(wire.Fresh()))
+        answer = await self.ask(wire.Fresh())
+        assert isinstance(answer, wire.Number), "a revision is asked for"
+        self._seen = max(self._seen, answer.value)
         return self._seen
 
     async def write(
@@ -129,16 +126,14 @@ class Remote:
     def head(self) -> int:
         return self._seen
 
-    async def _number(self, question: wire.Count | wire.Fresh) -> int:
-        answer = await self.ask(question)
-        assert isinstance(answer, wire.Number), "a number is asked for"
-        return answer.value
-
     def _entry(self, row: wire.Row) -> Entry:
         self._seen = max(self._seen, row[2])
         return Entry(*row)
 
     # What no write needs.
+
+    async def count(self, prefix: str) -> int:
+        _not_here()
 
     async def usage(self, prefix: str) -> Sequence[Usage]:
         _not_here()
@@ -279,7 +274,7 @@ class Bench:
         except ApiError as error:
             return wire.Refused(wire.told(error), json.dumps(request.warnings), leaves=_has_grown())
         except MemoryError:
-            os._exit(OUT_OF_MEMORY)
+            os._exit(wire.OUT_OF_MEMORY)
         except Exception:  # noqa: BLE001 - the server has the log, and tells the client
             return wire.Crashed(traceback.format_exc())
         assert not response.headers, "handlers that write add none"
@@ -367,32 +362,25 @@ def _has_grown() -> bool:
     return pages * os.sysconf("SC_PAGE_SIZE") > KEPT_BYTES_MAX
 
 
-async def _serve(end: socket.socket) -> None:
+async def _serve(end: socket.socket, cpu_s: float) -> None:
     reader, writer = await asyncio.open_connection(sock=end, limit=1 << 20)
     bench, remote = Bench(), Remote(reader, writer)
     while True:
         job = await wire.receive(reader, wire.to_worker)
         assert isinstance(job, wire.Job), "nothing else is sent unasked"
-        _allow_cpu()
+        # So much for this job; the system ends who takes more, whatever he is in.
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
         await wire.send(writer, await bench.perform(job, remote))
 
 
-def _allow_cpu() -> None:
-    """So much for the job that begins; the system ends who takes more."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + JOB_CPU_S + 1, hard))
-
-
-def _limit_itself() -> None:
+def _limit(memory_bytes: int) -> None:
+    """What there can be of it: some systems have no such limit."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
-    with contextlib.suppress(OSError, AttributeError):
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    with contextlib.suppress(OSError):
         os.nice(NICENESS)
 
 
@@ -406,11 +394,12 @@ def _end_with(end: socket.socket) -> None:
 
 
 def main() -> None:
-    """`python -c "from clusterling.services.workers.process import main; main()" FD`."""
-    end = socket.socket(fileno=int(sys.argv[1]))
+    """`python -c "from clusterling.services.workers.process import main; main()" FD CPU_SECONDS MEMORY_BYTES`."""
+    number, cpu_s, memory_bytes = sys.argv[1:]
+    end = socket.socket(fileno=int(number))
     end.setblocking(False)
-    _limit_itself()
+    _limit(int(memory_bytes))
     threading.Thread(target=_end_with, args=(end,), daemon=True).start()
     gc.freeze()
     with contextlib.suppress(EOFError, OSError):
-        asyncio.run(_serve(end))
+        asyncio.run(_serve(end, float(cpu_s)))

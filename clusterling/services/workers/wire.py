@@ -22,6 +22,7 @@ from clusterling.storage.store import Entry, Guard, Op, StorageError
 
 FRAME_BYTES_MAX: Final = 64 << 20
 _LENGTH_BYTES: Final = 4
+OUT_OF_MEMORY: Final = 71  # The code with which a worker ends that has no more.
 
 
 class Definition(Struct, frozen=True, array_like=True, gc=False):
@@ -67,10 +68,6 @@ class List(Struct, frozen=True, tag=True, array_like=True):
     after: str
     limit: int
     revision: int
-
-
-class Count(Struct, frozen=True, tag=True, array_like=True):
-    prefix: str
 
 
 class Fresh(Struct, frozen=True, tag=True, array_like=True):
@@ -150,7 +147,7 @@ class Failed(Struct, frozen=True, tag=True, array_like=True):
     args: Sequence[str | int | None]
 
 
-Question = Get | List | Count | Fresh | Write | Soft
+Question = Get | List | Fresh | Write | Soft
 Outcome = Answered | Refused | Crashed
 Answer = Found | Rows | Number | Written | Warned | Failed
 
