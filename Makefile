@@ -37,7 +37,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart config-docs dashboards prometheus check format bench bench-stores bench-million bench-metrics bench-neighbours clients old-clients etcd env dev-env data explain-data lock clean
+.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart config-docs dashboards prometheus check format bench bench-stores bench-million bench-metrics bench-tracing bench-neighbours clients old-clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -260,6 +260,9 @@ $(KINE_LOAD_BIN): benchmarks/kine/main.go benchmarks/kine/go.mod benchmarks/kine
 	@mkdir -p $(@D)
 	@cd benchmarks/kine && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(CURDIR)/$@ .
 	@touch $@
+
+bench-tracing: $(VENV)/.dev ## What traces cost a GET and a CREATE: none, none recorded, all recorded
+	@$(BIN)/python -m benchmarks.tracing $(ARGS)
 
 ifdef GO
 bench: $(VENV)/.run $(LOADGEN_BIN) ## Speed and size beside the targets, and beside kube-apiserver where it is built (SCALE=)
