@@ -109,7 +109,7 @@ def _copy(words: list[str], context: Path) -> None:
 def test_it_holds_the_program_its_drivers_and_no_installer(image: Image) -> None:
     assert re.search(r"^clusterling \S+, serving the API of Kubernetes", image.said, re.MULTILINE)
     names = {path.name for path in image.packages.iterdir()}
-    assert {"clusterling", "asyncpg", "hpack", "etcd3aio"} <= names
+    assert {"clusterling", "asyncpg", "hpack", "etcd3aio", "opentelemetry"} <= names
     assert not {
         name for name in names if name.startswith(("pip", "setuptools", "hatchling", "pytest", "tests"))
     }
