@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from clusterling.cli.errors import CliError, Exit
-from clusterling.cli.output import as_json, emit, quiet_option, say, shows_colour
+from clusterling.cli.output import as_json, emit, quiet_option, say, shows_colour, timeout_option
 from clusterling.cli.target import Target, read_kubeconfig
 
 if TYPE_CHECKING:
@@ -57,16 +57,7 @@ Examples:
 )
 @click.option("--insecure-skip-tls-verify", "insecure", is_flag=True, help="Trust any certificate.")
 @click.option("--only", default="", metavar="ROWS", help="Rows by id, with * for a section, as A1,C*.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=180.0,
-    show_default=True,
-    metavar="SECONDS",
-    envvar="CLUSTERLING_TIMEOUT",
-    help="How long all checks may take.",
-)
+@timeout_option(180.0, "How long all checks may take.")
 @click.option(
     "-o",
     "--output",

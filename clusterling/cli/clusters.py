@@ -27,6 +27,7 @@ from clusterling.cli.output import (
     output_option,
     quiet_option,
     say,
+    timeout_option,
 )
 from clusterling.cli.remote import Admin
 from clusterling.cli.target import DATA_DIR, check_writable, find_target, write_private
@@ -51,16 +52,7 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(admin=admin, **rest)
 
     for option in (
-        click.option(
-            "--timeout",
-            "timeout_s",
-            type=click.FloatRange(min=0, min_open=True),
-            default=30.0,
-            show_default=True,
-            metavar="SECONDS",
-            envvar="CLUSTERLING_TIMEOUT",
-            help="How long to wait for the server.",
-        ),
+        timeout_option(30.0, "How long to wait for the server."),
         click.option(
             "--data-dir",
             type=click.Path(),

@@ -48,6 +48,20 @@ def quiet_option(command: _F) -> _F:
     )(command)
 
 
+def timeout_option(default_s: float, text: str) -> Callable[[_F], _F]:
+    """`--timeout`, in seconds."""
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0, min_open=True),
+        default=default_s,
+        show_default=True,
+        metavar="SECONDS",
+        envvar="CLUSTERLING_TIMEOUT",
+        help=text,
+    )
+
+
 def output_option(default: str | None = "table", formats: Sequence[str] = FORMATS) -> Callable[[_F], _F]:
     """`-o`. `default` None: the verb prints nothing to stdout unless asked.
 

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+from typing_extensions import override
+
+from clusterling.storage.awaited import Awaited
 from clusterling.storage.backend import Backend, prefixes
 from clusterling.storage.store import Batch, Compacted, Event, StorageError, Unavailable, Watch
 
@@ -169,18 +172,17 @@ class Stream:
         self._start += count
 
 
-class StreamWatch:
+class StreamWatch(Awaited):
     """A position in a stream, after a replay of its own."""
 
-    __slots__ = ("_callback", "_error", "_replay", "_revision", "_waiter", "position", "stream")
+    __slots__ = ("_error", "_replay", "_revision", "position", "stream")
 
     def __init__(self, stream: Stream, position: int, after: int) -> None:
+        super().__init__()
         self.stream = stream
         self.position = position
         self._revision = after
         self._replay: list[Batch] | None = None
-        self._callback: Callable[[], None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
         self._error: StorageError | None = None
 
     @property
@@ -193,6 +195,7 @@ class StreamWatch:
                 return self._revision
         return self._revision
 
+    @override
     def take(self) -> Batch | None:
         if self._error is not None:
             raise self._error
@@ -214,17 +217,6 @@ class StreamWatch:
             self._error = error
             raise
         return None
-
-    def notify(self, callback: Callable[[], None]) -> None:
-        self._callback = callback
-        if self._pending():
-            callback()
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-        if self._callback is not None:
-            self._callback()
 
     def replay_first(self, replay: Sequence[Batch], after: int) -> None:
         """Goes back to `after`: gives these batches first, which reach to where the watch is."""
@@ -259,20 +251,7 @@ class StreamWatch:
         self.stream.watches.discard(self)
         self.stream.release()
 
-    def __aiter__(self) -> AsyncIterator[Batch]:
-        return self
-
-    async def __anext__(self) -> Batch:
-        while True:
-            batch = self.take()
-            if batch is not None:
-                return batch
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-
+    @override
     def _pending(self) -> bool:
         if self._error is not None or self._replay:
             return True

@@ -19,14 +19,16 @@ hides what it races with.
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Final, Protocol
 
+from typing_extensions import override
+
+from clusterling.storage.awaited import Awaited
 from clusterling.storage.others import OTHERS
 from clusterling.storage.store import (
     ABSENT,
@@ -261,7 +263,7 @@ def _shown(entry: Entry) -> Entry | None:
     return None if entry.value == WHITEOUT else entry
 
 
-class _MergedWatch:
+class _MergedWatch(Awaited):
     """The events of both stores as those of the merged one, in order of their revisions; with its context.
 
     It follows what is below and what of that is hidden, so that it can tell, without asking, whether a change
@@ -270,7 +272,6 @@ class _MergedWatch:
 
     __slots__ = (
         "_below",
-        "_callback",
         "_derived",
         "_error",
         "_hidden",
@@ -282,7 +283,6 @@ class _MergedWatch:
         "_state",
         "_stirred",
         "_upper",
-        "_waiter",
     )
 
     def __init__(
@@ -292,6 +292,7 @@ class _MergedWatch:
         state: Callable[[], Awaitable[tuple[dict[str, Entry], set[str]]]],
         derived: Callable[[Entry], Entry],
     ) -> None:
+        super().__init__()
         self._places = (upper, lower)
         self._state = state
         self._derived = derived
@@ -303,8 +304,6 @@ class _MergedWatch:
         self._next_lower: list[Event] = []
         self._revision = 0
         self._error: Compacted | None = None
-        self._callback: Callable[[], None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
         self._stirred = False
 
     async def __aenter__(self) -> Watch:
@@ -329,6 +328,7 @@ class _MergedWatch:
             return self._revision
         return max(self._revision, min(self._upper.revision, self._lower.revision))
 
+    @override
     def take(self) -> Batch | None:
         if self._error is not None:
             raise self._error
@@ -343,31 +343,13 @@ class _MergedWatch:
         self._stirred = False
         return None
 
-    def notify(self, callback: Callable[[], None]) -> None:
-        self._callback = callback
-        if self._stirred:
-            callback()
-
-    def __aiter__(self) -> AsyncIterator[Batch]:
-        return self
-
-    async def __anext__(self) -> Batch:
-        while True:
-            batch = self.take()
-            if batch is not None:
-                return batch
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+    @override
+    def _pending(self) -> bool:
+        return self._stirred
 
     def _stir(self) -> None:
         self._stirred = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-        if self._callback is not None:
-            self._callback()
+        self.wake()
 
     def _merge(self) -> Batch | None:
         """The next upper batch with what came below meanwhile, or that alone; None where neither is to be had."""

@@ -15,7 +15,7 @@ import click
 
 from clusterling.cli.doctor.finding import Finding, Status, fail, skipped
 from clusterling.cli.errors import CliError, Exit
-from clusterling.cli.output import emit, in_format, quiet_option, say, shows_colour
+from clusterling.cli.output import emit, in_format, quiet_option, say, shows_colour, timeout_option
 from clusterling.cli.target import DATA_DIR, read_kubeconfig
 
 if TYPE_CHECKING:
@@ -80,16 +80,7 @@ Examples:
     help="Its key.",
 )
 @click.option("--local", is_flag=True, help="Look at this machine and the store alone, not at the server.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    envvar="CLUSTERLING_TIMEOUT",
-    help="How long to wait for each answer.",
-)
+@timeout_option(10.0, "How long to wait for each answer.")
 @click.option(
     "-o",
     "--output",
