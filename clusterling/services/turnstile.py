@@ -63,7 +63,7 @@ class _Flow:
         try:
             finished = step(until)
         except Exception:  # noqa: BLE001 - nobody stands above a callback of the loop
-            _log.exception("a step of work failed")
+            _log.exception("step-failed")
             finished = True
         if finished:
             self.was_long = use_long

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterling.cli import logs
+from clusterling.telemetry import faults
 from tests.conftest import ROOT
 
 LEVELS = {"debug", "info", "warning", "error", "exception"}
@@ -122,6 +123,17 @@ def test_of_an_exception_the_class_and_the_place_are_told_and_not_its_words() ->
     assert line["err"] == "ValueError < KeyError"
     assert line["stack"].startswith("telemetry/test_logs.py:")
     assert "(keeps) < telemetry/test_logs.py:" in line["stack"]
+    assert "secret" not in json.dumps(line) + as_text(one)
+
+
+def test_an_error_of_another_process_is_told_as_that_told_it() -> None:
+    try:
+        raise faults.Elsewhere("ValueError < KeyError", "workers/process.py:9(work)", "tenant's secret")
+    except faults.Elsewhere as error:
+        one = record("request-crashed id=%s", "x", level=logging.ERROR, error=error)
+    line = as_json(one)
+    assert line["err"] == "ValueError < KeyError"
+    assert line["stack"].startswith("workers/process.py:9(work) < telemetry/test_logs.py:")
     assert "secret" not in json.dumps(line) + as_text(one)
 
 

@@ -326,3 +326,14 @@ async def test_a_request_that_is_begun_in_the_context_of_another_is_no_part_of_t
         (ended,) = it.named("another")
         assert [span for span in it.spans() if parent_of(span) == id_of(ended)] == []
         assert len(it.named("List")) == (1 if sampler is ALWAYS_ON else 0)
+
+
+async def test_what_a_worker_computes_is_a_part_of_its_request_and_what_that_asks_of_the_store_one_of_it() -> (
+    None
+):
+    async with recording() as it:
+        large = config_map("large") | {"data": {f"k{at}": "v" for at in range(20_000)}}
+        await it.server.client("team").post(CONFIG_MAPS, large)
+        (create,), (waited,), (worked,) = map(it.named, ("Create", "worker awaited", "worker"))
+        assert parent_of(waited) == parent_of(worked) == id_of(create)
+        assert [parent_of(write) for write in it.named("store write")] == [id_of(worked)]

@@ -32,6 +32,8 @@ from clusterling.services.request import Request, Response
 from clusterling.services.workers import wire
 from clusterling.storage.others import Standing
 from clusterling.storage.store import Entry, Guard, Op, StorageError, Store, UnknownOutcome
+from clusterling.telemetry.faults import Elsewhere
+from clusterling.telemetry.spans import part
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +91,8 @@ class _Gone(Exception):
     """A worker was no more when it was given something to do."""
 
 
-class WorkerError(Exception):
-    """Something unforeseen in a worker: its trace."""
+class WorkerError(Elsewhere):
+    """Something unforeseen in a worker."""
 
 
 class _Worker:
@@ -226,10 +228,12 @@ class Workers:
         cluster = request.cluster
         assert isinstance(cluster, Cluster), "it was looked at when the request was taken"
         job = await self._job(cluster, request, served, body)
-        worker = await self._acquire(cluster)
+        with part("worker awaited"):
+            worker = await self._acquire(cluster)
         began = perf_counter()
         try:
-            outcome = await self._perform(worker, job, cluster, served, request.standing)
+            with part("worker", {"pid": worker.process.pid}):
+                outcome = await self._perform(worker, job, cluster, served, request.standing)
         except _Gone:
             outcome = None
         except BaseException:
@@ -241,7 +245,7 @@ class Workers:
             return await self.respond(request, served, body)
         self.done += 1
         if isinstance(outcome, wire.Crashed):
-            raise WorkerError(outcome.trace)
+            raise WorkerError(outcome.classes, outcome.stack, outcome.words)
         request.warnings = json.loads(outcome.warnings)
         if isinstance(outcome, wire.Refused):
             raise wire.api_error(outcome.error)

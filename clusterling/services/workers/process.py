@@ -18,7 +18,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -27,7 +26,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final, NoReturn, TypeVar
 
-import orjson
 from typing_extensions import override
 
 from clusterling.machinery.errors import ApiError
@@ -38,7 +36,7 @@ from clusterling.registry.catalog import Catalog
 from clusterling.registry.choice import Choice
 from clusterling.registry.cluster import CRDS, Cluster
 from clusterling.registry.committing import GroundMoved
-from clusterling.registry.crd import CustomResourceStrategy, is_true, resource_of, schema_fence
+from clusterling.registry.crd import CustomResourceStrategy, decoded, is_true, resource_of, schema_fence
 from clusterling.registry.pack import GroupResource
 from clusterling.registry.ports import API_AUDIENCE, Ports
 from clusterling.registry.resource import Resource, Served
@@ -61,6 +59,7 @@ from clusterling.storage.store import (
     Usage,
     Watch,
 )
+from clusterling.telemetry import faults
 
 KEPT_BYTES_MAX: Final = 256 << 20  # Resident: who has grown beyond works no more when its job is done.
 NICENESS: Final = 10  # Where cores are few, whoever wants little goes first.
@@ -275,8 +274,8 @@ class Bench:
             return wire.Refused(wire.told(error), json.dumps(request.warnings), leaves=_has_grown())
         except MemoryError:
             os._exit(wire.OUT_OF_MEMORY)
-        except Exception:  # noqa: BLE001 - the server has the log, and tells the client
-            return wire.Crashed(traceback.format_exc())
+        except Exception as error:  # noqa: BLE001 - the server has the log, and tells the client
+            return wire.Crashed(faults.classes(error), faults.stack(error), faults.classes(error, words=True))
         assert not response.headers, "handlers that write add none"
         assert not response.rest, "nor do they answer in parts"
         warnings = json.dumps(request.warnings)
@@ -321,7 +320,7 @@ class Bench:
             entry = await remote.get(f"{CRDS}-/{definition.name}")
             if entry is None or entry.revision != definition.revision:
                 raise GroundMoved
-            crd: Object = orjson.loads(entry.value)
+            crd = decoded(entry.value)
             found = resource_of(
                 crd,
                 schema_revision=definition.schema_revision,

@@ -104,9 +104,11 @@ class Refused(Struct, frozen=True, tag=True, array_like=True):
 
 
 class Crashed(Struct, frozen=True, tag=True, array_like=True):
-    """The outcome: something unforeseen, for the log."""
+    """The outcome: something unforeseen, for the log, as `telemetry/faults.py` tells it; `words` for whoever may see all."""
 
-    trace: str
+    classes: str
+    stack: str
+    words: str
 
 
 # Answers of the server.
