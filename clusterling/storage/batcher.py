@@ -2,7 +2,8 @@
 
 No time is waited for company where there is none: an idle store commits a lone write at once. Where writers come in
 numbers, a batch stays open for those whom the last one answered (`company.py`): a commit has its price whatever it
-holds, a round trip, a disk's flush, the processor's time here and in the database.
+holds, a round trip, a disk's flush, the processor's time here and in the database. Where they are many, it closes with
+`BATCH_ENOUGH`: some are then computed while others are committed.
 
 Where more wait than one batch holds, clusters take turns (`lines.py`): one that has thousands queued makes another wait for
 no more than the batch that is under way and the next. What a cluster may have queued is bounded.
@@ -40,6 +41,9 @@ from clusterling.telemetry.spans import Span, as_part, current
 
 BATCH_OPS_MAX: Final = WRITE_OPS_MAX
 BATCH_BYTES_MAX: Final = 1 << 20
+# So many are not kept waiting for more: the price of a commit is divided well, and what comes meanwhile is computed while it is
+# under way.
+BATCH_ENOUGH: Final = 32
 GATHER_MAX_S: Final = 0.003  # Without a writer, and a batch closes; sooner where the last commit took less.
 BATCH_WRITES: Final = (1, 2, 5, 10, 20, 50, 100, 200)
 WAITING_MAX: Final = 5_000  # Of one cluster, writes that wait for a batch,
@@ -151,7 +155,7 @@ class Batcher:
                 if batch:
                     began = monotonic()
                     await self._commit(batch)
-                    came = min(len(batch) + self.waiting, BATCH_OPS_MAX)
+                    came = min(len(batch) + self.waiting, BATCH_ENOUGH)
                     took = monotonic() - began
                     self._company.served(came, min(took, GATHER_MAX_S))
                     self.commits.observe(took)

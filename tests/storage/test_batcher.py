@@ -12,7 +12,13 @@ from typing_extensions import override
 
 from clusterling.storage.backed import BackedStore, serve
 from clusterling.storage.backend import Committed, Transaction
-from clusterling.storage.batcher import BATCH_BYTES_MAX, BATCH_OPS_MAX, GATHER_MAX_S, WAITING_MAX
+from clusterling.storage.batcher import (
+    BATCH_BYTES_MAX,
+    BATCH_ENOUGH,
+    BATCH_OPS_MAX,
+    GATHER_MAX_S,
+    WAITING_MAX,
+)
 from clusterling.storage.memory import MemoryBackend
 from clusterling.storage.store import (
     ABSENT,
@@ -231,6 +237,17 @@ async def test_a_batch_stays_open_until_as_many_have_come_as_wrote_lately() -> N
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         assert backend.together()[0] == [f"a/b/{n}" for n in range(4)]
+
+
+async def test_a_batch_closes_when_it_has_enough_though_more_wrote_lately() -> None:
+    async with slow() as (backend, store):
+        await in_numbers(backend, store, 2 * BATCH_ENOUGH)
+        tasks: list[asyncio.Task[int]] = []
+        for n in range(2 * BATCH_ENOUGH):
+            tasks.append(asyncio.create_task(put(store, f"a/b/{n}", b"")))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        assert backend.together()[0] == [f"a/b/{n}" for n in range(BATCH_ENOUGH)]
 
 
 async def test_a_batch_closes_where_no_more_come() -> None:
