@@ -19,6 +19,7 @@ from clusterling.registry.resource import Resource, Served
 from clusterling.registry.strategy import Context, User
 from clusterling.services import filters, handlers
 from clusterling.services.addresses import Addresses
+from clusterling.services.arrivals import Arrivals
 from clusterling.services.barrier import Barrier
 from clusterling.services.deadlines import Deadlines
 from clusterling.services.health import Health
@@ -214,6 +215,7 @@ class App:
         self.tracing = tracing
         self.errors = 0  # Requests that ended in something unforeseen.
         self.turnstile = Turnstile()
+        self.arrivals = Arrivals()
         self.recorder = Recorder()
         self.metrics = (
             None

@@ -26,7 +26,7 @@ import ssl as tls
 import time
 from asyncio.tasks import _enter_task, _leave_task
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
@@ -201,6 +201,7 @@ class _Connection(asyncio.Protocol):
         self._in_task = False
         self._ending = False  # No request begins any more.
         self._paused = False
+        self._tenant: Hashable = None  # Whom its requests count for, as far as is known: see `Arrivals`.
         self._active_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
@@ -215,6 +216,7 @@ class _Connection(asyncio.Protocol):
         self._place.entered = True
         self.transport = cast(asyncio.Transport, transport)
         self._peer = _peer_of(self.transport, self._place.address)
+        self._tenant = self._peer.address
         self._listener.open.add(self)
         self._listener.established += 1
         self.task = self._loop.create_task(self._go_on())
@@ -443,7 +445,7 @@ class _Connection(asyncio.Protocol):
 
     def _serve(self) -> None:
         """Runs the requests that wait, each up to its first wait, until one does wait."""
-        turns = TURNS
+        turns, arrivals = TURNS, self._app.arrivals
         while self._queue and self._current is None and not self._ending:
             if turns == 0:
                 self._loop.call_soon(self._go_on_serving)
@@ -451,13 +453,22 @@ class _Connection(asyncio.Protocol):
             turns -= 1
             self._current = incoming = self._queue.popleft()
             request = None if incoming.refused is not None else self._request(incoming)
-            barrier = self._app.barrier
-            if barrier is not None and request is not None:
-                asked = barrier.ahead(request)
-                if asked is not None:
-                    asked.then(partial(self._begin_late, incoming, request))
-                    return
-            self._begin(incoming, request)
+            if not arrivals.at_once(self._tenant):
+                arrivals.later(self._tenant, partial(self._begin_in_turn, incoming, request))
+                return
+            if not self._begin_or_ask(incoming, request):
+                return
+
+    def _begin_or_ask(self, incoming: _Incoming, request: Request | None) -> bool:
+        """Runs a request up to its first wait; False: when the barrier has answered."""
+        barrier = self._app.barrier
+        if barrier is not None and request is not None:
+            asked = barrier.ahead(request)
+            if asked is not None:
+                asked.then(partial(self._begin_late, incoming, request))
+                return False
+        self._begin(incoming, request)
+        return True
 
     def _begin(self, incoming: _Incoming, request: Request | None) -> None:
         """Runs a request up to its first wait."""
@@ -474,6 +485,13 @@ class _Connection(asyncio.Protocol):
                 _leave_task(self._loop, self.task)
         self._begun = Begun(work, waits_for)
         self._wake()
+
+    def _begin_in_turn(self, incoming: _Incoming, request: Request | None) -> None:
+        """Runs a request that had waited for its tenant's turn, unless nobody waits for it any more."""
+        if self.transport.is_closing():
+            self._current = None
+        elif self._begin_or_ask(incoming, request):
+            self._go_on_serving()
 
     def _begin_late(self, incoming: _Incoming, request: Request) -> None:
         """Runs a request that had waited for the barrier, unless nobody waits for it any more."""
@@ -532,6 +550,7 @@ class _Connection(asyncio.Protocol):
                 self._write(incoming, incoming.refused, "")
             else:
                 response = await self._app(request)
+                self._tenant = request.tenant
                 if isinstance(response, StreamingResponse):
                     await self._stream(incoming, response, request.id)
                 else:

@@ -78,8 +78,16 @@ class _Flow:
 class Turnstile:
     """One for a server. Holds no task: its ticks are callbacks of the loop, and there are none while nobody waits."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.perf_counter,
+        *,
+        rounds: int = ROUNDS,
+        slice_s: float = SLICE_S,
+    ) -> None:
         self.clock = clock
+        self._rounds = rounds
+        self._slice_s = slice_s
         self._flows: dict[Hashable, _Flow] = {}  # With something to do, or in their turn still.
         self._new: deque[_Flow] = deque()
         self._old: deque[_Flow] = deque()
@@ -88,6 +96,11 @@ class Turnstile:
         # For metrics: ticks, and seconds that they took together.
         self.ticks = 0
         self.seconds = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is to be done."""
+        return self._ticking
 
     @property
     def waiting(self) -> int:
@@ -146,7 +159,7 @@ class Turnstile:
         flow = self._flows.get(tenant)
         if flow is None:
             owed = self._owing.pop(tenant, None)
-            flow = self._flows[tenant] = _Flow(tenant, SLICE_S if owed is None else owed)
+            flow = self._flows[tenant] = _Flow(tenant, self._slice_s if owed is None else owed)
             (self._new if owed is None else self._old).append(flow)
         flow.first.append(step)
         if not self._ticking:
@@ -180,7 +193,7 @@ class Turnstile:
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Lets tenants have their turns until a slice's time is over."""
         began = now = self.clock()
-        until = began + SLICE_S
+        until = began + self._slice_s
         while now < until and (flow := self._next()) is not None:
             before = now
             credit_s = flow.credit_s
@@ -188,14 +201,14 @@ class Turnstile:
             now = self.clock()
             charged_s = credit_s - flow.credit_s + now - before
             if len(self._flows) == 1:
-                credit_s = min(credit_s, 0.0) if credit_s > -SLICE_S else 0.0
+                credit_s = min(credit_s, 0.0) if credit_s > -self._slice_s else 0.0
             flow.credit_s = max(credit_s - charged_s, -DEBT_MAX_S)
-            if charged_s >= SLICE_S:
+            if charged_s >= self._slice_s:
                 break  # Of which some may still be to come.
         self.ticks += 1
         self.seconds += now - began
         if self._flows:
-            loop.call_soon(self._let_pass, loop, ROUNDS - 1)
+            self._let_pass(loop, self._rounds)
         else:
             self._ticking = False
             self._owing.clear()
@@ -223,7 +236,7 @@ class Turnstile:
                     if flow.credit_s < 0:
                         self._owing[flow.tenant] = flow.credit_s
             elif flow.credit_s <= 0 and len(self._flows) > 1:
-                flow.credit_s += SLICE_S
+                flow.credit_s += self._slice_s
                 flows.popleft()
                 old.append(flow)
             else:
