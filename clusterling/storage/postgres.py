@@ -339,7 +339,6 @@ class PostgresBackend:
         self._tasks: set[asyncio.Task[None]] = set()
         self._notifying: asyncio.Task[None] | None = None
         self._closed = False
-        self._complaint = ""  # The last one that was logged.
 
     def begin(self) -> None:
         """Starts to follow."""
@@ -719,12 +718,6 @@ class PostgresBackend:
             found[revision] == mark if revision in found else revision <= horizon
             for revision, mark in last.items()
         )
-
-    def _unfit(self, why: str) -> Unavailable:
-        if self._complaint != why:
-            self._complaint = why
-            _log.error("postgres-unfit reason=%s", why)
-        return Unavailable(why)
 
     def _heard(self, _db: object, pid: int, _channel: str, payload: object) -> None:
         """A replica, perhaps this one, says how far the store has come, or that it is there."""
