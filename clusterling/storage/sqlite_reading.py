@@ -26,6 +26,7 @@ from clusterling.storage.store import (
 READER_CACHE_KIB: Final = 4096
 BUSY_MS: Final = 2000  # Another process may look into the file (a backup); it may not keep it.
 ANY_REVISION: Final = (1 << 63) - 1
+COUNTED_MAX: Final = 1000  # What follows a later page is counted up to so many.
 
 _log = logging.getLogger(__name__)
 
@@ -105,9 +106,12 @@ class Reader:
             remaining: int | None = 0
             if limit and len(entries) == limit:
                 rest = (entries[-1].key, prefix_end(prefix), floor)
-                remaining = None if partly else self._remaining(*rest) if now else self._remained(*rest, at)
+                if partly or (after and self._exceed(*rest[:2])):
+                    remaining = None
+                else:
+                    remaining = self._remaining(*rest) if now else self._remained(*rest, at)
             last_change = at
-            if now and not partly:
+            if now and not partly and not after:
                 last_change = min(at, max(self._last_change(prefix), floor, horizon))
             return Page(entries, at, remaining, last_change)
 
@@ -223,6 +227,14 @@ class Reader:
             {"after": after, "before": before, "at": at, "floor": floor, "since": 0},
         )
         return sorted(rows), through
+
+    def _exceed(self, after: str, before: str) -> bool:
+        """Whether there are so many keys that to count them anew with every page would cost more than the pages."""
+        [(some,)] = self._db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM state WHERE key > ? AND key < ? LIMIT ?)",
+            (after, before, COUNTED_MAX + 1),
+        )
+        return int(some) > COUNTED_MAX
 
     def _remaining(self, after: str, before: str, floor: int) -> int:
         [(count,)] = self._db.execute(

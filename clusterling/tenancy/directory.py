@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 COLLECTION: Final = "tenancy.clusterling.io/logicalclusters/"
 _PREFIX: Final = f"{COLLECTION}-/"
 _SHARED_MAX: Final = 128
-_PAGE: Final = 10_000  # With each page a store counts what is left.
+_PAGE: Final = 2_000
 _SLICE: Final = 500  # Makes some milliseconds; then others may run.
 
 

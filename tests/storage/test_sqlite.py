@@ -17,8 +17,10 @@ import apsw
 import pytest
 
 from clusterling.storage import sqlite
+from clusterling.storage.sqlite_reading import COUNTED_MAX
 from clusterling.storage.store import (
     ABSENT,
+    WRITE_OPS_MAX,
     Batch,
     Compacted,
     Entry,
@@ -539,3 +541,18 @@ async def test_a_backup_taken_beside_a_running_server_can_be_opened(tmp_path: Pa
 
 async def _next(watch: Watch) -> Batch:
     return await anext(watch)
+
+
+async def test_what_follows_a_later_page_is_counted_only_where_that_is_little(tmp_path: Path) -> None:
+    async with sqlite.open(tmp_path / "state.db") as store:
+        names = [f"c/core/configmaps/default/{number:05}" for number in range(COUNTED_MAX + 100)]
+        for start in range(0, len(names), WRITE_OPS_MAX):
+            await store.write([Op(name, b"{}") for name in names[start : start + WRITE_OPS_MAX]])
+        first = await store.list("c/core/configmaps/", limit=10)
+        assert first.remaining == len(names) - 10
+        for at in (0, first.revision):
+            early = await store.list("c/core/configmaps/", after=names[9], limit=10, revision=at)
+            assert [entry.key for entry in early.entries] == names[10:20]
+            assert early.remaining is None
+            late = await store.list("c/core/configmaps/", after=names[-31], limit=10, revision=at)
+            assert late.remaining == 20
