@@ -2,8 +2,8 @@
 
 The cluster left the directory, and its fence the store, when its object got a deletionTimestamp: nobody can write
 under its id any more, so going through it once is enough (decisions 1 and 4). Its watches ended at that moment too: nobody
-takes what goes now for deletions of objects. Several clusters are cleared at once, few enough not to fill a commit: tenants'
-writes go along.
+takes what goes now for deletions of objects. So many clusters are cleared at once as share a commit, and leave room in it for
+what tenants write.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clusterling.tenancy.names import ROOT_ID
 
 class ClusterController(DeletionController):
     name = "clusters"
-    workers = 8
+    workers = 24
     group = GROUP
     plural = PLURAL
     home = ROOT_ID
