@@ -150,7 +150,7 @@ func noiseOf(ctx context.Context) {
 				t.tell(c, ctx, "DELETE", url+"/bigs.noise.example", "", nil)
 			})
 		case "writes":
-			var n int64
+			n := time.Now().UnixNano()
 			loop(sort, 64, func(c *http.Client, t *told, _ int) {
 				name := fmt.Sprintf("w-%s-%d", *prefix, atomic.AddInt64(&n, 1))
 				url := baseOf(ctx) + "/api/v1/namespaces/default/configmaps"
