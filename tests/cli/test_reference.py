@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 
 from clusterling.machinery.errors import FieldErrorType
 from clusterling.registry.cluster import SUSPENDED
@@ -31,9 +32,14 @@ def test_the_reference_names_each_variable_that_is_read() -> None:
     assert [name for name in sorted(read) if not any(fnmatch(name, one) for one in told)] == []
 
 
+@cache
+def trees() -> list[ast.Module]:
+    return [ast.parse(source.read_text()) for source in SOURCES]
+
+
 def nodes() -> Iterator[ast.AST]:
-    for source in SOURCES:
-        yield from ast.walk(ast.parse(source.read_text()))
+    for tree in trees():
+        yield from ast.walk(tree)
 
 
 def test_the_reference_tells_of_each_code_and_reason() -> None:
