@@ -24,8 +24,8 @@ from tests.storage.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.helm
 
-# Long enough to be seen, short enough for a test.
-QUICK = flag("shutdown", {"delaySeconds": 1, "spreadSeconds": 1, "gracePeriodSeconds": 60})
+# Long enough to be seen by who asks over TLS on a busy machine, short enough for a test.
+QUICK = flag("shutdown", {"delaySeconds": 4, "spreadSeconds": 1, "gracePeriodSeconds": 60})
 CLUSTERS = flag("clusters", [{"name": "team-a", "spec": {"displayName": "Team A"}}, {"name": "team-b"}])
 _CLUSTERS = "/clusters/root/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
 MADE = {"root", "default", "team-a", "team-b"}  # At the start; what a slow store refuses then, soon after.
