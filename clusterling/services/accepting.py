@@ -32,7 +32,7 @@ TOLD_EVERY_S: Final = 60.0
 HANDSHAKE_S: Final = 10.0
 SHUTDOWN_S: Final = 3.0  # For a peer to say goodbye to TLS.
 WAITING_S: Final = 30.0  # For a turn; clients have given up by then.
-TURN_S: Final = 0.02  # Between looks at who may go on, while anybody waits.
+TURN_S: Final = 0.02  # Between looks at who may go on, while anybody waits and nothing has ended.
 LOOKS: Final = 64  # At those who wait, in one go.
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -90,7 +90,9 @@ class Door:
 
     async def open(self, host: str, port: int) -> int:
         """Accepts from here on; the port, where 0 takes a free one. Raises OSError."""
-        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = await self._loop.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         absent: OSError | None = None
         try:
             for family, _, _, _, address in dict.fromkeys(found):
@@ -251,6 +253,7 @@ class Turns:
         self._of: dict[str, int] = {}
         self._waiting: OrderedDict[str, deque[_Waiting]] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0  # When that goes off.
         self._closed = False
         self.under_way = 0
         self.waiting = 0
@@ -263,7 +266,7 @@ class Turns:
             return
         self._waiting.setdefault(key, deque()).append(_Waiting(self._addresses.now(), accepted, place))
         self.waiting += 1
-        self._set_timer()
+        self._look(TURN_S)
 
     def leave(self, origin: Origin) -> None:
         """One is over."""
@@ -273,6 +276,8 @@ class Turns:
             self._of[origin.key] = left
         else:
             del self._of[origin.key]
+        if self._waiting:
+            self._look(0.0)
 
     def close(self) -> None:
         """Turns away who waits."""
@@ -304,9 +309,15 @@ class Turns:
         self._of[key] = self._of.get(key, 0) + 1
         self._begin(accepted, place)
 
-    def _set_timer(self) -> None:
-        if self._timer is None and not self._closed:
-            self._timer = self._loop.call_later(TURN_S, self._go_on)
+    def _look(self, within_s: float) -> None:
+        """Has those who wait looked at, so soon at the latest."""
+        due_s = self._loop.time() + within_s
+        if self._closed or (self._timer is not None and self._due_s <= due_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due_s = due_s
+        self._timer = self._loop.call_later(within_s, self._go_on)
 
     def _go_on(self) -> None:
         """Begins what may begin, one of each address in turn."""
@@ -333,7 +344,7 @@ class Turns:
             if not queue:
                 del self._waiting[key]
         if self._waiting:
-            self._set_timer()
+            self._look(TURN_S)
 
 
 def _listening(family: int, address: tuple[object, ...]) -> socket.socket:

@@ -63,6 +63,15 @@ class Peer:
 
 
 @contextmanager
+def served_without_error(tmp_path: Path, *arguments: str) -> Iterator[Serving]:
+    """A server whose log is empty of errors at the end."""
+    log = tmp_path / "log"
+    with serving(tmp_path / "data", *arguments, stderr=log) as served:
+        yield served
+    assert [line for line in log.read_text().splitlines() if " ERROR " in line] == []
+
+
+@contextmanager
 def many_descriptors() -> Iterator[int]:
     """As many as there may be, and how many that is."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -98,7 +107,7 @@ def is_open(one: socket.socket) -> bool:
 
 
 def test_ten_thousand_half_open_handshakes_keep_nobody_elsewhere_waiting(tmp_path: Path) -> None:
-    with many_descriptors() as most, serving(tmp_path) as served, ExitStack() as held:
+    with many_descriptors() as most, served_without_error(tmp_path) as served, ExitStack() as held:
         count = min(HALF_OPEN, int(most * SHARED_FROM * 0.9))
         neighbour = Peer(served, NEIGHBOUR)
         assert neighbour.ask().status_code == 200
@@ -111,7 +120,7 @@ def test_ten_thousand_half_open_handshakes_keep_nobody_elsewhere_waiting(tmp_pat
 
 def test_who_opens_all_that_he_can_leaves_others_their_share(tmp_path: Path) -> None:
     most = 200
-    with serving(tmp_path, "--limits", f"connections={most}") as served, ExitStack() as held:
+    with served_without_error(tmp_path, "--limits", f"connections={most}") as served, ExitStack() as held:
         opened = open_many(served, 2 * most, held)
         neighbour = Peer(served, NEIGHBOUR)
         assert neighbour.ask().status_code == 200
@@ -127,7 +136,7 @@ def test_who_opens_all_that_he_can_leaves_others_their_share(tmp_path: Path) -> 
 
 
 def test_one_that_connects_and_leaves_at_once_leaves_nothing(tmp_path: Path) -> None:
-    with serving(tmp_path) as served:
+    with served_without_error(tmp_path) as served:
         for _ in range(10):
             with ExitStack() as held:
                 open_many(served, 200, held)
@@ -138,7 +147,7 @@ def test_one_that_connects_and_leaves_at_once_leaves_nothing(tmp_path: Path) -> 
 
 
 async def test_who_guesses_is_slowed_and_who_need_not_is_not(tmp_path: Path) -> None:
-    with serving(tmp_path) as served:
+    with served_without_error(tmp_path) as served:
         guesser, neighbour = Peer(served, STRANGER), Peer(served, NEIGHBOUR)
         colleague = guesser.client()  # Behind the same address, and let in before.
         assert guesser.ask(client=colleague).status_code == 200
@@ -172,7 +181,7 @@ async def test_who_guesses_is_slowed_and_who_need_not_is_not(tmp_path: Path) -> 
 
 async def test_a_proxy_is_no_guesser_whoever_guesses_through_it(tmp_path: Path) -> None:
     options = ("--trusted-proxies", f"{STRANGER}/32", "--limits", "address.failedLogins=1")
-    with serving(tmp_path, *options) as served:
+    with served_without_error(tmp_path, *options) as served:
         proxy = Peer(served, STRANGER)
 
         def through(client_address: str, token: str) -> int:
