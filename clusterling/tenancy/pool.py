@@ -31,11 +31,13 @@ from clusterling.tenancy import underlay
 from clusterling.tenancy.directory import Directory, Record
 from clusterling.tenancy.names import ROOT_ID, fence_key
 from clusterling.tenancy.quota import Limited, Quotas
+from clusterling.tenancy.trimming import trim
 from clusterling.tenancy.underlay import Underlay
 
 SERVED_MAX: Final = 2_000
 IDLE_S: Final = 300.0
 SWEEP_EVERY_S: Final = 30.0
+MANY: Final = 500  # Clusters that are gone: then their memory is worth a pause.
 PAGE_ENTRIES: Final = 200
 CURRENT_S: Final = 5.0  # How long controllers wait for a directory that is behind.
 
@@ -71,6 +73,7 @@ class ClusterPool:
         # Served no more, and still to be closed.
         self._leaving: deque[Cluster] = deque()
         self._some_leave = asyncio.Event()
+        self._left = 0  # Since memory was last given back.
         directory.listen(self._heard)
 
     def __len__(self) -> int:
@@ -213,6 +216,7 @@ class ClusterPool:
             self._tell_of(served, new)
 
     def _let_go(self, cluster_id: str) -> None:
+        self._left += 1
         cluster = self._served.pop(cluster_id, None)
         if cluster is not None:
             # Its watches end before its data go: nobody takes that for deletions of objects.
@@ -235,7 +239,7 @@ class ClusterPool:
             await self._some_leave.wait()
 
     async def _sweep(self) -> None:
-        """Lets go of clusters without watches that nobody asked for in a while."""
+        """Lets go of clusters without watches that nobody asked for in a while, and of the memory of many that are gone."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             now = self._ports.clock.monotonic()
@@ -247,6 +251,9 @@ class ClusterPool:
                 if idle >= IDLE_S or (excess > 0 and idle >= SWEEP_EVERY_S):
                     self._let_go(cluster_id)
                     excess -= 1
+            if self._left >= MANY and not self._leaving:
+                self._left = 0
+                await trim()
 
     async def aclose(self) -> None:
         """Lets go of everything, once `run` has ended."""
