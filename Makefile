@@ -37,7 +37,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS ?=
 SCALE ?= 1
 
-.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart config-docs dashboards prometheus check format bench bench-stores bench-million bench-metrics bench-tracing bench-neighbours clients old-clients etcd env dev-env data explain-data lock clean
+.PHONY: help run test fuzz faults compare conformance client-suites deploy-tools chart config-docs dashboards prometheus check format bench bench-stores bench-million bench-clusters bench-metrics bench-tracing bench-neighbours clients old-clients etcd env dev-env data explain-data lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -274,13 +274,16 @@ bench-stores: $(VENV)/.dev $(LOADGEN_BIN) $(KINE_BIN) $(KINE_LOAD_BIN) etcd ## T
 bench-million: $(VENV)/.dev $(LOADGEN_BIN) ## A million objects in 10,000 clusters on Postgres: the start and the size of a replica
 	@$(BIN)/python -m benchmarks.million --loadgen $(LOADGEN_BIN) --scale $(SCALE) $(ARGS)
 
+bench-clusters: $(VENV)/.dev $(LOADGEN_BIN) ## A hundred thousand logical clusters in one process: made, listed, watched, deleted (N=, ARGS='--store etcd')
+	@$(BIN)/python -m benchmarks.clusters --loadgen $(LOADGEN_BIN) $(if $(N),--clusters $(N)) $(ARGS)
+
 bench-metrics: $(VENV)/.run $(LOADGEN_BIN) ## What metrics cost: a server that counts beside one that does not
 	@$(BIN)/python -m benchmarks.metrics --loadgen $(LOADGEN_BIN) --scale $(SCALE) $(ARGS)
 
 bench-neighbours: $(VENV)/.run $(LOADGEN_BIN) ## What a tenant notices of another that does all it may at once
 	@$(BIN)/python -m benchmarks.neighbours --loadgen $(LOADGEN_BIN) $(ARGS)
 else
-bench bench-stores bench-million bench-metrics bench-neighbours:
+bench bench-stores bench-million bench-clusters bench-metrics bench-neighbours:
 	@echo "make: the load generator is written in Go, and Go is not installed" >&2; exit 1
 endif
 
