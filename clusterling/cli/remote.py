@@ -25,6 +25,8 @@ TABLE: Final = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
 _MERGE: Final = "application/merge-patch+json"
 
+PAGE: Final = 500  # Clusters in one answer; kubectl asks for as many.
+
 # An answer larger than this is not from this API.
 _ANSWER_BYTES_MAX: Final = 256 * 1024 * 1024
 
@@ -41,10 +43,22 @@ class Admin:
             raise CliError(f"{target.source} names no https server: {target.server!r}")
 
     def list(self) -> Object:
-        return self._call("GET", COLLECTION)
+        return self._pages("items")
 
     def list_table(self) -> Object:
-        return self._call("GET", COLLECTION, accept=TABLE)
+        return self._pages("rows", accept=TABLE)
+
+    def _pages(self, part: str, accept: str = "application/json") -> Object:
+        """All logical clusters, as they were together, in answers that a server makes in passing."""
+        path = f"{COLLECTION}?limit={PAGE}"
+        found = self._call("GET", path, accept=accept)
+        more = found["metadata"].pop("continue", "")
+        found["metadata"].pop("remainingItemCount", None)
+        while more:
+            page = self._call("GET", f"{path}&continue={quote(more, safe='')}", accept=accept)
+            found[part] += page[part]
+            more = page["metadata"].get("continue", "")
+        return found
 
     def get(self, name: str) -> Object:
         return self._call("GET", _path(name), about=name)

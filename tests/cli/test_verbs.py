@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from clusterling.cli import remote
 from clusterling.cli.program import run
 from clusterling.testing.kube import Kube, KubeServer
 
@@ -75,7 +76,9 @@ def test_a_cluster_is_created_with_the_packs_it_is_to_serve(cli: Cli) -> None:
     assert 'there is no "nope"; there are none, default, all, core (' in cli.err
 
 
-def test_a_list_has_every_cluster_in_every_form(cli: Cli) -> None:
+@pytest.mark.parametrize("page", [500, 2])
+def test_a_list_has_every_cluster_in_every_form(cli: Cli, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PAGE", page)
     for name in ("cli-b", "cli-a"):
         cli("create", name, "--quiet")
         assert cli.err == ""
