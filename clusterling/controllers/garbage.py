@@ -42,6 +42,7 @@ from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.registry import owners
 from clusterling.registry.cluster import CRDS, Cluster
+from clusterling.registry.crd import decoded
 from clusterling.registry.deleting import FOREGROUND, ORPHAN
 from clusterling.registry.options import DeleteOptions, Propagation
 from clusterling.registry.owners import Dependent
@@ -158,7 +159,7 @@ class GarbageCollector(Controller[Key]):
             found += _unblocked(where.cluster, event, waiting)
         if CRDS in event.key:
             if not ownerless and b'"deletionTimestamp"' not in value:
-                found.append(Learned(where.cluster, orjson.loads(value)["spec"]["names"]["kind"]))
+                found.append(Learned(where.cluster, decoded(value)["spec"]["names"]["kind"]))
         elif (changed := of_other_packs(event)) is not None:
             found.append(Learned(changed, ""))
         return found

@@ -17,7 +17,6 @@ from typing import Final
 import orjson
 
 from clusterling.machinery.errors import ApiError
-from clusterling.machinery.meta import Object
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.crd import (
@@ -25,6 +24,7 @@ from clusterling.registry.crd import (
     PLURAL,
     SCHEMA_FENCES,
     CustomResourceStrategy,
+    decoded,
     is_true,
     resource_of,
     schema_fence,
@@ -175,7 +175,7 @@ class Cluster:
         written = (entry.revision, schema_revision)
         if known is not None and known.written == written:
             return known
-        crd: Object = orjson.loads(entry.value)
+        crd = decoded(entry.value)
         status = crd.get("status", {})
         established = is_true(crd, "Established")
         terminating = is_true(crd, "Terminating") or "deletionTimestamp" in crd["metadata"]

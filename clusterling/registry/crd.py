@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import msgspec
 import orjson
 
 from clusterling.machinery.errors import (
@@ -28,7 +29,7 @@ from clusterling.machinery.errors import (
 )
 from clusterling.machinery.meta import Object
 from clusterling.machinery.names import is_dns1035_label, is_dns1123_subdomain
-from clusterling.machinery.schema import compile_schema
+from clusterling.machinery.schema import LARGE_BYTES, compile_schema, compile_text
 from clusterling.machinery.schema.correlation import json_equal
 from clusterling.machinery.schema.formats import is_request_uri
 from clusterling.machinery.structural import (
@@ -57,6 +58,7 @@ __all__ = [
     "CustomResourceStrategy",
     "condition",
     "crd_warnings",
+    "decoded",
     "default_crd",
     "is_true",
     "resource_of",
@@ -81,6 +83,42 @@ _APPROVAL: Final = "api-approved.kubernetes.io"
 _COLUMN_TYPES: Final = ("boolean", "date", "integer", "number", "string")
 _COLUMN_FORMATS: Final = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
 _VALIDATION_TYPES: Final = ("array", "boolean", "integer", "number", "object", "string")
+
+
+def decoded(value: bytes) -> Object:
+    """A stored definition. The schemas of a large one are left as they are written, as `msgspec.Raw`: most are not needed soon."""
+    if len(value) > LARGE_BYTES:
+        try:
+            return _decoded_apart(value)
+        except (msgspec.DecodeError, KeyError):
+            # It is not shaped as those are that were validated; whoever looks at it will say so.
+            pass
+    crd: Object = orjson.loads(value)
+    return crd
+
+
+def _decoded_apart(value: bytes) -> Object:
+    crd = _parts.decode(value)
+    spec = _parts.decode(crd.pop("spec"))
+    versions = [_version_decoded(one) for one in _lists.decode(spec.pop("versions"))]
+    return {**_whole(crd), "spec": {**_whole(spec), "versions": versions}}
+
+
+def _version_decoded(raw: msgspec.Raw) -> Object:
+    version = _parts.decode(raw)
+    holder = version.pop("schema", None)
+    schema = None if holder is None else _parts.decode(holder).get("openAPIV3Schema")
+    if schema is None or bytes(schema) == b"null":
+        return _whole(version)
+    return {**_whole(version), "schema": {"openAPIV3Schema": schema}}
+
+
+def _whole(parts: dict[str, msgspec.Raw]) -> Object:
+    return {name: orjson.loads(bytes(part)) for name, part in parts.items()}
+
+
+_parts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_lists: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def schema_fence(name: str) -> str:
@@ -670,13 +708,20 @@ def resource_of(
 
 
 def _version_of(spec: Object, version: Object, newest: str) -> Version:
-    schema = _schema_of(version) or {"x-kubernetes-preserve-unknown-fields": True}
+    given: Object | msgspec.Raw | None = _schema_of(version)
+    preserve = bool(spec.get("preserveUnknownFields"))
+    if isinstance(given, msgspec.Raw):
+        schema = compile_text(bytes(given), preserve_unknown=preserve)
+    else:
+        schema = compile_schema(
+            given or {"x-kubernetes-preserve-unknown-fields": True}, preserve_unknown=preserve
+        )
     subresources = version.get("subresources") or {}
     scale = subresources.get("scale")
     columns = version.get("additionalPrinterColumns") or ()
     return Version(
         name=version["name"],
-        schema=compile_schema(schema, preserve_unknown=bool(spec.get("preserveUnknownFields"))),
+        schema=schema,
         served=bool(version.get("served")),
         columns=(NAME_COLUMN, *map(_column, columns)) if columns else DEFAULT_COLUMNS,
         status=subresources.get("status") is not None,

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
 from clusterling.machinery.errors import no_such_resource
+from clusterling.machinery.schema import Schema
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.objects import ObjectStore
 from clusterling.registry.resource import Resource, Served
@@ -223,6 +225,7 @@ class App:
             else Metrics(self.recorder, self.turnstile, metrics, self.health, token=metrics_token)
         )
         self.workers = workers
+        self._compiling: WeakKeyDictionary[Schema, asyncio.Lock] = WeakKeyDictionary()
         self.decoding = asyncio.Semaphore(DECODING_MAX)
         self.streams = Streams(
             sent=None if self.metrics is None else self.recorder.sent, turnstile=self.turnstile
@@ -271,6 +274,8 @@ class App:
             from clusterling.services import explaining
 
             return await explaining.respond(self, request, served)
+        if not served.version.schema.is_compiled:
+            await self._compiled(cluster, served.version.schema)
         verb = handlers.find(served, info, request.method)
         if self.workers is None:
             return await verb(self, request, served)
@@ -281,6 +286,12 @@ class App:
             # It has found out before it wrote anything, and begins anew elsewhere.
             del request.warnings[told:]
             return await self.workers.respond(request, served, await request.read(handlers.BODY_BYTES_MAX))
+
+    async def _compiled(self, cluster: Cluster, schema: Schema) -> None:
+        """Has a large schema compiled, once for all who need it, while others have their turns."""
+        async with self._compiling.setdefault(schema, asyncio.Lock()):
+            if not schema.is_compiled:
+                await self.turnstile.slices(cluster.id, schema.compiling())
 
     async def _document(self, request: Request, catalog: Catalog) -> Response:
         info = request.info

@@ -1,6 +1,7 @@
 """A kind's schema, compiled to functions: default, prune, validate.
 
     compile_schema(source) → Schema        shared by content, so that a thousand clusters with one CRD have one
+    compile_text(text) → Schema            the same of what is not decoded yet, nor will be before it is needed
     Schema.default(obj)                    in place
     Schema.prune(obj) → unknown paths      in place
     Schema.validate(obj, old) → errors     all of them, in upstream's words
@@ -16,12 +17,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from threading import Lock
 from typing import Final
 
 import orjson
+from typing_extensions import override
 
 from clusterling.machinery.errors import FieldError, invalid_value
 from clusterling.machinery.meta import Object
@@ -41,11 +43,14 @@ from clusterling.machinery.schema.node import Definitions, Node, SchemaError, ha
 from clusterling.machinery.schema.shaping import Default, Prune, Unknown, compile_default, compile_prune
 from clusterling.machinery.schema.typed import GoTypes, compile_fits, mismatch, settle_nulls
 
-__all__ = ["ANY", "Schema", "SchemaError", "compile_schema"]
+__all__ = ["ANY", "Schema", "SchemaError", "compile_schema", "compile_text"]
 
 # How many schemas are kept compiled, and how much source they may have in all.
 SCHEMAS_MAX: Final = 2048
 SOURCE_BYTES_MAX: Final = 64 << 20
+# Of a schema that takes long to compile: 10 to 20 µs for each of its properties.
+LARGE_BYTES: Final = 16 * 1024
+_PRESERVES: Final = "x-kubernetes-preserve-unknown-fields"
 
 
 # Objects within the depth that decoding allows never get here, unless a schema's branches add to their own.
@@ -58,11 +63,67 @@ _TOO_COSTLY: Final = invalid_value(
 class Schema:
     """A compiled schema. Made by `compile_schema` only; immutable, shared between clusters."""
 
-    def __init__(self, source: Object, node: Node) -> None:
-        """`node`: the source as read, for who compiles more from it."""
-        self.source = source
-        self.node = node
+    def __init__(self, source: Object | bytes, node: Node | None = None) -> None:
+        """`source` as text is read when something is first asked of it. `node`: the source as read."""
+        if isinstance(source, bytes):
+            self._text = source
+        else:
+            self.__dict__["source"] = source
+        if node is not None:
+            self.__dict__["node"] = node
         self.go_types: GoTypes = lambda struct: {}
+        # False: to use it takes so long at first that others should have a turn meanwhile, as they have in `compiling`.
+        self.is_compiled = True
+
+    @cached_property
+    def _ordered(self) -> bytes:
+        """The text with all keys in order: what errors come in, however the schema was written."""
+        return orjson.dumps(orjson.loads(self._text), option=orjson.OPT_SORT_KEYS)
+
+    @cached_property
+    def source(self) -> Object:
+        """The schema as it was given."""
+        found: Object = orjson.loads(self._ordered)
+        return found
+
+    @cached_property
+    def node(self) -> Node:
+        """The source as read, for who compiles more from it."""
+        return node_of(self.source)
+
+    def compiling(self) -> Iterator[None]:
+        """Compiles all of it, little by little: whoever draws the next item has some more of it done."""
+        if "source" not in self.__dict__:
+            for step in ("_ordered", "source"):
+                getattr(self, step)
+                yield
+            del self.__dict__["_ordered"]
+        places = [self.node]
+        for node in places:
+            yield from node.growing()
+            places += filter(None, (*node.properties.values(), node.additional, node.items, node.negated))
+            for keyword in ("allOf", "anyOf", "oneOf"):
+                places += node.branches(keyword)
+            yield
+        # What is below a place is made before it, and then found by it.
+        for node in reversed(places):
+            for compiles in _COMPILERS:
+                compiles(node)
+                if not node.is_leaf:
+                    yield
+            yield
+        for own in (
+            "_default",
+            "_prune",
+            "_prune_embedded",
+            "_embedded_meta",
+            "_check",
+            "_lists",
+            "_embedded",
+        ):
+            getattr(self, own)
+            yield
+        self.is_compiled = True
 
     @cached_property
     def has_rules(self) -> bool:
@@ -203,6 +264,17 @@ class Schema:
         errors.extend(found)
 
 
+_COMPILERS: Final[tuple[Callable[[Node], object], ...]] = (
+    compile_default,
+    compile_prune,
+    compile_prune_metadata,
+    compile_metadata,
+    compile_check,
+    compile_lists,
+    compile_embedded,
+)
+
+
 def _bounded(validate: Callable[[], list[FieldError]]) -> list[FieldError]:
     refill()
     try:
@@ -261,7 +333,7 @@ def compile_schema(
     """
     measure(source)
     if preserve_unknown:
-        source = {**source, "x-kubernetes-preserve-unknown-fields": True}
+        source = {**source, _PRESERVES: True}
     text = orjson.dumps(source, option=orjson.OPT_SORT_KEYS)
     key = (hashlib.blake2b(text, digest_size=20).digest(), 0 if definitions is None else id(definitions))
     found = _cache.get(key)
@@ -272,8 +344,32 @@ def compile_schema(
         found = Schema(own, node_of(own, shared))
         if go_types is not None:
             found.go_types = go_types
+        found.is_compiled = definitions is not None or len(text) <= LARGE_BYTES
         _cache.put(key, found, len(text), definitions)
     return found
+
+
+def compile_text(text: bytes, *, preserve_unknown: bool = False) -> Schema:
+    """As `compile_schema`, of a schema as it was written. It is not read now, so it must have been accepted before."""
+    key = (
+        hashlib.blake2b(text, digest_size=20, person=b"preserve" if preserve_unknown else b"text").digest(),
+        0,
+    )
+    found = _cache.get(key)
+    if found is None:
+        found = _Preserving(text) if preserve_unknown else Schema(text)
+        found.is_compiled = len(text) <= LARGE_BYTES
+        _cache.put(key, found, len(text), None)
+    return found
+
+
+class _Preserving(Schema):
+    """A schema that keeps unknown fields wherever it does not know better."""
+
+    @cached_property
+    @override
+    def source(self) -> Object:
+        return {**orjson.loads(self._ordered), _PRESERVES: True}
 
 
 def _shared_definitions(sources: Mapping[str, Object]) -> Definitions:

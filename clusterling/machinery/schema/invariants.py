@@ -35,6 +35,8 @@ def compile_walk(
     node: Node, key: str, marked: Callable[[Node], bool], visit: Visit[Found]
 ) -> Walk[Found] | None:
     """A walker to all places below `node` that are `marked`; None where there are none."""
+    if node.is_leaf and not marked(node):
+        return None
 
     def later(value: object, path: str, found: list[Found]) -> None:
         run: Walk[Found] | None = node.compiled[key]

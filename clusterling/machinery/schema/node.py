@@ -6,7 +6,7 @@ A schema comes from a tenant (a CRD) or from upstream's published OpenAPI (built
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from clusterling.machinery.meta import Object
@@ -65,6 +65,7 @@ class Node:
         "embedded",
         "format",
         "in_branch",
+        "is_leaf",
         "list_type",
         "map_keys",
         "nullable",
@@ -112,6 +113,10 @@ class Node:
             and not self.additional_given
             and source.get("items") is None
         )
+        # Nothing is below it: what looks for something there need not be made for it.
+        self.is_leaf = (
+            not self.additional_given and not source.get("properties") and source.get("items") is None
+        )
         default = source.get("default")
         self.default: object = None if self.builtin and not default else default
 
@@ -123,6 +128,15 @@ class Node:
             found = self.source.get("properties") or {}
             self._properties = {name: self._made(schema) for name, schema in found.items()}
         return self._properties
+
+    def growing(self) -> Iterator[None]:
+        """Reads the properties one by one, for `properties` to be there at once afterwards."""
+        if self._like is None and self._properties is None:
+            made = {}
+            for name, schema in (self.source.get("properties") or {}).items():
+                made[name] = self._made(schema)
+                yield
+            self._properties = made
 
     @property
     def items(self) -> Node | None:

@@ -77,6 +77,8 @@ def compile_default(node: Node, *, skip: frozenset[str] = frozenset()) -> Defaul
     """
     if skip:
         return _default_of(node, skip)
+    if node.is_leaf:
+        return None
 
     def later(value: object) -> None:
         run: Default | None = node.compiled["default"]
