@@ -40,6 +40,39 @@ SECOND_BITS: Final = 20
 
 _LENGTH: Final = struct.Struct("<I")
 
+# Of a store in tables `state`, `log` and `drops`: what must give no rows, and what it means if it does. The first column
+# says where.
+IN_SQL: Final = (
+    (
+        "state-without-log",
+        "its newest write is not in the log",
+        "SELECT s.key FROM state s LEFT JOIN log l ON l.revision = s.revision WHERE l.revision IS NULL",
+    ),
+    (
+        "state-against-log",
+        "state and log do not agree on it",
+        "SELECT s.key FROM state s JOIN log l ON l.revision = s.revision"
+        " WHERE l.key <> s.key OR s.live <> (l.value IS NOT NULL) OR NOT s.live AND s.expires_at IS NOT NULL",
+    ),
+    (
+        "log-without-state",
+        "the log has a write of it that state does not know",
+        "SELECT l.key FROM log l LEFT JOIN state s ON s.key = l.key"
+        " WHERE l.key NOT LIKE '%/' AND (s.revision IS NULL OR s.revision < l.revision)",
+    ),
+    (
+        "log-chain",
+        "a write of it follows one that is not older",
+        "SELECT key FROM log WHERE abs(previous) >= revision",
+    ),
+    (
+        "drop-without-log",
+        "is noted as dropped, and the log does not know of it",
+        "SELECT d.prefix FROM drops d LEFT JOIN log l ON l.revision = d.revision AND l.key = d.prefix AND l.value IS NULL"
+        " WHERE l.revision IS NULL",
+    ),
+)
+
 
 class Record(NamedTuple):
     """A key that is there, with all that is kept of it."""

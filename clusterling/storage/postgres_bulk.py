@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from clusterling.storage.backend import Drops, prefix_end
-from clusterling.storage.bulk import COPIED_KEY, PAGE_BYTES, PAGE_RECORDS, Figures, Finding, Record
+from clusterling.storage.bulk import COPIED_KEY, IN_SQL, PAGE_BYTES, PAGE_RECORDS, Figures, Finding, Record
 from clusterling.storage.postgres import (
     GREET,
     LOCK_PRESENT,
@@ -51,25 +51,8 @@ SELECT r.key, r.revision, r.expires_at, CASE WHEN r.current THEN r.value END AS 
 ) r WHERE r.bytes < $3 ORDER BY r.revision
 """
 
-# As those of SQLite.
 _QUESTIONS: Final = (
-    (
-        "state-without-log",
-        "its newest write is not in the log",
-        "SELECT s.key FROM state s LEFT JOIN log l ON l.revision = s.revision WHERE l.revision IS NULL",
-    ),
-    (
-        "state-against-log",
-        "state and log do not agree on it",
-        "SELECT s.key FROM state s JOIN log l ON l.revision = s.revision"
-        " WHERE l.key <> s.key OR s.live <> (l.value IS NOT NULL) OR NOT s.live AND s.expires_at IS NOT NULL",
-    ),
-    (
-        "log-without-state",
-        "the log has a write of it that state does not know",
-        "SELECT l.key FROM log l LEFT JOIN state s ON s.key = l.key"
-        " WHERE right(l.key, 1) <> '/' AND (s.revision IS NULL OR s.revision < l.revision)",
-    ),
+    *IN_SQL,
     (
         "log-not-swept",
         "the log keeps a write of it that is neither current nor history",
@@ -78,11 +61,6 @@ _QUESTIONS: Final = (
         " ON n.revision = l.revision"
         " WHERE l.revision < (SELECT swept FROM compaction) AND s.revision IS NULL AND n.revision IS NULL"
         " AND right(l.key, 1) <> '/'",
-    ),
-    (
-        "log-chain",
-        "a write of it follows one that is not older",
-        "SELECT key FROM log WHERE abs(previous) >= revision",
     ),
     (
         "log-ahead",
@@ -95,12 +73,6 @@ _QUESTIONS: Final = (
         "SELECT coalesce(nullif(collection, ''), '-') FROM (SELECT * FROM count_usage() UNION ALL"
         " SELECT collection, -objects, -bytes FROM usage) d"
         " GROUP BY collection HAVING sum(objects) <> 0 OR sum(bytes) <> 0",
-    ),
-    (
-        "drop-without-log",
-        "is noted as dropped, and the log does not know of it",
-        "SELECT d.prefix FROM drops d LEFT JOIN log l ON l.revision = d.revision AND l.key = d.prefix AND l.value IS NULL"
-        " WHERE l.revision IS NULL",
     ),
 )
 

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import apsw
 
 from clusterling.storage.backend import Drops, prefix_end
-from clusterling.storage.bulk import COPIED_KEY, PAGE_BYTES, PAGE_RECORDS, Figures, Finding, Record
+from clusterling.storage.bulk import COPIED_KEY, IN_SQL, PAGE_BYTES, PAGE_RECORDS, Figures, Finding, Record
 from clusterling.storage.sqlite import (
     APPLICATION_ID,
     COUNTED,
@@ -39,25 +39,9 @@ T = TypeVar("T")
 
 FINDINGS_MAX: Final = 100  # Of one question: a file that is damaged all over says so often enough.
 
-# What must give no rows, and what it means if it does. The first column says where.
+# What else must give no rows here.
 _QUESTIONS: Final = (
-    (
-        "state-without-log",
-        "its newest write is not in the log",
-        "SELECT s.key FROM state s LEFT JOIN log l ON l.revision = s.revision WHERE l.revision IS NULL",
-    ),
-    (
-        "state-against-log",
-        "state and log do not agree on it",
-        "SELECT s.key FROM state s JOIN log l ON l.revision = s.revision"
-        " WHERE l.key <> s.key OR s.live <> (l.value IS NOT NULL) OR NOT s.live AND s.expires_at IS NOT NULL",
-    ),
-    (
-        "log-without-state",
-        "the log has a write of it that state does not know",
-        "SELECT l.key FROM log l LEFT JOIN state s ON s.key = l.key"
-        " WHERE substr(l.key, -1) <> '/' AND (s.revision IS NULL OR s.revision < l.revision)",
-    ),
+    *IN_SQL,
     (
         "log-not-swept",
         "the log keeps a write of it that is neither current nor history",
@@ -68,22 +52,11 @@ _QUESTIONS: Final = (
         " (SELECT abs(n.previous) FROM log n WHERE n.revision >= (SELECT revision FROM swept))",
     ),
     (
-        "log-chain",
-        "a write of it follows one that is not older",
-        "SELECT key FROM log WHERE abs(previous) >= revision",
-    ),
-    (
         "usage",
         "what is counted of it is not what is there",
         f"SELECT coalesce(nullif(collection, ''), '-') FROM ({COUNTED} UNION ALL"  # noqa: S608 - constants
         " SELECT collection, -objects, -bytes FROM usage)"
         " GROUP BY collection HAVING total(objects) <> 0 OR total(bytes) <> 0",
-    ),
-    (
-        "drop-without-log",
-        "is noted as dropped, and the log does not know of it",
-        "SELECT d.prefix FROM drops d LEFT JOIN log l ON l.revision = d.revision AND l.key = d.prefix AND l.value IS NULL"
-        " WHERE l.revision IS NULL",
     ),
 )
 
