@@ -1,4 +1,4 @@
-"""docs/reference/config.md and errors.md tell of all settings and of all errors, and of no others."""
+"""docs/reference/{config,errors,api}.md tell of all settings, errors and kinds, and of no others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from fnmatch import fnmatch
 from functools import cache
 
 from clusterling.machinery.errors import FieldErrorType
+from clusterling.machinery.schema.node import Node
+from clusterling.packs import OFFER, choose
 from clusterling.registry.cluster import SUSPENDED
+from clusterling.tenancy.cluster import root_pack
 from tests.conftest import ROOT
 from tools import config_docs
 
@@ -75,3 +78,19 @@ def test_the_reference_tells_of_each_cause() -> None:
 
 def _text(node: ast.expr) -> str:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def test_the_reference_names_each_kind_and_each_field_of_a_logical_cluster() -> None:
+    page = (ROOT / "docs/reference/api.md").read_text()
+    plurals = {resource.names.plural for pack in choose("all") for resource in pack.resources}
+    (cluster,) = root_pack(OFFER).resources
+    fields = {name for version in cluster.versions for name in _fields(version.schema.node)}
+    assert fields >= {"displayName", "objectCount"}
+    words = set(re.findall(r"\w+", page))
+    assert sorted((plurals | fields | cluster.subresources.keys()) - words) == []
+
+
+def _fields(node: Node) -> Iterator[str]:
+    for name, below in node.properties.items():
+        yield name
+        yield from _fields(below)
