@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable
@@ -36,6 +37,9 @@ WORTH_QUEUEING_S: Final = 0.000_3
 SLICE_S: Final = 0.001
 # Of the loop, for a slice. What is short takes several, a write to the store about ten: it shall not wait for a slice at each.
 ROUNDS: Final = 4
+# While there are slices to do: how long another thread, such as the one that commits to SQLite, waits for the interpreter. It asks for
+# it several times in a commit, and the loop, which is never idle then, would give it up after Python's 5 ms each time.
+HANDOVER_S: Final = 0.000_5
 DEBT_MAX_S: Final = 0.2  # What is beyond is forgiven: it bounds how often somebody is passed over, too.
 
 _T = TypeVar("_T")
@@ -73,6 +77,28 @@ class _Flow:
             self.long.appendleft(step)
         else:
             self.long.append(step)
+
+
+class _Handover:
+    """The interpreter's switch interval, which is the process's: short while any turnstile is at work."""
+
+    def __init__(self) -> None:
+        self._at_work = 0
+        self._usual_s = 0.0
+
+    def hasten(self) -> None:
+        self._at_work += 1
+        if self._at_work == 1:
+            self._usual_s = sys.getswitchinterval()
+            sys.setswitchinterval(min(HANDOVER_S, self._usual_s))
+
+    def leave(self) -> None:
+        self._at_work -= 1
+        if not self._at_work:
+            sys.setswitchinterval(self._usual_s)
+
+
+_handover: Final = _Handover()
 
 
 class Turnstile:
@@ -164,6 +190,7 @@ class Turnstile:
         flow.first.append(step)
         if not self._ticking:
             self._ticking = True
+            _handover.hasten()
             loop = asyncio.get_running_loop()
             loop.call_soon(self._tick, loop)
 
@@ -212,6 +239,7 @@ class Turnstile:
         else:
             self._ticking = False
             self._owing.clear()
+            _handover.leave()
 
     def _let_pass(self, loop: asyncio.AbstractEventLoop, rounds: int) -> None:
         """Lets the loop go round so often before the next slice."""
