@@ -157,6 +157,22 @@ spec:
 - name: CLUSTERLING_DATA_DIR
   value: /var/lib/clusterling/data
 {{- include "clusterling.storeEnv" . }}
+{{- if include "clusterling.shared" . }}
+{{- if not .Values.store.urlKey }}
+- name: CLUSTERLING_STORE
+  value: {{ include "clusterling.storeUrl" . | quote }}
+{{- end }}
+{{- if .Values.store.passwordKey }}
+- name: CLUSTERLING_STORE_PASSWORD_FILE
+  value: /etc/clusterling/store/password
+{{- end }}
+{{- end }}
+{{- if include "clusterling.tlsSecret" . }}
+- name: CLUSTERLING_TLS_CERT
+  value: /etc/clusterling/tls/tls.crt
+- name: CLUSTERLING_TLS_KEY
+  value: /etc/clusterling/tls/tls.key
+{{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
