@@ -76,6 +76,7 @@ class Config:
     metrics_token: str = ""
     default_quota: str = ""
     limits: str = ""
+    workers: int = 2
     trusted_proxies: str = ""
     proxy_protocol: bool = False
     clusters: Path | None = None
@@ -290,6 +291,14 @@ a flag goes before the variable, the variable before the file.
     " docs/reference/limits.md names all. 0 is no limit.",
 )
 @_flag(
+    "--workers",
+    type=click.IntRange(0, 64),
+    default=2,
+    show_default=True,
+    metavar="COUNT",
+    help="How many processes there may be for writes that would hold the server for long; started when there are such. 0: none.",
+)
+@_flag(
     "--trusted-proxies",
     default="",
     metavar="NETWORKS",
@@ -368,6 +377,7 @@ def serve_command(
     no_metrics: bool,
     default_quota: str,
     limits: str,
+    workers: int,
     trusted_proxies: str,
     proxy_protocol: bool,
     packs: str,
@@ -405,6 +415,7 @@ def serve_command(
         metrics_token=_token("--metrics-token-file", metrics_token_file),
         default_quota=default_quota,
         limits=limits,
+        workers=workers,
         trusted_proxies=trusted_proxies,
         proxy_protocol=proxy_protocol,
         clusters=clusters,
@@ -591,6 +602,7 @@ async def _serve(config: Config, directory: DataDirectory, tracer_provider: Trac
     on_signals(stop.set)
     packs = chosen_packs(config.packs)
     from clusterling.server import ApiServer
+    from clusterling.services.workers.pool import WorkerLimits
 
     try:
         async with _opened(config, directory) as store:
@@ -609,6 +621,7 @@ async def _serve(config: Config, directory: DataDirectory, tracer_provider: Trac
                 metrics_token=config.metrics_token,
                 default_quota=_default_quota(config.default_quota),
                 limits=_limits(config.limits),
+                workers=WorkerLimits(processes=config.workers),
                 trusted_proxies=_trusted(config.trusted_proxies),
                 proxy_protocol=config.proxy_protocol,
                 tracer_provider=tracer_provider,
