@@ -224,3 +224,21 @@ def test_an_endpoint_that_is_no_url_is_refused(url: str) -> None:
     refused = clusterling("serve", "--tracing-endpoint", url)
     assert refused.returncode == 2
     assert f"--tracing-endpoint {url}: this is no URL" in refused.stderr
+
+
+def test_without_the_library_a_flag_is_refused_and_the_environment_is_not_heeded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "without" / "opentelemetry").mkdir(parents=True)
+    (tmp_path / "without" / "opentelemetry" / "__init__.py").write_text(
+        "raise ImportError('it is not there')"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
+    flags = ("--data-dir", str(tmp_path / "none"), "--tracing-endpoint", "http://127.0.0.1:1")
+    refused = clusterling("serve", *flags)
+    assert refused.returncode == 1
+    assert "pip install 'clusterling[tracing]'" in refused.stderr
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    with serving(tmp_path / "data", stderr=tmp_path / "log") as server:
+        assert server.stop() == 0
+    assert "tracing-off" in (tmp_path / "log").read_text()
