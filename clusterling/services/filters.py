@@ -14,10 +14,12 @@ import random
 import re
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -216,14 +218,17 @@ def _audit_id(given: str | None) -> str:
 
 def with_compression(app: App, handle: Handler) -> Handler:
     """gzip for big answers to those who accept it (upstream: responsewriters, defaultGzipThresholdBytes)."""
+    turns: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()  # There while somebody waits.
 
     async def compression(request: Request) -> Response:
         response = await handle(request)
         if len(response.body) > GZIP_BYTES_MIN and _accepts_gzip(request.headers.get("Accept-Encoding")):
             if any(name == "Content-Encoding" for name, _ in response.headers):
                 return response
-            # zlib releases the interpreter's lock, so other requests go on meanwhile.
-            response.body = await asyncio.to_thread(_gzip, (response.body, *response.rest))
+            # zlib releases the interpreter's lock, so other requests go on meanwhile. But it takes a processor, and threads
+            # are few: one tenant compresses one answer at a time.
+            async with turns.setdefault(request.tenant, asyncio.Lock()):
+                response.body = await asyncio.to_thread(_gzip, chain((response.body,), response.rest))
             response.rest, response.rest_bytes = (), 0
             response.headers += (("Content-Encoding", "gzip"),)
             if _VARIES not in response.headers:
