@@ -146,6 +146,18 @@ async def test_others_have_the_loop_while_a_list_looks_at_each_object(it: World)
     assert turns.count >= 10
 
 
+async def test_many_lists_at_once_hold_the_loop_no_longer_than_one(it: World) -> None:
+    """A slice of one of them is done between two rounds of the loop, and not a slice of each."""
+    await fill(it, 500, 10)
+    query = f"{CONFIGMAPS}?labelSelector={THOUSAND_REQUIREMENTS}"
+    async with Turns() as alone:
+        await it.ask("GET", query)
+    async with Turns() as together:
+        answers = await asyncio.gather(*(it.ask("GET", query) for _ in range(10)))
+    assert [len(told["items"]) for _, told, _ in answers] == [500 + CERTIFICATES] * 10
+    assert together.count >= 3 * alone.count
+
+
 async def test_others_have_the_loop_while_a_table_is_made(it: World) -> None:
     await fill(it, 2_000, 10)
     await it.ask("GET", CONFIGMAPS)
