@@ -42,7 +42,7 @@ def tell(request: Request, response: Response, seconds: float) -> None:
         info.name,
         response.status,
         seconds,
-        len(response.body) + sum(map(len, response.rest)),
+        response.size,
         request.user.name,
         request.peer.address,
         "" if span is None else span.trace_id,

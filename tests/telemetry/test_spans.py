@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import orjson
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -337,3 +338,20 @@ async def test_what_a_worker_computes_is_a_part_of_its_request_and_what_that_ask
         (create,), (waited,), (worked,) = map(it.named, ("Create", "worker awaited", "worker"))
         assert parent_of(waited) == parent_of(worked) == id_of(create)
         assert [parent_of(write) for write in it.named("store write")] == [id_of(worked)]
+
+
+async def test_a_slow_answer_that_is_written_in_parts_is_whole(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(filters, "SLOW_S", 0.0)
+    async with recording() as it:
+        team = it.server.client("team")
+        for name in "abcdefgh":
+            large = {"metadata": {"name": name}, "data": {"text": "x" * 400_000}}
+            await team.post(CONFIG_MAPS, large)
+        with caplog.at_level(logging.WARNING):
+            caplog.clear()
+            listed = await team.request("GET", CONFIG_MAPS)
+        (line,) = (one for one in caplog.records if one.name == "clusterling.services.requestlog")
+        assert logs.read(line)[1]["bytes"] == len(listed.body) > 8 * 400_000
+        assert {"a", "h"} <= {item["metadata"]["name"] for item in orjson.loads(listed.body)["items"]}
