@@ -378,8 +378,11 @@ async def test_one_tenant_never_has_all_processes() -> None:
 # ---------------------------------------------------------------------- how they end
 
 
+_others: Final[set[int]] = set()  # Workers of other tests' servers, which this process has as well.
+
+
 def workers_of(parent: int) -> list[int]:
-    """The worker processes that a process has started and not yet buried."""
+    """The worker processes that a process has started in this test and not yet buried."""
     found = []
     for place in Path("/proc").iterdir():
         try:
@@ -389,14 +392,16 @@ def workers_of(parent: int) -> list[int]:
             continue
         if b"workers.process" in command and stat.rpartition(")")[2].split()[1] == str(parent):
             found.append(int(place.name))
-    return found
+    return [one for one in found if one not in _others]
 
 
 @pytest.fixture
 def _linux() -> Iterator[None]:
     if not Path("/proc/self/stat").exists():
         pytest.skip("looks for processes where Linux tells of them")
+    _others.update(workers_of(os.getpid()))
     yield
+    _others.clear()
 
 
 @pytest.mark.usefixtures("_linux")
