@@ -253,8 +253,9 @@ class ApiServer:
     `default_quota`: for clusters that do not say otherwise.
     `limits`: over those of `tenancy.limits.DEFAULTS`, by their names. `trusted_proxies`: networks whose X-Forwarded-For is believed, or
     with `proxy_protocol` what their connections begin with.
-    `workers`: how many processes there may be for writes that would hold the event loop for long, and what they may take. They are
-    started when there are such writes. There are none where `admission` has a say, or for clusters whose kinds do not come with this library.
+    `workers`: how many processes there may be for writes that would hold the event loop for long, and what they may take; None: none, for
+    tenants who would not mind. They are started when there are such writes. There are none where `admission` has a say, or for clusters
+    whose kinds do not come with this library.
     `metrics` False: nothing is counted. `metrics_token`: lets scrapers have /metrics, and nothing else.
     `tracer_provider`: OpenTelemetry's, for spans of requests and controllers; None: nothing is traced, nor paid for that.
     """
@@ -325,7 +326,7 @@ class ApiServer:
             asks_soft=lambda of: bool(quotas.of(of).soft),
             clock=self._clock,
             root_ca=self._root_ca,
-            limits=WorkerLimits(processes=0) if admission else workers or WorkerLimits(),
+            limits=WorkerLimits(processes=0) if admission or workers is None else workers,
         )
         self.pool = ClusterPool(
             store,

@@ -496,9 +496,14 @@ async def test_a_worker_knows_no_secrets(monkeypatch: pytest.MonkeyPatch) -> Non
 _SERVER: Final = """
 import asyncio, orjson
 from clusterling.server import LOGICAL_CLUSTERS, ApiServer
+from clusterling.services.workers.pool import WorkerLimits
 from clusterling.storage import memory
 async def main():
-    async with memory.open() as store, ApiServer(store, run_controllers=False, external_url="http://127.0.0.1").running() as server:
+    workers = WorkerLimits()
+    async with (
+        memory.open() as store,
+        ApiServer(store, run_controllers=False, external_url="http://127.0.0.1", workers=workers).running() as server,
+    ):
         await server.clusters.create("mallory")
         body = {"metadata": {"name": "a"}, "data": {f"k{at}": "v" for at in range(%d)}}
         path, headers = "/api/v1/namespaces/default/configmaps", {"Content-Type": "application/json"}
@@ -516,11 +521,13 @@ async def test_workers_end_with_a_server_that_is_killed(keys: int) -> None:
     """Idle ones, and those at work."""
     command = [sys.executable, "-c", _SERVER % keys]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        assert await asyncio.to_thread(server.stdout.readline) == "asks\n"
-        if keys == 2_000:
-            assert await asyncio.to_thread(server.stdout.readline) == "201\n"
-        await until(lambda: bool(workers_of(server.pid)))
-        workers = workers_of(server.pid)
-        server.kill()
+        try:
+            assert server.stdout is not None
+            assert await asyncio.to_thread(server.stdout.readline) == "asks\n"
+            await until(lambda: bool(workers_of(server.pid)))
+            workers = workers_of(server.pid)
+            if keys == 2_000:
+                assert await asyncio.to_thread(server.stdout.readline) == "201\n"
+        finally:
+            server.kill()
         await until(lambda: not any(Path(f"/proc/{one}/exe").exists() for one in workers))

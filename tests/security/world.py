@@ -14,6 +14,7 @@ from clusterling.machinery.meta import Object
 from clusterling.server import ApiServer
 from clusterling.services.client import Client
 from clusterling.services.request import Response
+from clusterling.services.workers.pool import WorkerLimits
 from clusterling.storage import memory
 from clusterling.storage.store import Store
 
@@ -41,7 +42,10 @@ class World:
 
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
-    async with memory.open() as store, ApiServer(store, external_url="http://127.0.0.1").running() as server:
+    async with (
+        memory.open() as store,
+        ApiServer(store, external_url="http://127.0.0.1", workers=WorkerLimits()).running() as server,
+    ):
         await server.clusters.create("mallory")
         await server.clusters.create("alice")
         yield World(server, server.client("mallory"), server.client("alice"), store)

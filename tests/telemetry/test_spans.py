@@ -27,6 +27,7 @@ from clusterling.registry.strategy import Context
 from clusterling.server import ApiServer
 from clusterling.services import filters, tracing
 from clusterling.services.request import Headers, Request
+from clusterling.services.workers.pool import WorkerLimits
 from clusterling.storage import memory
 from clusterling.telemetry import spans
 from clusterling.tenancy.authorization import ADMIN
@@ -69,6 +70,7 @@ async def recording(sampler: Sampler = ALWAYS_ON, *admission: Admission) -> Asyn
             admin_tokens={TOKEN: ADMIN},
             default_cluster="team",
             run_controllers=False,
+            workers=WorkerLimits(),
         ).running() as server,
     ):
         await server.clusters.create("team")
