@@ -1,8 +1,6 @@
 """Turnstile: who may use the event loop next. One slice of synchronous work a tick, tenants in turn.
 
-Synchronous work that may take longer than `_log = logging.getLogger(__name__)
-
-WORTH_QUEUEING_S` goes through here instead of running where it stands,
+Synchronous work that may take longer than `WORTH_QUEUEING_S` goes through here instead of running where it stands,
 so that a request of another tenant, which arrives meanwhile, waits for one slice and not for all of it (decision 24).
 Work that comes as an iterable is cut into slices; work that cannot be cut is one slice, however long.
 

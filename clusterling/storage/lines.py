@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Final, Generic, TypeVar
 
-LOOKS_MAX: Final = (
-    400  # At those who wait, for one batch: writers of one hot key must not make each walk the whole line.
-)
+# At those who wait, for one batch: writers of one hot key must not make each walk the whole line.
+LOOKS_MAX: Final = 400
 
 _T = TypeVar("_T")
 
