@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -24,12 +25,14 @@ def built(variable: str, pattern: str) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def umask() -> Iterator[None]:
-    """Commands that run in the tests' process make files for their owner only; the next test is to find the machine's own."""
-    before = os.umask(0o022)
-    os.umask(before)
+def as_before() -> Iterator[None]:
+    """Commands that run in the tests' process make files for their owner only and say what is logged: not for the next test."""
+    log = logging.getLogger("clusterling")
+    level, umask = log.level, os.umask(0o022)
+    os.umask(umask)
     yield
-    os.umask(before)
+    log.setLevel(level)
+    os.umask(umask)
 
 
 @pytest.fixture(scope="session")

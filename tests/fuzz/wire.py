@@ -54,8 +54,6 @@ class _World:
         self._stack = AsyncExitStack()
         self.logged = _Logged()
         logging.getLogger().addHandler(self.logged)
-        self._level = logging.getLogger("clusterling").level
-        logging.getLogger("clusterling").setLevel(logging.ERROR)
         self._runner.run(self._start())
 
     async def _start(self) -> None:
@@ -74,13 +72,13 @@ class _World:
     def run(self, what: Coroutine[Any, Any, _T]) -> _T:
         """Runs it to its end. What was logged as an error meanwhile fails the target."""
         self.logged.told.clear()
+        logging.getLogger("clusterling").setLevel(logging.ERROR)
         found = self._runner.run(asyncio.wait_for(what, _PATIENCE_S))
         assert not self.logged.told, "\n".join(self.logged.told)
         return found
 
     def close(self) -> None:
         logging.getLogger().removeHandler(self.logged)
-        logging.getLogger("clusterling").setLevel(self._level)
         self._runner.run(self._stop())
         self._runner.close()
 
