@@ -132,12 +132,13 @@ class Cluster:
         await self.store.close()
 
     async def _build(self) -> None:
+        # First, and whatever else: a cluster that was closed while it was stale has nothing left to be built.
+        self._stale = False
         base = self._base
         if base is None:
             base = await self._base_of()
             self._base = self.catalog = base
             self._has_crds = base.find(GROUP, "v1", PLURAL) is not None
-            self._stale = self._has_crds
         if self._has_crds:
             await self._build_on(base)
 
@@ -157,7 +158,6 @@ class Cluster:
 
     async def _follow(self) -> None:
         """Has the next change of a CRD mark the catalog stale; what came before is in the list that follows."""
-        self._stale = False
         if self._crds is not None:
             try:
                 while self._crds.take() is not None:
