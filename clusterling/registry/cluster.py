@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -97,8 +97,9 @@ class Cluster:
         self._stale = True
         self._building = asyncio.Lock()
         self._compiled: dict[str, _Compiled] = {}
-        self._open = AsyncExitStack()
+        # The watch of its CRDs, while there is one, and what ends it.
         self._crds: Watch | None = None
+        self._following: AbstractAsyncContextManager[Watch] | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -128,7 +129,7 @@ class Cluster:
     async def aclose(self) -> None:
         """Lets go of the cluster's watch and cache. Open client watches end."""
         self._has_crds = False
-        await self._open.aclose()
+        await self._unfollow()
         await self.store.close()
 
     async def _build(self) -> None:
@@ -145,8 +146,7 @@ class Cluster:
     async def _build_on(self, base: Catalog) -> None:
         await self._follow()
         page = await self.store.list(CRDS)
-        fences = (await self.store.list(SCHEMA_FENCES)).entries
-        revisions = {fence.key.rpartition("/")[2]: fence.revision for fence in fences}
+        revisions = await self._schema_revisions() if page.entries else {}
         compiled = {}
         for entry in page.entries:
             name = entry.key.rpartition("/")[2]
@@ -164,11 +164,22 @@ class Cluster:
                     pass
                 return
             except StorageError:
-                self._crds = None
-                await self._open.aclose()
+                await self._unfollow()
         page = await self.store.list(CRDS)
-        self._crds = await self._open.enter_async_context(self.store.watch(CRDS, after=page.revision))
+        following = self.store.watch(CRDS, after=page.revision)
+        self._crds = await following.__aenter__()
+        self._following = following
         self._crds.notify(self._changed)
+
+    async def _unfollow(self) -> None:
+        following, self._following, self._crds = self._following, None, None
+        if following is not None:
+            await following.__aexit__(None, None, None)
+
+    async def _schema_revisions(self) -> dict[str, int]:
+        """By the names of CRDs. Asked for only where there are some: most clusters have none, and so do without this collection."""
+        fences = (await self.store.list(SCHEMA_FENCES)).entries
+        return {fence.key.rpartition("/")[2]: fence.revision for fence in fences}
 
     def _compile(self, entry: Entry, name: str, schema_revision: int) -> _Compiled:
         known = self._compiled.get(name)

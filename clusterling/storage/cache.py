@@ -298,7 +298,8 @@ class _Unit:
                     stream.append(seen)
         return stream
 
-    def leave(self, stream: Stream, watch: StreamWatch) -> None:
+    def leave(self, watch: StreamWatch) -> None:
+        stream = watch.stream
         watch.close()
         if not stream.watches and stream.prefix != self.prefix:
             self.streams.pop(stream.prefix, None)
@@ -458,7 +459,7 @@ class CachedStore:
 
     def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Watch]:
         if unit_of(prefix):
-            return self._watch(prefix, after)
+            return _Watching(self, prefix, after)
         return self._watch_below(prefix, after)
 
     def head(self) -> int:
@@ -589,32 +590,23 @@ class CachedStore:
     def _finished_batch(self, batch: Batch) -> Batch:
         return Batch([self._finished_event(event) for event in batch.events], batch.revision)
 
-    @asynccontextmanager
-    async def _watch(self, prefix: str, after: int) -> AsyncIterator[Watch]:
-        name, size = unit_of(prefix), 0
+    async def subscribe(self, prefix: str, after: int) -> tuple[_Unit, StreamWatch, int]:
+        """A watch that is in place, of which unit, and how many bytes of history it holds for itself. `_Unit.leave` ends it."""
+        name = unit_of(prefix)
         while True:
             unit = self._units.get(name) or await self._load(name)
             if after >= unit.floor(prefix):
-                size = 0
-                stream = unit.stream(prefix)
-                watch = stream.subscribe(after)
-                break
+                unit.used = True
+                return unit, unit.stream(prefix).subscribe(after), 0
             replay, through, size = await self._replay(prefix, after)
             if self._units.get(name) is unit and unit.floor(prefix) <= through:
-                stream = unit.stream(prefix)
-                watch = stream.subscribe(max(after, through))
+                watch = unit.stream(prefix).subscribe(max(after, through))
                 watch.replay_first(replay, after)
-                break
+                unit.used = True
+                return unit, watch, size
             # The unit was read from a store that was ahead of what this process has been told. The rest is on its way.
             await self._below.fresh()
             await asyncio.sleep(0)
-        unit.used = True
-        self.budget.replayed += size
-        try:
-            yield watch
-        finally:
-            self.budget.replayed -= size
-            unit.leave(stream, watch)
 
     async def _replay(self, prefix: str, after: int) -> tuple[Sequence[Batch], int, int]:
         """Finished batches above `after`, from the history below, how far they reach, and their bytes.
@@ -637,6 +629,31 @@ class CachedStore:
     async def _watch_below(self, prefix: str, after: int) -> AsyncIterator[Watch]:
         async with self._below.watch(prefix, after=after) as below:
             yield _FinishedWatch(below, self._finished_batch)
+
+
+class _Watching:
+    """The context of a watch. A class, and a small one: every cluster that is served holds one open."""
+
+    __slots__ = ("_after", "_cache", "_prefix", "_replayed", "_unit", "_watch")
+
+    def __init__(self, cache: CachedStore, prefix: str, after: int) -> None:
+        self._cache = cache
+        self._prefix = prefix
+        self._after = after
+        self._unit: _Unit
+        self._watch: StreamWatch | None = None
+        self._replayed = 0
+
+    async def __aenter__(self) -> Watch:
+        self._unit, self._watch, self._replayed = await self._cache.subscribe(self._prefix, self._after)
+        self._cache.budget.replayed += self._replayed
+        return self._watch
+
+    async def __aexit__(self, *_: object) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            self._cache.budget.replayed -= self._replayed
+            self._unit.leave(watch)
 
 
 def _parts(batch: Batch) -> Iterator[Batch]:

@@ -56,6 +56,9 @@ COUNT_PAGE_ENTRIES: Final = 1000
 
 _REFUSED: Final = (KeyExists, RevisionConflict, GuardFailed)
 
+# Hidden, where nothing is below that could be: one set for the many collections of which that holds.
+_NOTHING: Final[set[str]] = set()
+
 Derive = Callable[[str, bytes], bytes]
 
 
@@ -194,7 +197,7 @@ class Overlay:
         lower = await self._reads.list(prefix, revision=revision)
         below = {entry.key: entry for entry in lower.entries}
         if not below:
-            return below, set()
+            return below, _NOTHING
         upper = await self._upper.list(prefix, revision=revision)
         return below, {entry.key for entry in upper.entries if entry.key in below}
 
@@ -299,7 +302,7 @@ class _MergedWatch(Awaited):
         self._upper: Watch
         self._lower: Watch
         self._below: dict[str, Entry] = {}
-        self._hidden: set[str] = set()
+        self._hidden = _NOTHING
         self._next_upper: Batch | None = None
         self._next_lower: list[Event] = []
         self._revision = 0
@@ -313,6 +316,7 @@ class _MergedWatch(Awaited):
             self._lower = await undo.enter_async_context(lower)
             self._revision = min(self._upper.revision, self._lower.revision)
             self._below, self._hidden = await self._state()
+            del self._state
             undo.pop_all()
         self._upper.notify(self._stir)
         self._lower.notify(self._stir)
