@@ -458,9 +458,12 @@ class ApiServer:
         yield Sampled(families.CONNECTIONS, [((), sum(one.connections for one in self._listeners))])
         yield Sampled(families.ACCEPTED, [((), sum(one.accepted for one in self._listeners))])
         yield Sampled(families.ESTABLISHED, [((), sum(one.established for one in self._listeners))])
-        yield from sources.limits(self._limits, self._rates)
+        crowded = 0 if self._backed is None else self._backed.batcher.crowded
+        full = {"store": crowded, "workers": self.workers.refused}
+        yield from sources.limits(self._limits, self._rates, full)
         doors = [one.door for one in self._listeners if one.door is not None]
         yield from sources.addresses(self._addresses, doors)
+        yield from sources.workers(self.workers)
         yield from sources.cache(self._budget)
         if self._backed is not None:
             yield from sources.store(self._backed)

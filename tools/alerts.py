@@ -226,6 +226,63 @@ ALERTS: Final = (
         {f'clusterling_cluster_throttled_total{{{LABELS}, cluster="team-a"}}': "0+1x40"},
     ),
     Alert(
+        "ClusterlingSeatsTaken",
+        "sum by (instance, flow_schema)"
+        f' (rate(apiserver_flowcontrol_rejected_requests_total{{{_JOB}, reason="concurrency-limit"}}[5m]))',
+        "> 0.1",
+        "5m",
+        "warning",
+        "All seats for {{ $labels.flow_schema }} on {{ $labels.instance }} are taken.",
+        "Requests are refused with 429 whoever sends them, as more are in flight than the server lets in: it has too much to do, or"
+        " the store answers late, so that each request stays longer.",
+        "The fleet's dashboard: seats taken, latency, event loop lag. Whose requests they are: the most used tenants.",
+        "Where the store or the event loop is late, see ClusterlingStoreSlow and ClusterlingEventLoopLate. Where they are not, the server can"
+        " do more: raise the limit (`serve --limits`; docs/reference/limits.md has its name). Or add replicas.",
+        {
+            f'apiserver_flowcontrol_rejected_requests_total{{{LABELS}, flow_schema="lists", reason="concurrency-limit"}}': "0+60x40"
+        },
+        {
+            f'apiserver_flowcontrol_rejected_requests_total{{{LABELS}, flow_schema="lists", reason="concurrency-limit"}}': "9x40",
+            f'apiserver_flowcontrol_rejected_requests_total{{{LABELS}, flow_schema="lists", reason="tenant-concurrency-limit"}}': "0+60x40",
+        },
+    ),
+    Alert(
+        "ClusterlingQueuesFull",
+        "sum by (flow_schema)"
+        f' (rate(apiserver_flowcontrol_rejected_requests_total{{{_JOB}, reason="queue-full"}}[5m]))',
+        "> 0.1",
+        "10m",
+        "warning",
+        "Writes are refused with 429, as too many of their logical cluster wait for the {{ $labels.flow_schema }}.",
+        "`store`: 5,000 writes of one logical cluster, or 64 MiB of them, wait for a batch. `workers`: its large requests come faster than"
+        " worker processes compute them. Other clusters' writes take turns with these and are not refused.",
+        "The most throttled tenants on the fleet's dashboard; commits and writes that wait on the store's; workers on the fleet's.",
+        "Talk to the tenant, or give it a rate (`clusterling quota CLUSTER set writesPerSecond=…`). If commits are slow, see"
+        " ClusterlingStoreSlow. Large requests: more workers (`serve --workers`), where there are cores.",
+        {
+            f'apiserver_flowcontrol_rejected_requests_total{{{LABELS}, flow_schema="store", reason="queue-full"}}': "0+60x40"
+        },
+        {
+            f'apiserver_flowcontrol_rejected_requests_total{{{LABELS}, flow_schema="store", reason="queue-full"}}': "9x40"
+        },
+    ),
+    Alert(
+        "ClusterlingWorkersDie",
+        f"sum by (instance) (increase(clusterling_workers_died_total{{{_JOB}}}[30m]))",
+        "> 3",
+        "0m",
+        "warning",
+        "Worker processes of {{ $labels.instance }} end in the middle of requests, again and again.",
+        "A large write takes more processor time or memory than one request may, and somebody sends it anew each time; or the machine"
+        " has too little memory and ends processes. The server itself, and others' requests, go on.",
+        "The log's `worker-died`: code -27 is processor time (its client gets 504), 71 memory (413); -9 is somebody else's `kill`, mostly the"
+        " kernel's or the container's for want of memory. `request-failed` beside it (but of 413) has the logical cluster.",
+        "-27 and 71: talk to the tenant; nothing else suffers. -9: give the container more memory, or it fewer workers (`--workers`)."
+        " Any other code is a defect: report it, with the log.",
+        {f"clusterling_workers_died_total{{{LABELS}}}": "0+1x40"},
+        {f"clusterling_workers_died_total{{{LABELS}}}": "5x20 6x20"},
+    ),
+    Alert(
         "ClusterlingQuotaNearlyUsed",
         f"max by (cluster, limit) (clusterling_cluster_quota_used_ratio{{{_JOB}}})",
         "> 0.9",
@@ -270,6 +327,55 @@ ALERTS: Final = (
         "Renew the credential (`clusterling token`), or shut the address out.",
         {f'authentication_attempts{{{LABELS}, result="failure"}}': "0+1200x40"},
         {f'authentication_attempts{{{LABELS}, result="failure"}}': "0+6x40"},
+    ),
+    Alert(
+        "ClusterlingLoginsBarred",
+        f'sum by (instance) (rate(clusterling_failed_logins_limited_total{{{_JOB}, answer="refused"}}[5m]))',
+        "> 1",
+        "10m",
+        "warning",
+        "{{ $labels.instance }} refuses {{ $value }} logins a second of addresses that send wrong credentials all the time.",
+        "One address, or a few, send wrong credentials faster than they are answered. Who was let in from there before goes on; who is new"
+        " behind the same address is refused with 429 as well.",
+        "The log's `logins-barred`, and the answers, have the address. Behind a load balancer that is no `--trusted-proxies`, it"
+        " is the load balancer's, and all clients share its budget.",
+        "Shut the address out, or mend the client. Name the load balancer with `--trusted-proxies`. `--limits address.failedLogins=` changes"
+        " from where on it is so.",
+        {f'clusterling_failed_logins_limited_total{{{LABELS}, answer="refused"}}': "0+120x40"},
+        {f'clusterling_failed_logins_limited_total{{{LABELS}, answer="refused"}}': "0+6x40"},
+    ),
+    Alert(
+        "ClusterlingConnectionsRefused",
+        f"sum by (instance, limit) (rate(clusterling_connections_refused_total{{{_JOB}}}[5m]))",
+        "> 1",
+        "5m",
+        "warning",
+        "{{ $labels.instance }} closes connections at once (limit: {{ $labels.limit }}).",
+        "`all`: as many are open as may be, and nobody new comes in. `address`: one address has its share while connections are scarce,"
+        " or has reached `address.connections`; others come in.",
+        "The fleet's dashboard: connections of those that may be open. The log's `connection-refused` has the address.",
+        "`all`: raise `ulimit -n` (the container's) or `--limits connections=`, or add replicas. `address`: a client that leaks connections, or"
+        " a load balancer that belongs into `--trusted-proxies`.",
+        {f'clusterling_connections_refused_total{{{LABELS}, limit="all"}}': "0+120x40"},
+        {f'clusterling_connections_refused_total{{{LABELS}, limit="address"}}': "0+6x40"},
+    ),
+    Alert(
+        "ClusterlingHandshakesWait",
+        f'sum by (instance) (clusterling_tls_handshakes{{{_JOB}, state="waiting"}})',
+        "> 500",
+        "5m",
+        "warning",
+        "{{ $value }} connections to {{ $labels.instance }} wait for their TLS handshake.",
+        "More connections begin than handshakes may run at once, for one address or for all; who waits for more than 30 seconds is closed.",
+        "The fleet's dashboard: handshakes, and those that failed a second: an address that begins them and never goes on makes many fail."
+        " CPU of the instance: a handshake takes a millisecond of it.",
+        "Shut the address out. Where these are clients in good faith, after a restart of a load balancer say, it passes; clients that keep their"
+        " connections, or more replicas, make it shorter. Limits: `handshakes`, `address.handshakes` and `address.handshakesPerSecond` of `--limits`.",
+        {f'clusterling_tls_handshakes{{{LABELS}, state="waiting"}}': "2000x40"},
+        {
+            f'clusterling_tls_handshakes{{{LABELS}, state="waiting"}}': "20x40",
+            f'clusterling_tls_handshakes{{{LABELS}, state="running"}}': "2000x40",
+        },
     ),
     Alert(
         "ClusterlingFileDescriptors",

@@ -146,6 +146,56 @@ FLEET: Final = Board(
                 {"{{result}}": rate("apiserver_authorization_attempts_total", "result", _JOB)},
             ),
         ),
+        "Limits": (
+            Panel(
+                "Refused with 429",
+                "reqps",
+                {
+                    "{{flow_schema}} {{reason}}": rate(
+                        "apiserver_flowcontrol_rejected_requests_total", "flow_schema, reason", _JOB
+                    )
+                },
+                "By which limit: seats of the server and of one tenant, rates of quotas, full queues of the store and of workers.",
+            ),
+            Panel(
+                "Seats taken",
+                "percentunit",
+                {
+                    "{{flow_schema}}": f"max by (flow_schema) (apiserver_flowcontrol_current_executing_requests{{{_JOB}}}"
+                    f" / apiserver_flowcontrol_nominal_limit_seats{{{_JOB}}})"
+                },
+                "Of those that there are, on the replica with most.",
+            ),
+            Panel(
+                "Connections refused",
+                "ops",
+                {"{{limit}}": rate("clusterling_connections_refused_total", "limit", _JOB)},
+                "`all`: there are too many; `address`: one address has its share.",
+            ),
+            Panel(
+                "Connections of those that may be open",
+                "percentunit",
+                {
+                    "{{instance}}": f"clusterling_connections{{{_JOB}}} / clusterling_connections_max{{{_JOB}}}",
+                },
+                "From three quarters on, no address gets more than an eighth.",
+            ),
+            Panel(
+                "Handshakes",
+                "short",
+                {
+                    "{{state}}": f"sum by (state) (clusterling_tls_handshakes{{{_JOB}}})",
+                    "failed a second": rate("clusterling_tls_handshakes_failed_total", "", _JOB),
+                },
+                "Who has many under way waits for his turn.",
+            ),
+            Panel(
+                "Failed logins",
+                "reqps",
+                {"{{answer}}": rate("clusterling_failed_logins_limited_total", "answer", _JOB)},
+                "Of addresses that send many.",
+            ),
+        ),
         "Processes": (
             Panel("CPU", "short", {"{{instance}}": rate("process_cpu_seconds_total", "instance", _JOB)}),
             Panel(
@@ -171,6 +221,28 @@ FLEET: Final = Board(
                 "Big pieces of work that wait",
                 "short",
                 {"{{instance}}": f"sum by (instance) (clusterling_turnstile_jobs{{{_JOB}}})"},
+            ),
+            Panel(
+                "Workers",
+                "short",
+                {"{{instance}}": f"sum by (instance) (clusterling_workers{{{_JOB}}})"},
+                "Processes for large writes; none where nobody needs one.",
+            ),
+            Panel(
+                "Large writes",
+                "reqps",
+                {
+                    "answered": rate("clusterling_worker_requests_total", "", _JOB),
+                    "started": rate("clusterling_workers_started_total", "", _JOB),
+                    "died": rate("clusterling_workers_died_total", "", _JOB),
+                },
+                "What workers answered, how many were started, and how many ended in the middle of a request.",
+            ),
+            Panel(
+                "Large writes that wait",
+                "short",
+                {"{{instance}}": f"sum by (instance) (clusterling_worker_requests_waiting{{{_JOB}}})"},
+                "For a worker.",
             ),
             Panel(
                 "Leader",

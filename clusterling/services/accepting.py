@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Final, NamedTuple
 
-from clusterling.services.addresses import Addresses, Origin
+from clusterling.services.addresses import TOLD_EVERY_S, Addresses, Origin
 from clusterling.services.proxying import read_header
 
 _log = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ _log = logging.getLogger(__name__)
 BACKLOG: Final = 1024
 ACCEPTED_AT_ONCE: Final = 64  # Before others have the loop.
 EXHAUSTED_S: Final = 1.0  # Until the next try, where the process can open nothing more.
-TOLD_EVERY_S: Final = 60.0
 
 HANDSHAKE_S: Final = 10.0
 SHUTDOWN_S: Final = 3.0  # For a peer to say goodbye to TLS.

@@ -12,6 +12,7 @@ with 429 before anything is looked up; never those of a connection, or with a cr
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from clusterling.services.request import Request
 
+_log = logging.getLogger(__name__)
+
 DESCRIPTORS_KEPT: Final = (
     256  # For what is no connection: the store, files, other services; of few, an eighth.
 )
@@ -41,6 +44,7 @@ FAILED_LOGINS_PER_S: Final = 5.0
 DELAY_S: Final = 1.0
 DELAYED_OF_ONE_MAX: Final = 10
 DELAYED_OF_ALL_MAX: Final = 500
+TOLD_EVERY_S: Final = 60.0  # Of who is turned away, a line in the log.
 FORWARDED_MAX: Final = 16  # Proxies in a row, at most, that X-Forwarded-For is read through.
 
 Network = IPv4Network | IPv6Network
@@ -108,6 +112,7 @@ class Addresses:
         self._delayed: dict[str, int] = {}
         self._let_in: OrderedDict[int, None] = OrderedDict()
         self.delayed = self.barred = 0  # Logins, since the start.
+        self._told_s = float("-inf")
 
     # ------------------------------------------------------------------ who
 
@@ -240,6 +245,9 @@ class Addresses:
 
     def _barred(self, origin: Origin) -> ApiError:
         self.barred += 1
+        if self.now() - self._told_s >= TOLD_EVERY_S:
+            self._told_s = self.now()
+            _log.warning("logins-barred address=%s so-far=%d", origin.key, self.barred)
         name = "address.failedLogins"
         why = (
             f"Too many logins have failed from {origin.key}: {name}, limited: {self._failures_max}"

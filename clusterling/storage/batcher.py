@@ -78,6 +78,7 @@ class Batcher:
         self.batches = Histogram(BATCH_WRITES)
         self.failures = 0
         self.value_bytes = 0
+        self.crowded = 0  # Writes that were refused, as too many of their cluster's waited.
 
     async def write(
         self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
@@ -134,6 +135,7 @@ class Batcher:
         cluster = _cluster_of(last)
         count, size = lines.of(cluster)
         if count >= WAITING_MAX or (count and size + last.size > WAITING_BYTES_MAX):
+            self.crowded += 1
             raise Crowded(
                 f"{count:,} writes of this logical cluster wait for the store, {size >> 20} MiB together; "
                 f"no more than {WAITING_MAX:,} and {WAITING_BYTES_MAX >> 20} MiB may"

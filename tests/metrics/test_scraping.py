@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import orjson
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as text_format
@@ -18,12 +20,14 @@ from clusterling.services.metrics.families import FAMILIES
 from clusterling.services.metrics.recorder import OWN_KINDS_MAX
 from clusterling.services.metrics.tenants import LIMITS_EACH, SERIES_EACH
 from clusterling.services.request import Headers, Request, Response, StreamingResponse
+from clusterling.services.workers.pool import WorkerLimits
 from clusterling.storage import memory
 from clusterling.tenancy.authorization import ADMIN
 
 SCRAPERS = "s" * 40
 CONFIGMAPS = "/api/v1/namespaces/default/configmaps"
 CLUSTERS = "/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
+JSON = {"Content-Type": "application/json"}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -167,6 +171,56 @@ async def test_what_happened_is_what_is_told(world: World) -> None:
     assert value(found, "clusterling_store_commit_duration_seconds_count") > 0
     assert value(found, "leader_election_master_status", name="main") == 1
     assert value(found, "process_resident_memory_bytes") > 0
+
+
+async def test_what_workers_did_is_told_and_how_many_died() -> None:
+    large = {"metadata": {"name": "large"}, "data": {f"k{at}": "v" for at in range(20_000)}}
+    limits = WorkerLimits(processes=1, waiting=1)
+    async with serving(workers=limits) as world:
+        body = orjson.dumps(large)
+
+        async def post() -> int:
+            answer = await world.server.client("team-a").request("POST", CONFIGMAPS, body=body, headers=JSON)
+            return answer.status
+
+        async with asyncio.TaskGroup() as group:
+            posts = [group.create_task(post()) for _ in range(3)]
+        assert sorted(one.result() for one in posts) == [201, 409, 429]
+        found = samples(await world.ask("/metrics", SCRAPERS))
+        assert value(found, "clusterling_workers") == 1
+        assert value(found, "clusterling_workers_started_total") == 1
+        assert value(found, "clusterling_workers_died_total") == 0
+        assert value(found, "clusterling_worker_requests_total") == 2
+        assert value(found, "clusterling_worker_requests_waiting") == 0
+        refused = {"flow_schema": "workers", "reason": "queue-full"}
+        assert value(found, "apiserver_flowcontrol_rejected_requests_total", **refused) == 1
+    async with serving(workers=WorkerLimits(cpu_s=0.01)) as world:
+        assert await post() == 504
+        found = samples(await world.ask("/metrics", SCRAPERS))
+        assert value(found, "clusterling_workers") == 0
+        assert value(found, "clusterling_workers_died_total") == 1
+
+
+async def test_writes_refused_for_too_many_that_wait_for_the_store_are_told_as_such(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clusterling.storage.batcher.WAITING_MAX", 0)
+    client = world.server.client("team-a")
+    async with asyncio.TaskGroup() as group:
+        posts = [
+            group.create_task(
+                client.request(
+                    "POST", CONFIGMAPS, body=orjson.dumps({"metadata": {"name": f"c{at}"}}), headers=JSON
+                )
+            )
+            for at in range(300)
+        ]
+    refused = sum(one.result().status == 429 for one in posts)
+    found = samples(await world.ask("/metrics", SCRAPERS))
+    full = {"flow_schema": "store", "reason": "queue-full"}
+    assert refused > 0
+    assert value(found, "apiserver_flowcontrol_rejected_requests_total", **full) == refused
+    assert value(found, "clusterling_cluster_throttled_total", cluster="team-a") == refused
 
 
 async def test_results_of_health_checks_are_told_as_upstream_tells_them(world: World) -> None:

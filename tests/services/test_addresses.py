@@ -150,7 +150,9 @@ async def refused(work: Awaitable[None] | Callable[[], None]) -> ApiError:
     return caught.value
 
 
-async def test_of_many_wrong_logins_some_wait_and_the_others_are_refused() -> None:
+async def test_of_many_wrong_logins_some_wait_and_the_others_are_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     sleeper = Sleeper()
     clock = Turned()
     budgets = Addresses({"address.failedLogins": 3}, now=clock.monotonic, sleep=sleeper.sleep)
@@ -166,10 +168,12 @@ async def test_of_many_wrong_logins_some_wait_and_the_others_are_refused() -> No
         assert error.details is not None
         assert error.details["causes"][0]["field"] == "address.failedLogins"
         assert "192.0.2.1: address.failedLogins, limited: 3" in error.message
+        await refused(fail(budgets, request("192.0.2.1")))
+        assert caplog.messages == ["logins-barred address=192.0.2.1 so-far=1"], "and not one for each"
         # Another address is asked for nothing of this.
         await fail(budgets, request("192.0.2.2"))
         sleeper.wake()
-    assert (budgets.delayed, budgets.barred) == (addresses.DELAYED_OF_ONE_MAX, 1)
+    assert (budgets.delayed, budgets.barred) == (addresses.DELAYED_OF_ONE_MAX, 2)
     clock.turn(timedelta(seconds=60))
     await fail(budgets, request("192.0.2.1"))
     assert sleeper.asleep == 0

@@ -64,7 +64,8 @@ REJECTED: Final = Family(
     "counter",
     (*_FLOW, "reason"),
     "Requests answered with 429: `concurrency-limit` where all seats of the server were taken, `tenant-concurrency-limit`"
-    " where the tenant's own were, `rate-limit` by a cluster's quota.",
+    " where the tenant's own were, `rate-limit` by a cluster's quota, `queue-full` where too much of the cluster's waits for the"
+    " store or for a worker.",
 )
 EXECUTING: Final = Family(
     "apiserver_flowcontrol_current_executing_requests",
@@ -209,6 +210,27 @@ LOOP_LAG: Final = Family(
 )
 TURNSTILE_WAITING: Final = Family(
     "clusterling_turnstile_jobs", "gauge", (), "Big pieces of work that wait for their next slice."
+)
+WORKERS: Final = Family(
+    "clusterling_workers",
+    "gauge",
+    (),
+    "Processes for large writes that there are now; none until there is work for one.",
+)
+WORKERS_STARTED: Final = Family(
+    "clusterling_workers_started_total", "counter", (), "Processes that were started."
+)
+WORKERS_DIED: Final = Family(
+    "clusterling_workers_died_total",
+    "counter",
+    (),
+    "Those of them that ended in the middle of a request: it took more processor time or memory than one may, or something ended them.",
+)
+WORKER_REQUESTS: Final = Family(
+    "clusterling_worker_requests_total", "counter", (), "Large writes that a worker has answered."
+)
+WORKER_WAITING: Final = Family(
+    "clusterling_worker_requests_waiting", "gauge", (), "Large writes that wait for a worker."
 )
 CACHE_BYTES: Final = Family("clusterling_cache_bytes", "gauge", (), "Bytes that collections in memory take.")
 CACHE_BYTES_MAX: Final = Family("clusterling_cache_bytes_max", "gauge", (), "What they may take.")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from clusterling.services.addresses import Addresses
     from clusterling.services.health import Health
     from clusterling.services.metrics.recorder import Recorder
+    from clusterling.services.workers.pool import Workers
     from clusterling.storage.backed import BackedStore
     from clusterling.storage.cache import CacheBudget
     from clusterling.tenancy.limits import Limits
@@ -153,14 +154,15 @@ _LEVELS: Final = {"leases": "leader-election", "exempt": "exempt"}
 _LEVEL: Final = "global-default"
 
 
-def limits(of: Limits, rates: Rates) -> Samples:
-    """Who holds seats, and who was refused."""
+def limits(of: Limits, rates: Rates, full: Mapping[str, int]) -> Samples:
+    """Who holds seats, and who was refused. `full`: how many for want of room in a queue, by whose it is."""
     sorts = [((_LEVELS.get(sort.name, _LEVEL), sort.name), sort) for sort in of.all]
     reasons = ("concurrency-limit", "tenant-concurrency-limit")
     refused: list[tuple[tuple[str, ...], Value]] = [
         ((*flow, reason), sort.refused[at]) for flow, sort in sorts for at, reason in enumerate(reasons)
     ]
     refused += [((_LEVEL, what, "rate-limit"), count) for what, count in rates.refused.items()]
+    refused += [((_LEVEL, whose, "queue-full"), count) for whose, count in full.items()]
     yield Sampled(f.REJECTED, refused)
     yield Sampled(f.EXECUTING, [(flow, sort.total) for flow, sort in sorts])
     yield Sampled(f.SEATS, [(flow, sort.bounds.of_all) for flow, sort in sorts if sort.bounds.of_all])
@@ -177,6 +179,15 @@ def addresses(of: Addresses, doors: Iterable[Door]) -> Samples:
     yield _one(f.HANDSHAKES_FAILED, sum(one.failed for one in open_doors))
     yield Sampled(f.LOGINS, [(("delayed",), of.delayed), (("refused",), of.barred)])
     yield _one(f.ADDRESSES, of.known)
+
+
+def workers(of: Workers) -> Samples:
+    """The processes that large writes are given to."""
+    yield _one(f.WORKERS, len(of))
+    yield _one(f.WORKERS_STARTED, of.started)
+    yield _one(f.WORKERS_DIED, of.died)
+    yield _one(f.WORKER_REQUESTS, of.done)
+    yield _one(f.WORKER_WAITING, of.waiting)
 
 
 def cache(budget: CacheBudget) -> Samples:

@@ -196,6 +196,7 @@ class Workers:
         self.started = 0  # Processes, ever.
         self.done = 0  # Jobs, ever.
         self.died = 0  # Processes that ended in the middle of a job, ever.
+        self.refused = 0  # Requests, as too many of their cluster's waited.
 
     def __len__(self) -> int:
         """Processes there are now."""
@@ -368,6 +369,7 @@ class Workers:
         """Waits for a turn, which has begun when this returns."""
         line = self._lines.setdefault(cluster_id, deque())
         if len(line) >= self._limits.waiting:
+            self.refused += 1
             raise too_many_requests(
                 f"{len(line)} large requests of this logical cluster are waiting, which is as many as may; try again later"
             )
