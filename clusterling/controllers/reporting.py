@@ -46,6 +46,7 @@ EVERY_S: Final = 240.0  # Less than history is kept, by as much as its times are
 AGAIN_S: Final = 5.0  # After a failure.
 BATCH: Final = 250
 AT_ONCE: Final = 25
+SPARE: Final = 256  # So many entries may stand in line whose cluster is gone, besides as many as have not.
 
 
 @dataclass(slots=True)
@@ -99,14 +100,29 @@ class Reporting:
         return mark
 
     def _heard(self, old: Record | None, new: Record | None) -> None:
-        """What a cluster may hold is told of as well."""
-        if self._follows and old is not None and new is not None and old.quota != new.quota:
+        """What a cluster may hold is told of as well; of one that is gone, nothing."""
+        if old is None:
+            return
+        if new is None or new.id != old.id:
+            self._forget(old.id)
+        elif self._follows and old.quota != new.quota:
             self._mark(new.id).changed = True
+
+    def _forget(self, cluster_id: str) -> None:
+        """Lets go of what there was to tell. Thousands may be deleted at once: what waits for its time does not wait for theirs."""
+        if self._marks.pop(cluster_id, None) is not None and len(self._heap) > 2 * len(self._marks) + SPARE:
+            self._heap = [(mark.due, marked) for marked, mark in self._marks.items()]
+            heapq.heapify(self._heap)
+        if self._told.pop(cluster_id, None) is not None and len(self._telling) > 2 * len(self._told) + SPARE:
+            self._telling = deque(entry for entry in self._telling if self._told.get(entry[1]) == entry[0])
 
     def changed(self, key: str) -> None:
         """Something happened at this key of the store."""
         cluster_id = key.partition("/")[0]
-        if cluster_id != ROOT_ID and not cluster_id.startswith("~"):
+        if cluster_id == ROOT_ID or cluster_id.startswith("~"):
+            return
+        # The end of a deleted cluster's data is nothing to tell.
+        if self._directory.by_id(cluster_id) is not None or not self._directory.is_current:
             self._mark(cluster_id).changed = True
 
     async def follow(self) -> None:

@@ -333,6 +333,42 @@ async def test_it_is_told_of_a_cluster_that_is_suspended_and_not_of_one_that_goe
         await until(is_forgotten)
 
 
+async def test_of_many_clusters_that_are_deleted_nothing_waits_for_a_time_that_is_still_to_come(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "SPARE", 4)
+    async with world.serving() as server:
+        told_of = [f"told-{number}" for number in range(8)]
+        changed = [f"changed-{number}" for number in range(8)]
+        for name in (*told_of, "stays"):
+            await server.clusters.create(name)
+            await server.client(name).post(MAPS, a_map("a"))
+
+        async def are_told() -> bool:
+            return len(server._reporting) == 0
+
+        world.turn(FIRST)
+        await until(are_told)
+        for name in (*changed, "stays"):
+            if name != "stays":
+                await server.clusters.create(name)
+            await server.client(name).post(MAPS, a_map("b"))
+
+        async def are_marked() -> bool:
+            return len(server._reporting) == len(changed) + 1
+
+        await until(are_marked)
+        for name in (*told_of, *changed):
+            await server.clusters.delete(name)
+
+        async def one_is_left() -> bool:
+            return len(server._reporting) == 1
+
+        await until(one_is_left)
+        assert len(server._reporting._heap) <= 2 + reporting.SPARE
+        assert len(server._reporting._telling) <= 2 + reporting.SPARE
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0"), (812, "812"), (1024, "1.0Ki"), (1536, "1.5Ki"), (10240, "10Ki"), (20 << 20, "20Mi")],
