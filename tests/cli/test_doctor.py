@@ -37,7 +37,7 @@ from clusterling.tenancy import pki
 from clusterling.tenancy.authorization import ADMIN
 from clusterling.tenancy.kubeconfig import kubeconfig
 from tests.cli.processes import PROGRAM, Serving, clusterling, serving
-from tests.storage import postgres_server
+from tests.storage import etcd_server, postgres_server
 from tests.tenancy.clocks import Turned
 
 LOCAL = (
@@ -647,6 +647,57 @@ def test_replicas_over_postgres_and_who_leads_them(
         "leader", "fail", "gone-1 has noted nothing for 15 minutes"
     )
     assert asyncio.run(beside("", 0)).is_so("leader", "fail", "nobody leads main")
+
+
+def test_replicas_over_etcd_and_who_leads_them(tmp_path: Path, doctor: Doctor) -> None:
+    pytest.importorskip("etcd3aio")
+    try:
+        with etcd_server.running(tmp_path / "etcd") as etcd:
+            _replicas_over_etcd(etcd, tmp_path, doctor)
+    except etcd_server.NoEtcd as reason:
+        pytest.skip(str(reason))
+
+
+def _replicas_over_etcd(etcd: etcd_server.Etcd, tmp_path: Path, doctor: Doctor) -> None:
+    url = etcd.url("doctor")
+    [member] = etcd.members
+    with serving(tmp_path / "data", "--store", url) as server:
+
+        def ask() -> Document:
+            return doctor("--data-dir", server.data_dir, "--store", url, "--timeout", "3")
+
+        found = ask()
+        while found.of("leader") == [] or found.of("controllers")[0][1].startswith("run at another"):
+            found = ask()
+        assert (found.bad(), found.code) == ({}, 0)
+        assert f"etcd://{member.endpoint}/doctor at revision" in found.of("store")[0][1]
+        assert "term 1" in found.of("leader")[0][1]
+        assert found.of("clock")[0][1] == "no server has noted a time in the store yet"
+        assert "iB" in found.of("store size")[0][1]
+        member.kill()
+        found = ask()
+        assert found.is_so("store", "fail") and found.code == 1
+        assert found.is_so("server 127.0.0.1", "fail", "not ready: store")
+        member.start()
+        member.ready()
+        while not ask().is_so("store", "ok"):
+            time.sleep(0.1)
+        assert server.stop() == 0
+
+    async def noted(holder: str, age_s: int) -> None:
+        async with open_store(url) as store:
+            lease = {"holder": holder, "term": 2, "leaseSeconds": 15}
+            times = [[int(time.time()) - age_s, 2]]
+            await store.write([Op(f"{LEASES}main", orjson.dumps(lease)), Op(TIMES_KEY, orjson.dumps(times))])
+
+    def told(holder: str, age_s: int) -> Document:
+        asyncio.run(noted(holder, age_s))
+        return doctor("--data-dir", tmp_path / "data", "--store", url, "--local")
+
+    assert told("gone-1", 900).is_so("leader", "fail", "gone-1 has noted nothing for 15 minutes")
+    assert told("", 0).is_so("leader", "fail", "nobody leads main")
+    assert told("here-1", -300).is_so("clock", "fail", "300 s ahead of this machine's")
+    assert told("here-1", -10).is_so("clock", "warn", "s ahead of this machine's")
 
 
 # limits of the process
