@@ -144,33 +144,40 @@ func (g *gardener) clear(ctx context.Context, garden *unstructured.Unstructured,
 	return nil
 }
 
-// sign applies the garden's sign, whose note is somebody else's.
+// sign applies the garden's sign, whose note is somebody else's. It creates the first: an apply that is to find nothing
+// cannot say so, and one that a deposed leader had under way would write over what its successor made.
 func (g *gardener) sign(ctx context.Context, garden *unstructured.Unstructured, wanted plan) error {
 	name := garden.GetName() + "-sign"
 	text := fmt.Sprintf("%d beds of %s", wanted.beds, wanted.crop)
+	client := g.client.CoreV1().ConfigMaps(garden.GetNamespace())
+	known, err := listers.NewConfigMapLister(g.beds.GetIndexer()).ConfigMaps(garden.GetNamespace()).Get(name)
+	if apierrors.IsNotFound(err) {
+		if g.expired() {
+			return errDeposed
+		}
+		_, err = client.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+			Name: name, Labels: map[string]string{gardenLabel: garden.GetName()},
+			Annotations: map[string]string{writtenBy: g.stamp()}, OwnerReferences: []metav1.OwnerReference{ownedBy(garden)},
+		}, Data: map[string]string{"text": text}}, metav1.CreateOptions{FieldManager: manager})
+		return err
+	} else if err != nil {
+		return err
+	}
+	if known.Data["text"] == text && metav1.IsControlledBy(known, garden) {
+		return nil
+	}
+	if !metav1.IsControlledBy(known, garden) && metav1.GetControllerOf(known) != nil {
+		return fmt.Errorf("%s is still that of an earlier garden", name)
+	}
+	if g.expired() || g.laterThan(known.Annotations[writtenBy]) {
+		return errDeposed
+	}
 	apply := corev1ac.ConfigMap(name, garden.GetNamespace()).WithLabels(map[string]string{gardenLabel: garden.GetName()}).
 		WithData(map[string]string{"text": text}).WithAnnotations(map[string]string{writtenBy: g.stamp()}).
 		WithOwnerReferences(metav1ac.OwnerReference().WithAPIVersion(garden.GetAPIVersion()).WithKind(garden.GetKind()).
 			WithName(garden.GetName()).WithUID(garden.GetUID()).WithController(true).WithBlockOwnerDeletion(true))
-	known, err := listers.NewConfigMapLister(g.beds.GetIndexer()).ConfigMaps(garden.GetNamespace()).Get(name)
-	if err == nil {
-		if known.Data["text"] == text && metav1.IsControlledBy(known, garden) {
-			return nil
-		}
-		if !metav1.IsControlledBy(known, garden) && metav1.GetControllerOf(known) != nil {
-			return fmt.Errorf("%s is still that of an earlier garden", name)
-		}
-		if g.laterThan(known.Annotations[writtenBy]) {
-			return errDeposed
-		}
-		apply = apply.WithResourceVersion(known.ResourceVersion) // Only over what was seen.
-	} else if !apierrors.IsNotFound(err) {
-		return err
-	}
-	if g.expired() {
-		return errDeposed
-	}
-	_, err = g.client.CoreV1().ConfigMaps(garden.GetNamespace()).Apply(ctx, apply, metav1.ApplyOptions{FieldManager: manager, Force: true})
+	apply = apply.WithResourceVersion(known.ResourceVersion) // Only over what was seen.
+	_, err = client.Apply(ctx, apply, metav1.ApplyOptions{FieldManager: manager, Force: true})
 	return err
 }
 
