@@ -61,8 +61,8 @@ class ApiServiceController(Controller[str]):
         return (where.cluster,)
 
     @override
-    async def walk(self) -> AsyncIterator[str]:
-        async for cluster_id in self._clusters.ids(_DEFINED, _KEPT):
+    async def walk(self, cluster: str = "") -> AsyncIterator[str]:
+        async for cluster_id in self._clusters.ids(_DEFINED, _KEPT, of=cluster):
             yield cluster_id
 
     @override

@@ -55,9 +55,9 @@ class DeletionController(Controller[Doomed]):
         return (Doomed(where.cluster, where.name),)
 
     @override
-    async def walk(self) -> AsyncIterator[Doomed]:
+    async def walk(self, cluster: str = "") -> AsyncIterator[Doomed]:
         prefix = f"{self.group or 'core'}/{self.plural}/"
-        async for cluster_id in self._clusters.ids(prefix):
+        async for cluster_id in self._clusters.ids(prefix, of=cluster):
             if self.home and cluster_id != self.home:
                 continue
             async for entry in self._clusters.rows(cluster_id, prefix):

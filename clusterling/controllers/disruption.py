@@ -99,8 +99,8 @@ class DisruptionController(Controller[Budgets]):
         return (Budgets(cluster, where.namespace),)
 
     @override
-    async def walk(self) -> AsyncIterator[Budgets]:
-        async for cluster_id in self._clusters.ids(_BUDGETS[1:]):
+    async def walk(self, cluster: str = "") -> AsyncIterator[Budgets]:
+        async for cluster_id in self._clusters.ids(_BUDGETS[1:], of=cluster):
             async for entry in self._clusters.rows(cluster_id, _BUDGETS[1:]):
                 where = place(f"{cluster_id}/{entry.key}")
                 assert where is not None, "these are objects"

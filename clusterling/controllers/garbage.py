@@ -201,8 +201,8 @@ class GarbageCollector(Controller[Key]):
         self._waiting.pop(cluster, None)
 
     @override
-    async def walk(self) -> AsyncIterator[Key]:
-        async for cluster_id in self._clusters.ids(""):
+    async def walk(self, cluster: str = "") -> AsyncIterator[Key]:
+        async for cluster_id in self._clusters.ids("", of=cluster):
             async for entry in self._clusters.rows(cluster_id):
                 where = place(f"{cluster_id}/{entry.key}")
                 if where is None or not _concerns(entry.value):

@@ -91,8 +91,8 @@ class ProvisionController(Controller[Scope]):
         return ()
 
     @override
-    async def walk(self) -> AsyncIterator[Scope]:
-        async for cluster_id in self._clusters.ids():
+    async def walk(self, cluster: str = "") -> AsyncIterator[Scope]:
+        async for cluster_id in self._clusters.ids(of=cluster):
             # Who has nothing of its own has what all begin with.
             if await anext(self._clusters.rows(cluster_id), None) is not None:
                 yield Scope(cluster_id)

@@ -61,8 +61,8 @@ class QuotaController(Controller[Account]):
         return (Account(where.cluster, where.namespace, where.name),)
 
     @override
-    async def walk(self) -> AsyncIterator[Account]:
-        async for cluster_id in self._clusters.ids(_QUOTAS[1:]):
+    async def walk(self, cluster: str = "") -> AsyncIterator[Account]:
+        async for cluster_id in self._clusters.ids(_QUOTAS[1:], of=cluster):
             async for entry in self._clusters.rows(cluster_id, _QUOTAS[1:]):
                 where = place(f"{cluster_id}/{entry.key}")
                 assert where is not None, "these are objects"

@@ -42,8 +42,11 @@ class Clusters(Protocol):
     async def by_id(self, cluster_id: str) -> Cluster | None:
         """The cluster, ready to use; None once it is being deleted or was never there."""
 
-    def ids(self, *holding: str) -> AsyncIterator[str]:
-        """The ids of all logical clusters, or of those that have objects of their own under one of these prefixes."""
+    def ids(self, *holding: str, of: str = "") -> AsyncIterator[str]:
+        """The ids of all logical clusters, or of those that have objects of their own under one of these prefixes.
+
+        `of`: that one alone, if it is there, whatever it holds.
+        """
 
     def rows(self, cluster_id: str, prefix: str = "") -> AsyncIterator[Entry]:
         """A cluster's own entries under a prefix of its keys, as stored, without serving it: for walks through all."""

@@ -50,9 +50,9 @@ class RoleController(Controller[str]):
         return () if where is None or where.cluster == UNDERLAY_ID else (where.cluster,)
 
     @override
-    async def walk(self) -> AsyncIterator[str]:
+    async def walk(self, cluster: str = "") -> AsyncIterator[str]:
         # Where all roles are those that every cluster begins with, nothing is to be done.
-        async for cluster_id in self._clusters.ids(f"{_GROUP}/{_PLURAL}/"):
+        async for cluster_id in self._clusters.ids(f"{_GROUP}/{_PLURAL}/", of=cluster):
             yield cluster_id
 
     @override

@@ -4,6 +4,9 @@ A controller says which keys an event is about (`keys`) and brings one key into 
 key at least once after each change, never for two workers at a time, and again with growing delay after a failure.
 One instance serves all logical clusters; a cluster without events costs nothing.
 
+Clusters take turns (storage/lines.py): one with thousands of keys makes another's wait for a few. Of one cluster no more than
+`KEYS_MAX` are queued; it is walked for those beyond, as there is room.
+
 Rules of this file
 - The stream is resumed where it was left (a durable cursor in the store), so a restart neither misses nor rescans.
   The cursor is written only up to events whose keys are done, or wait and are written down beside it (an owner that
@@ -26,6 +29,7 @@ from clusterling.machinery.errors import ApiError
 from clusterling.registry.ports import Clock
 from clusterling.storage.backoff import Backoff
 from clusterling.storage.histogram import Histogram
+from clusterling.storage.lines import Lines
 from clusterling.storage.store import Compacted, Event, Op, StorageError, Store
 from clusterling.telemetry.spans import Span, Value, as_part
 
@@ -36,10 +40,27 @@ BACKOFF_MAX_S: Final = 60.0
 CURSOR_EVERY_S: Final = 10.0
 LAST_SAVE_S: Final = 1.0  # How long a run that ends may take to say how far it came.
 CURSOR_KEY: Final = "~controllers/cursor/-/main"
+KEYS_MAX: Final = 20_000  # Of one cluster, that wait in a controller's queue: some ten megabytes.
+ROOM: Final = KEYS_MAX // 2  # Where fewer wait, a walk goes on.
+WALK_AGAIN_S: Final = 5.0  # After a failure.
 PARKED_MAX: Final = 250  # Keys that are written down beside the cursor; where more wait it stays where it is.
 
 
-K = TypeVar("K", bound=Hashable)
+class OfCluster(Hashable, Protocol):
+    """A key that says whose it is."""
+
+    @property
+    def cluster(self) -> str: ...
+
+
+Key = str | OfCluster  # A text is the id of a cluster, of which there is no more than that to say.
+
+K = TypeVar("K", bound=Key)
+
+
+def cluster_of(key: Key) -> str:
+    """The id of the cluster whose key it is."""
+    return key if isinstance(key, str) else key.cluster
 
 
 class Controller(Protocol[K]):
@@ -51,8 +72,8 @@ class Controller(Protocol[K]):
     def keys(self, event: Event) -> Iterable[K]:
         """The keys that a change anywhere in the store concerns. Called for every event: be quick to say none."""
 
-    def walk(self) -> AsyncIterator[K]:
-        """Every key there is, for when the stream of events has a gap. May be slow."""
+    def walk(self, cluster: str = "") -> AsyncIterator[K]:
+        """Every key there is, or every one of a cluster, for when some were missed. May be slow."""
 
     async def reconcile(self, key: K) -> float | None:
         """Brings one key into order. Returns seconds after which to look again, or None. Safe to repeat."""
@@ -78,34 +99,49 @@ class WorkQueue:
     def __init__(self, clock: Clock, figures: QueueFigures | None = None) -> None:
         self._clock = clock
         self.figures = figures or QueueFigures()
-        self._ready: dict[Hashable, float] = {}  # And since when.
-        self._working: set[Hashable] = set()
-        self._again: set[Hashable] = set()
-        self._failures: dict[Hashable, int] = {}
+        self._ready: dict[Key, float] = {}  # And since when.
+        self._lines: Lines[Key] = Lines()  # The same, in the order of their turns.
+        self._working: set[Key] = set()
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
         # A key waits for one time, the earliest it was put off to; what the heap has besides is passed over when due.
-        self._due: dict[Hashable, float] = {}
-        self._later: list[tuple[float, int, Hashable]] = []
+        self._due: dict[Key, float] = {}
+        self._later: list[tuple[float, int, Key]] = []
         self._sequence = 0
         self._wake = asyncio.Event()
+        # Clusters of which keys were not taken, and those that are walked for that; who walks waits there for room.
+        self._left_out: set[str] = set()
+        self._walked: dict[str, asyncio.Event] = {}
+        self._behind = asyncio.Event()
 
     def __len__(self) -> int:
-        """Keys ready or being worked on; those that wait for their time do not count."""
-        return len(self._ready) + len(self._working)
+        """Keys ready or being worked on, and clusters to be walked; those that wait for their time do not count."""
+        return len(self._ready) + len(self._working) + len(self._left_out | self._walked.keys())
 
     @property
-    def waiting(self) -> Collection[Hashable]:
+    def waiting(self) -> Collection[Key]:
         """The keys that wait to be looked at again: a restart must find them anew."""
         return self._due.keys()
 
-    def add(self, key: Hashable) -> None:
+    def add(self, key: Key) -> None:
+        """Adds the key, or has its cluster walked when there is room, where as many of its keys wait as may."""
         if key in self._working:
             self._again.add(key)
         elif key not in self._ready:
-            self.figures.adds += 1
-            self._ready[key] = self._clock.monotonic()
-            self._wake.set()
+            cluster = cluster_of(key)
+            if self._lines.of(cluster)[0] < KEYS_MAX:
+                self._put(cluster, key)
+            else:
+                self._left_out.add(cluster)
+                self._behind.set()
 
-    def add_after(self, key: Hashable, delay_s: float) -> None:
+    def _put(self, cluster: str, key: Key) -> None:
+        self.figures.adds += 1
+        self._ready[key] = self._clock.monotonic()
+        self._lines.add(cluster, key)
+        self._wake.set()
+
+    def add_after(self, key: Key, delay_s: float) -> None:
         """Adds the key when so much time has passed, or before, where it waits for an earlier time already."""
         due = self._clock.monotonic() + delay_s
         if self._due.get(key, due) < due:
@@ -115,14 +151,16 @@ class WorkQueue:
         heapq.heappush(self._later, (due, self._sequence, key))
         self._wake.set()
 
-    async def get(self) -> Hashable:
-        """The next key. `done` or `failed` must follow."""
+    async def get(self) -> Key:
+        """The next key, of the cluster whose turn it is. `done` or `failed` must follow."""
         while True:
             timeout = self._promote()
             if self._ready:
-                key = next(iter(self._ready))
+                key = self._lines.take()
                 self.figures.waits.observe(self._clock.monotonic() - self._ready.pop(key))
                 self._working.add(key)
+                if self._walked:
+                    self._tell_of_room(cluster_of(key))
                 return key
             self._wake.clear()
             try:
@@ -131,11 +169,11 @@ class WorkQueue:
             except TimeoutError:
                 continue
 
-    def done(self, key: Hashable) -> None:
+    def done(self, key: Key) -> None:
         self._failures.pop(key, None)
         self._release(key)
 
-    def failed(self, key: Hashable) -> float:
+    def failed(self, key: Key) -> float:
         """Puts the key off; returns for how long, in seconds."""
         self.figures.retries += 1
         count = self._failures[key] = self._failures.get(key, 0) + 1
@@ -144,11 +182,42 @@ class WorkQueue:
         self.add_after(key, delay)
         return delay
 
-    def _release(self, key: Hashable) -> None:
+    # ------------------------------------------------------------------ more of a cluster than may wait
+
+    async def left_out(self) -> str:
+        """A cluster of which keys were not taken, to be walked until `walked`. Keys left out from now on are so anew."""
+        while True:
+            for cluster in self._left_out:
+                if cluster not in self._walked:
+                    self._left_out.discard(cluster)
+                    self._walked[cluster] = asyncio.Event()
+                    return cluster
+            self._behind.clear()
+            await self._behind.wait()
+
+    async def room(self, cluster: str) -> None:
+        """Waits until there is room for keys of a cluster that is walked."""
+        while self._lines.of(cluster)[0] >= ROOM:
+            self._walked[cluster].clear()
+            await self._walked[cluster].wait()
+
+    def walked(self, cluster: str, *, whole: bool) -> None:
+        """The walk has ended; it is to be done again where it was not whole, or keys have been left out meanwhile."""
+        del self._walked[cluster]
+        if not whole:
+            self._left_out.add(cluster)
+        self._behind.set()
+
+    def _tell_of_room(self, cluster: str) -> None:
+        walked = self._walked.get(cluster)
+        if walked is not None and self._lines.of(cluster)[0] < ROOM:
+            walked.set()
+
+    def _release(self, key: Key) -> None:
         self._working.discard(key)
         if key in self._again:
             self._again.discard(key)
-            self.add(key)
+            self._readmit(key)
 
     def _promote(self) -> float | None:
         """Moves what is due to the ready ones; seconds until the next, None where nothing waits."""
@@ -157,8 +226,15 @@ class WorkQueue:
             due, _, key = heapq.heappop(self._later)
             if self._due.get(key) == due:
                 del self._due[key]
-                self.add(key)
+                self._readmit(key)
         return self._later[0][0] - now if self._later else None
+
+    def _readmit(self, key: Key) -> None:
+        """Adds a key that was taken before, room or none: a controller may hold something for it."""
+        if key in self._working:
+            self._again.add(key)
+        elif key not in self._ready:
+            self._put(cluster_of(key), key)
 
 
 class Runtime:
@@ -204,6 +280,7 @@ class Runtime:
                 for controller, queue in self._queues:
                     for _ in range(controller.workers):
                         group.create_task(self._work(controller, queue), name=f"controller-{controller.name}")
+                    group.create_task(self._catch_up(controller, queue), name=f"walks-{controller.name}")
                 group.create_task(self._save_cursor(), name="controllers-cursor")
                 group.create_task(self._follow(), name="controllers-follow")
         finally:
@@ -247,6 +324,30 @@ class Runtime:
         for controller, queue in self._queues:
             async for key in controller.walk():
                 queue.add(key)
+
+    async def _catch_up(self, controller: Controller[Any], queue: WorkQueue) -> None:
+        """Walks each cluster of which keys were left out."""
+        async with asyncio.TaskGroup() as walks:
+            while True:
+                cluster = await queue.left_out()
+                logger.info(
+                    "controllers-walk reason=keys-left-out controller=%s id=%s", controller.name, cluster
+                )
+                walks.create_task(self._walk_one(controller, queue, cluster))
+
+    async def _walk_one(self, controller: Controller[Any], queue: WorkQueue, cluster: str) -> None:
+        whole = False
+        try:
+            await queue.room(cluster)
+            async for key in controller.walk(cluster):
+                await queue.room(cluster)
+                queue.add(key)
+            whole = True
+        except (ApiError, StorageError) as error:
+            logger.info("controllers-put-off error=%s", error)
+            await asyncio.sleep(WALK_AGAIN_S)
+        finally:
+            queue.walked(cluster, whole=whole)
 
     async def _work(self, controller: Controller[Any], queue: WorkQueue) -> None:
         while True:

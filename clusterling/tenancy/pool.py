@@ -105,13 +105,17 @@ class ClusterPool:
         await cluster.ready()
         return cluster
 
-    async def ids(self, *holding: str) -> AsyncIterator[str]:
+    async def ids(self, *holding: str, of: str = "") -> AsyncIterator[str]:
         """The ids of all logical clusters, `root` included. Raises Unavailable.
 
         `holding`: of those only that have objects of their own under one of these prefixes of their keys, as the store's
-        totals know: a hundred thousand idle clusters are passed over without a look at each.
+        totals know: a hundred thousand idle clusters are passed over without a look at each. `of`: that one alone, if it is there.
         """
         await self._known()
+        if of:
+            if self._directory.by_id(of) is not None:
+                yield of
+            return
         if not holding:
             for record in self._directory.records():
                 yield record.id

@@ -60,6 +60,33 @@ async def test_what_was_left_undone_is_found_without_serving_the_clusters_that_a
             assert len(server.pool) <= len(["left", "root"])
 
 
+async def test_a_cluster_with_more_garbage_than_may_wait_loses_all_of_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("clusterling.controllers.runtime.KEYS_MAX", 4)
+    monkeypatch.setattr("clusterling.controllers.runtime.ROOM", 2)
+    caplog.set_level(logging.INFO, "clusterling.controllers.runtime")
+    async with memory.open() as store, ApiServer(store).running() as server:
+        await server.clusters.create("left")
+        left = server.client("left")
+        owner = await left.post(CONFIG_MAPS, config_map("owner"))
+        for number in range(20):
+            middle = await left.post(CONFIG_MAPS, config_map(f"m{number}", ownerReferences=owned_by(owner)))
+            for leaf in range(3):
+                await left.post(
+                    CONFIG_MAPS, config_map(f"m{number}-{leaf}", ownerReferences=owned_by(middle))
+                )
+        await left.post(CONFIG_MAPS, config_map("stays"))
+        await left.delete(f"{CONFIG_MAPS}/owner", propagationPolicy="Background")
+
+        async def nothing_else_is_left() -> bool:
+            names = {one["metadata"]["name"] for one in (await left.get(CONFIG_MAPS))["items"]}
+            return names == {"kube-root-ca.crt", "stays"}
+
+        await until(nothing_else_is_left)
+        assert any("reason=keys-left-out controller=garbage" in line for line in caplog.messages)
+
+
 async def test_a_cluster_that_was_left_half_deleted_is_removed() -> None:
     async with memory.open() as store:
         async with ApiServer(store, run_controllers=False).running() as server:
