@@ -10,7 +10,7 @@ from typing import Final
 from typing_extensions import override
 
 from clusterling.controllers.deletions import DeletionController
-from clusterling.controllers.reach import EVERYTHING, PLAIN_DELETE, context, edit, look_again_s, stored
+from clusterling.controllers.reach import EVERYTHING, PLAIN_DELETE, context, look_again_s, stored
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.machinery.timestamps import parse_rfc3339
@@ -76,5 +76,4 @@ def _is_young(cluster: Cluster, obj: Object) -> bool:
 async def _say(cluster: Cluster, served: Served, obj: Object, holds: bool, why: tuple[str, str]) -> Object:
     """Writes whether the kind is being taken away, and what else of the object was changed; the object as it is then."""
     set_condition(obj, "Terminating", holds, *why, cluster.ports.clock.now())
-    await edit(cluster, served, obj, "status")
-    return await cluster.objects.read(served, "", obj["metadata"]["name"]) or obj
+    return await cluster.objects.amend(context(cluster, "status"), served, "", obj)

@@ -41,7 +41,7 @@ class DeletionController(Controller[Doomed]):
 
     @abstractmethod
     async def finish(self, cluster: Cluster, served: Served, obj: Object) -> float | None:
-        """As `Controller.reconcile`, for the object as it is now."""
+        """As `Controller.reconcile`, for the object as it is now (`ObjectStore.outline`)."""
 
     @override
     def keys(self, event: Event) -> Iterable[Doomed]:
@@ -74,7 +74,7 @@ class DeletionController(Controller[Doomed]):
         if reached is None:
             return None
         cluster, served = reached
-        obj = await cluster.objects.read(served, "", key.name)
+        obj = await cluster.objects.outline(served, "", key.name)
         if obj is None or "deletionTimestamp" not in obj["metadata"]:
             return None
         return await self.finish(cluster, served, obj)

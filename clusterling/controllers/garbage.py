@@ -29,7 +29,6 @@ from clusterling.controllers.reach import (
     Clusters,
     Place,
     context,
-    edit,
     ended,
     key_of,
     look_again_s,
@@ -380,7 +379,7 @@ async def _slice(cluster: Cluster, uid: str, progress: _Pass, act: _Act) -> bool
 
 async def _read(cluster: Cluster, where: Dependent) -> tuple[Served, Object] | None:
     served = stored(cluster, where.group, where.plural)
-    obj = await cluster.objects.read(served, where.namespace, where.name) if served else None
+    obj = await cluster.objects.outline(served, where.namespace, where.name) if served else None
     return None if served is None or obj is None else (served, obj)
 
 
@@ -495,7 +494,7 @@ async def _without(cluster: Cluster, served: Served, owner: Object, finalizer: s
 
 async def _edited(cluster: Cluster, served: Served, obj: Object) -> None:
     try:
-        await edit(cluster, served, obj)
+        await cluster.objects.amend(context(cluster), served, obj["metadata"].get("namespace", ""), obj)
     except ApiError as error:
         if error.reason != "NotFound":
             raise
@@ -515,7 +514,7 @@ async def _deleted(cluster: Cluster, served: Served, obj: Object, propagation: P
                 return
             if error.reason != "Conflict" or not seen:
                 raise
-            now = await cluster.objects.read(served, namespace, name)
+            now = await cluster.objects.outline(served, namespace, name)
             if now is None or now["metadata"]["uid"] != uid:
                 return
             if references(now) != references(obj):

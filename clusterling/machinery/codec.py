@@ -33,6 +33,8 @@ BODY_BYTES_UNCOUNTED: Final = 32 * 1024
 TOKENS_MAX: Final = 500_000
 DEPTH_MAX: Final = strictjson.DEPTH_MAX
 
+OUTLINED_BYTES_MIN: Final = 32 * 1024  # What is smaller is decoded whole sooner than it is taken apart.
+
 _DUPLICATE_BYTES_MIN: Final = 5  # `"":0,`
 _SUMMARY_BYTES_MAX: Final = 30
 _HEAD: Final = b'{"apiVersion":"'
@@ -271,7 +273,46 @@ def encode_stored(obj: Object) -> bytes:
     # Keys keep the place where they are first named.
     ordered: Object = {"apiVersion": "", "kind": "", "metadata": {}, **obj}
     ordered["metadata"] = metadata
-    return _owned(orjson.dumps(ordered))
+    return _owned(orjson.dumps(ordered, default=as_written))
+
+
+def as_written(value: object) -> orjson.Fragment:
+    """orjson's `default` for what was left as it was written."""
+    if isinstance(value, msgspec.Raw):
+        return orjson.Fragment(bytes(value))
+    raise TypeError(f"{type(value)} is not JSON")
+
+
+_parts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_lists: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def outlined(value: bytes) -> Object:
+    """A stored object of which only metadata and what is small are decoded; the rest is left as it is written (`msgspec.Raw`).
+
+    Of large metadata the fields that somebody owns are left, too.
+    """
+    if len(value) <= OUTLINED_BYTES_MIN:
+        whole: Object = orjson.loads(value)
+        return whole
+    found = _small_decoded(_parts.decode(value))
+    metadata = found["metadata"]
+    if isinstance(metadata, msgspec.Raw):
+        metadata = found["metadata"] = _small_decoded(_parts.decode(metadata))
+        owned = metadata.get("managedFields")
+        if isinstance(owned, msgspec.Raw):
+            metadata["managedFields"] = [_small_decoded(_parts.decode(one)) for one in _lists.decode(owned)]
+        for name, part in metadata.items():
+            if isinstance(part, msgspec.Raw):
+                metadata[name] = orjson.loads(bytes(part))
+    return found
+
+
+def _small_decoded(parts: dict[str, msgspec.Raw]) -> Object:
+    return {
+        name: part if memoryview(part).nbytes > OUTLINED_BYTES_MIN else orjson.loads(bytes(part))
+        for name, part in parts.items()
+    }
 
 
 def _owned(encoded: bytes) -> bytes:
@@ -296,5 +337,8 @@ def same_json(one: object, other: object) -> bool:
 
     To Python 1, 1.0 and true are equal; to a client they are three values.
     """
-    sort = orjson.OPT_SORT_KEYS
-    return one == other and orjson.dumps(one, option=sort) == orjson.dumps(other, option=sort)
+    return one == other and _sorted(one) == _sorted(other)
+
+
+def _sorted(value: object) -> bytes:
+    return orjson.dumps(value, default=as_written, option=orjson.OPT_SORT_KEYS)

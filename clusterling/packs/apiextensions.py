@@ -35,6 +35,7 @@ from clusterling.registry.crd import (
     PLURAL,
     condition,
     crd_warnings,
+    decoded,
     default_crd,
     is_true,
     schema_fence,
@@ -233,6 +234,10 @@ def _keep_decisions(new: Object, old: Object) -> None:
 
 class CustomResourceDefinitionStrategy(Strategy):
     allow_unconditional_update = False
+
+    @override
+    def outline(self, value: bytes) -> Object:
+        return decoded(value)
 
     @override
     def read(self, ctx: Context, new: Object) -> None:

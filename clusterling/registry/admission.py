@@ -35,6 +35,13 @@ class Admission:
     ) -> None:
         """Looks at the write as it will be stored."""
 
+    def looks_inside(self, ctx: Context) -> bool:
+        """Whether it may look at more than metadata and status of what the server itself amends, or of what is deleted.
+
+        False: of large custom resources and CRDs the rest need not be decoded for it (`Strategy.outline`).
+        """
+        return True
+
     def charging(
         self, ctx: Context, served: Served, new: Object | None, old: Object | None
     ) -> AbstractAsyncContextManager[Companions] | None:
@@ -67,6 +74,10 @@ class AdmissionChain(Admission):
             await plugin.validate(ctx, served, operation, new, old)
 
     @override
+    def looks_inside(self, ctx: Context) -> bool:
+        return any(plugin.looks_inside(ctx) for plugin in self._plugins)
+
+    @override
     def charging(
         self, ctx: Context, served: Served, new: Object | None, old: Object | None
     ) -> AbstractAsyncContextManager[Companions] | None:
@@ -89,6 +100,10 @@ class CatalogAdmission(Admission):
     ) -> None:
         for one in ctx.catalog.admission:
             await one.validate(ctx, served, operation, new, old)
+
+    @override
+    def looks_inside(self, ctx: Context) -> bool:
+        return any(one.looks_inside(ctx) for one in ctx.catalog.admission)
 
     @override
     def charging(

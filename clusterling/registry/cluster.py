@@ -17,6 +17,7 @@ from typing import Final
 import orjson
 
 from clusterling.machinery.errors import ApiError
+from clusterling.registry import views
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.crd import (
@@ -186,7 +187,7 @@ class Cluster:
         written = (entry.revision, schema_revision)
         if known is not None and known.written == written:
             return known
-        crd = decoded(entry.value)
+        crd = views.outline(entry, entry.value, decoded)
         status = crd.get("status", {})
         established = is_true(crd, "Established")
         terminating = is_true(crd, "Terminating") or "deletionTimestamp" in crd["metadata"]

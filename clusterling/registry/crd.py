@@ -79,6 +79,7 @@ VERSIONS_MAX: Final = 100  # Ours: each has walkers of its own in every process.
 RULES_WARNING: Final = (
     "x-kubernetes-validations: this server accepts CEL rules but does not evaluate them yet"
 )
+_BEGINNING_BYTES: Final = 256
 _APPROVAL: Final = "api-approved.kubernetes.io"
 _COLUMN_TYPES: Final = ("boolean", "date", "integer", "number", "string")
 _COLUMN_FORMATS: Final = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
@@ -90,35 +91,55 @@ def decoded(value: bytes) -> Object:
     if len(value) > LARGE_BYTES:
         try:
             return _decoded_apart(value)
-        except (msgspec.DecodeError, KeyError):
+        except (msgspec.DecodeError, ValueError, LookupError, TypeError):
             # It is not shaped as those are that were validated; whoever looks at it will say so.
             pass
     crd: Object = orjson.loads(value)
     return crd
 
 
+class _Holder(msgspec.Struct, gc=False):
+    openAPIV3Schema: msgspec.Raw = msgspec.Raw()  # noqa: N815 (the API's word)
+
+
+class _Version(msgspec.Struct, gc=False):
+    schema: _Holder | None = None
+
+
+class _Spec(msgspec.Struct, gc=False):
+    versions: list[_Version]
+
+
+class _Schemas(msgspec.Struct, gc=False):
+    """Where the schemas are: all else is passed over."""
+
+    spec: _Spec
+
+
+_schemas_of: Final = msgspec.json.Decoder(_Schemas).decode
+
+
 def _decoded_apart(value: bytes) -> Object:
-    crd = _parts.decode(value)
-    spec = _parts.decode(crd.pop("spec"))
-    versions = [_version_decoded(one) for one in _lists.decode(spec.pop("versions"))]
-    return {**_whole(crd), "spec": {**_whole(spec), "versions": versions}}
-
-
-def _version_decoded(raw: msgspec.Raw) -> Object:
-    version = _parts.decode(raw)
-    holder = version.pop("schema", None)
-    schema = None if holder is None else _parts.decode(holder).get("openAPIV3Schema")
-    if schema is None or bytes(schema) == b"null":
-        return _whole(version)
-    return {**_whole(version), "schema": {"openAPIV3Schema": schema}}
-
-
-def _whole(parts: dict[str, msgspec.Raw]) -> Object:
-    return {name: orjson.loads(bytes(part)) for name, part in parts.items()}
-
-
-_parts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_lists: Final = msgspec.json.Decoder(list[msgspec.Raw])
+    """Cuts large schemas out of the text, so that what is left is small, and puts them where they were."""
+    kept: list[bytes] = []
+    found: dict[int, msgspec.Raw] = {}
+    end = 0
+    for at, version in enumerate(_schemas_of(value).spec.versions):
+        schema = msgspec.Raw() if version.schema is None else version.schema.openAPIV3Schema
+        text = memoryview(schema)
+        if text.nbytes <= LARGE_BYTES:
+            continue
+        # Quicker than to look for all of it; where there are several, it is in their order.
+        start = value.index(text[:_BEGINNING_BYTES], end)
+        while value[start : start + text.nbytes] != text:
+            start = value.index(text[:_BEGINNING_BYTES], start + 1)
+        kept += (value[end:start], b"null")
+        end = start + text.nbytes
+        found[at] = schema
+    crd: Object = orjson.loads(b"".join((*kept, value[end:])))
+    for at, schema in found.items():
+        crd["spec"]["versions"][at]["schema"]["openAPIV3Schema"] = schema
+    return crd
 
 
 def schema_fence(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 
 from typing_extensions import override
 
+from clusterling.machinery.codec import outlined
 from clusterling.machinery.errors import FieldError, go_quote, invalid_value
 from clusterling.machinery.gotext import go_text, go_type
 from clusterling.machinery.meta import Object
@@ -42,6 +43,10 @@ class CustomResourceStrategy(Strategy):
             served = ctx.catalog.by_kind(group, name, obj["kind"])
             return None if served is None else served.version
         return known
+
+    @override
+    def outline(self, value: bytes) -> Object:
+        return outlined(value)
 
     @override
     def prepare_for_create(self, ctx: Context, new: Object) -> None:

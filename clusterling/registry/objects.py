@@ -25,7 +25,7 @@ from typing import Any, Final
 import orjson
 
 from clusterling.machinery import errors
-from clusterling.machinery.codec import encode_stored, same_json, with_revision
+from clusterling.machinery.codec import as_written, encode_stored, same_json, with_revision
 from clusterling.machinery.errors import ApiError, FieldError
 from clusterling.machinery.meta import Object, meta, name_of, rfc3339
 from clusterling.machinery.names import generate_name, is_dns1123_subdomain
@@ -109,6 +109,20 @@ class ObjectStore:
         """The object decoded, None where it does not exist: for strategies and controllers."""
         entry = await self._entry(served.resource, namespace, name)
         return None if entry is None else orjson.loads(views.document(entry, served))
+
+    async def outline(self, served: Served, namespace: str, name: str) -> Object | None:
+        """As `read`, for controllers that look at metadata and status alone: of large kinds the rest is as it is written."""
+        entry = await self._entry(served.resource, namespace, name)
+        if entry is None:
+            return None
+        return views.outline(entry, views.document(entry, served), served.resource.strategy.outline)
+
+    def _outlined(self, ctx: Context, served: Served, entry: Entry, shown: bytes) -> Object:
+        """The object that is to be amended or deleted, whole where anybody else may look at it, or it has to be converted."""
+        if served.as_stored and not self._admission.looks_inside(ctx):
+            return views.outline(entry, shown, served.resource.strategy.outline)
+        whole: Object = orjson.loads(shown)
+        return whole
 
     async def fence(self, key: str) -> int:
         """The revision at which a fence stands now; 0 where it is absent."""
@@ -357,6 +371,40 @@ class ObjectStore:
         return await self._commits.retried(
             attempt, of=served.resource.key(namespace, name), conflicts=not tied
         )
+
+    async def amend(self, ctx: Context, served: Served, namespace: str, obj: Object) -> Object:
+        """Writes back metadata and status that the server itself changed of an object which it had of `outline`. As it is then.
+
+        Tied to the resourceVersion it was read at. What else there is was valid when it was written: it stays as it is
+        written, and is not looked at.
+        """
+
+        async def attempt() -> Object:
+            entry = await self._entry(served.resource, namespace, name_of(obj))
+            if entry is None:
+                raise errors.not_found(served.plural, served.group, name_of(obj))
+            return await self._amend(ctx, served, entry, obj)
+
+        return await self._commits.retried(attempt, conflicts=False)
+
+    async def _amend(self, ctx: Context, served: Served, entry: Entry, obj: Object) -> Object:
+        strategy = served.resource.strategy
+        self._check_revision_given(served, entry, name_of(obj), meta(obj))
+        shown = views.document(entry, served)
+        old = self._outlined(ctx, served, entry, shown)
+        new = {**old, "metadata": dict(meta(obj))}
+        if "status" in obj:
+            new["status"] = obj["status"]
+        await self._admission.mutate(ctx, served, "UPDATE", new, old)
+        await self._admission.validate(ctx, served, "UPDATE", new, old)
+        if new == old:
+            return new
+        if self._finishes(strategy, new, meta(old)):
+            revision = await self._remove(ctx, served, entry, new)
+        else:
+            revision, _ = await self._mark(ctx, served, entry, new, old)
+        meta(new)["resourceVersion"] = str(revision)
+        return new
 
     async def _create_by_update(
         self, ctx: Context, served: Served, namespace: str, obj: Object, options: WriteOptions | None
@@ -623,7 +671,7 @@ class ObjectStore:
     ) -> tuple[bytes, bool]:
         strategy = served.resource.strategy
         shown = views.document(entry, served)
-        obj: Object = orjson.loads(shown)
+        obj = self._outlined(ctx, served, entry, shown)
         deleting.check(served, obj, options)
         strategy.may_delete(ctx, obj)
         if strategy.propagation_warning and not options.propagation:
@@ -647,11 +695,11 @@ class ObjectStore:
                 metadata["deletionGracePeriodSeconds"] = 0
                 if metadata.get("generation"):
                     metadata["generation"] += 1
-        old: Object = orjson.loads(shown)
+        old = self._outlined(ctx, served, entry, shown)
         if obj == old:
             return shown, False
         if ctx.dry_run:
-            return orjson.dumps(obj), False
+            return orjson.dumps(obj, default=as_written), False
         revision, stored = await self._mark(ctx, served, entry, obj, old)
         return _shown(obj, stored, revision, served), False
 
@@ -672,8 +720,10 @@ class ObjectStore:
         deleting.propagate(served.resource.strategy.default_propagation, metadata, options)
         gone = not metadata["deletionGracePeriodSeconds"] and not metadata.get("finalizers")
         if ctx.dry_run:
-            return orjson.dumps(obj), gone
-        revision, stored = await self._mark(ctx, served, entry, obj, orjson.loads(shown))
+            return orjson.dumps(obj, default=as_written), gone
+        revision, stored = await self._mark(
+            ctx, served, entry, obj, self._outlined(ctx, served, entry, shown)
+        )
         value = _shown(obj, stored, revision, served)
         if not gone:
             return value, False
@@ -684,7 +734,10 @@ class ObjectStore:
     async def _mark(
         self, ctx: Context, served: Served, entry: Entry, obj: Object, old: Object
     ) -> tuple[int, bytes]:
-        """Stores an object that is being deleted and stays for now. Its revision, and what was stored."""
+        """Stores an object of which the server changed metadata or status, as one that is being deleted and stays for now.
+
+        Its revision, and what was stored.
+        """
         strategy = served.resource.strategy
         companions = await self._commits.companions(ctx, served, obj, old)
         stored = encode_stored(views.to_storage(obj, served))

@@ -98,7 +98,7 @@ async def fate(cluster: Cluster, reference: Object, namespace: str, gone: Identi
     if served.resource.namespaced and not namespace:
         return Fate.OUT_OF_REACH
     place = namespace if served.resource.namespaced else ""
-    owner = await cluster.objects.read(served, place, reference["name"])
+    owner = await cluster.objects.outline(served, place, reference["name"])
     if owner is None or owner["metadata"]["uid"] != reference["uid"]:
         return Fate.ABSENT
     return Fate.WAITING if waits(owner) else Fate.SOLID

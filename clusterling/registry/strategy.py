@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
+import orjson
 from msgspec import Struct
 
 from clusterling.machinery.apply.fieldset import FieldSet, difference_below, only
@@ -112,6 +113,14 @@ class Strategy:
     row_order: Callable[[Object], tuple[int, str]] | None = None
     # Names are DNS subdomains unless a kind says otherwise: returns what is wrong, in upstream's words.
     name_problems: Callable[[str], Sequence[str]] | None = None
+
+    def outline(self, value: bytes) -> Object:
+        """A stored object for who looks at its metadata and status alone, or removes it.
+
+        What else is large, and none of these hooks looks at then, may stay as it is written (`msgspec.Raw`).
+        """
+        whole: Object = orjson.loads(value)
+        return whole
 
     def read(self, ctx: Context, new: Object) -> None:
         """What decoding into the kind's Go type does to an object beyond its schema, in place: canonical forms, zero values

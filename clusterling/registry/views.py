@@ -6,20 +6,22 @@ version (decision 14). Everything else is derived once per entry and kept in `En
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import orjson
 
-from clusterling.machinery.codec import encode_stored, with_api_version, with_revision
+from clusterling.machinery.codec import OUTLINED_BYTES_MIN, encode_stored, with_api_version, with_revision
 from clusterling.machinery.jsonpath import compile_path
 from clusterling.machinery.meta import GroupVersion, Object
+from clusterling.machinery.schema.shaping import json_copy
 from clusterling.machinery.selectors import FieldSelector, LabelSelector
 from clusterling.registry.resource import Resource, Served
 from clusterling.storage.store import Entry
 
+_OUTLINE: Final = "~outline"  # No version is called so.
 _REVISION: Final = b'"metadata":{"resourceVersion":"'
 
 
@@ -39,6 +41,19 @@ def document(entry: Entry, served: Served) -> bytes:
     if entry.revision >= served.resource.schema_revision and served.as_stored:
         return entry.value
     return _derived(entry, served)
+
+
+def outline(entry: Entry, value: bytes, outlined: Callable[[bytes], Object]) -> Object:
+    """What `outlined` makes of `value`, the entry's document: the caller's own, of what was made once for all who ask."""
+    if value is not entry.value or len(value) <= OUTLINED_BYTES_MIN:
+        return outlined(value)
+    views = entry.views
+    if views is None:
+        views = entry.views = {}
+    known = views.get(_OUTLINE)
+    if known is None:
+        known = views[_OUTLINE] = outlined(value)
+    return cast(Object, json_copy(known))
 
 
 def documents(entries: Sequence[Entry], served: Served) -> Sequence[bytes]:

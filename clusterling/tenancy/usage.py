@@ -63,6 +63,10 @@ class SoftQuota(Admission):
         self._known: OrderedDict[str, tuple[float, Sequence[Usage]]] = OrderedDict()
 
     @override
+    def looks_inside(self, ctx: Context) -> bool:
+        return False
+
+    @override
     async def validate(
         self, ctx: Context, served: Served, operation: Operation, new: Object | None, old: Object | None
     ) -> None:

@@ -8,6 +8,7 @@ import msgspec
 import orjson
 import pytest
 
+from clusterling.machinery.codec import OUTLINED_BYTES_MIN, as_written, outlined
 from clusterling.machinery.meta import Object
 from clusterling.machinery.schema import LARGE_BYTES, Schema, compile_schema, compile_text
 from clusterling.registry.crd import decoded
@@ -106,6 +107,49 @@ def test_a_definition_is_decoded_whole_but_for_its_schemas(obj: Object) -> None:
         if given is not None:
             assert orjson.loads(bytes(schema)) == given
             version["schema"]["openAPIV3Schema"] = given
-        version["schema"] = version.get("schema")
-        obj["spec"]["versions"][at]["schema"] = obj["spec"]["versions"][at].get("schema") if given else None
     assert found == obj
+
+
+def test_each_versions_schema_is_its_own() -> None:
+    first = {"name": "v1", "schema": {"openAPIV3Schema": SCHEMA}}
+    small = {"name": "v2", "schema": {"openAPIV3Schema": {"type": "object"}}}
+    other = {"name": "v4", "schema": {"openAPIV3Schema": {**SCHEMA, "description": "another"}}}
+    obj: Object = {
+        "metadata": {"annotations": {"a": orjson.dumps(SCHEMA).decode()}},
+        "spec": {"versions": [first, small, {**first, "name": "v3"}, other]},
+    }
+    value = orjson.dumps(obj)
+    found = decoded(value)
+    kept = [version["schema"]["openAPIV3Schema"] for version in found["spec"]["versions"]]
+    assert [isinstance(schema, msgspec.Raw) for schema in kept] == [True, False, True, True]
+    assert orjson.dumps(found, default=as_written) == value
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_an_outline_is_written_as_it_was(large: bool) -> None:
+    more = "x" * OUTLINED_BYTES_MIN if large else "x"
+    metadata: Object = {
+        "name": "a",
+        "finalizers": ["f"],
+        "annotations": {"a": more},
+        "managedFields": [
+            {"manager": "m", "fieldsV1": {"f:spec": {f"f:{more}": {}}}},
+            {"manager": "n", "fieldsV1": {}},
+        ],
+    }
+    obj = {
+        "apiVersion": "v1",
+        "kind": "K",
+        "metadata": metadata,
+        "spec": {"a": more},
+        "data": [more],
+        "status": {"s": 1},
+    }
+    value = orjson.dumps(obj)
+    found = outlined(value)
+    assert orjson.dumps(found, default=as_written) == value
+    assert found["metadata"]["finalizers"] == ["f"]
+    assert isinstance(found["spec"], msgspec.Raw) is isinstance(found["data"], msgspec.Raw) is large
+    first, second = found["metadata"]["managedFields"]
+    assert (first["manager"], isinstance(first["fieldsV1"], msgspec.Raw)) == ("m", large)
+    assert (found["status"], second) == ({"s": 1}, {"manager": "n", "fieldsV1": {}})

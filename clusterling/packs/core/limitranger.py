@@ -55,6 +55,10 @@ class LimitRanger(Admission):
                 why = found[0] if len(found) == 1 else f"[{', '.join(found)}]"
                 raise errors.forbidden(served.plural, "", name_of(new), why)
 
+    @override
+    def looks_inside(self, ctx: Context) -> bool:
+        return False  # Pods and claims are given whole.
+
 
 def _concerns(ctx: Context, served: Served, operation: Operation, old: Object | None) -> bool:
     """Pods when they are made or resized; claims at every write of theirs."""

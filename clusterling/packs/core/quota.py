@@ -91,6 +91,10 @@ class QuotaCharges(Admission):
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     @override
+    def looks_inside(self, ctx: Context) -> bool:
+        return False  # Of custom resources only their number counts.
+
+    @override
     def charging(
         self, ctx: Context, served: Served, new: Object | None, old: Object | None
     ) -> AbstractAsyncContextManager[Companions] | None:
