@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -15,6 +16,7 @@ from msgspec import Struct
 
 from clusterling.machinery.errors import no_such_resource
 from clusterling.machinery.schema import Schema
+from clusterling.machinery.steps import Steps
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.objects import ObjectStore
 from clusterling.registry.resource import Resource, Served
@@ -147,7 +149,10 @@ class Rates(Protocol):
 
 # Answers a path that names no resource (discovery, OpenAPI, version), or None where it is none of its own.
 # The catalog is None for what is answered alike for every name, known or not: /version.
-Documents = Callable[[Request, Catalog | None], Awaitable[Response | None]]
+# The last does in turns what takes long.
+Documents = Callable[
+    [Request, Catalog | None, Callable[[Steps[None]], Awaitable[None]]], Awaitable[Response | None]
+]
 
 # Told of each request that was answered, after the answer was made. Must not fail and must not wait.
 Audit = Callable[[Request, Response], None]
@@ -226,6 +231,7 @@ class App:
         )
         self.workers = workers
         self._compiling: WeakKeyDictionary[Schema, asyncio.Lock] = WeakKeyDictionary()
+        self._preparing: WeakKeyDictionary[Catalog, asyncio.Lock] = WeakKeyDictionary()
         self.decoding = asyncio.Semaphore(DECODING_MAX)
         self.streams = Streams(
             sent=None if self.metrics is None else self.recorder.sent, turnstile=self.turnstile
@@ -291,7 +297,13 @@ class App:
         """Has a large schema compiled, once for all who need it, while others have their turns."""
         async with self._compiling.setdefault(schema, asyncio.Lock()):
             if not schema.is_compiled:
-                await self.turnstile.slices(cluster.id, schema.compiling())
+                await self.turnstile.made(cluster.id, schema.compiling())
+
+    async def _prepared(self, request: Request, catalog: Catalog | None, steps: Steps[None]) -> None:
+        """Has documents of a catalog made, those of one after the other: what one makes the next will find."""
+        assert catalog is not None, "what takes long is made of kinds"
+        async with self._preparing.setdefault(catalog, asyncio.Lock()):
+            await self.turnstile.made(request.tenant, steps)
 
     async def _document(self, request: Request, catalog: Catalog) -> Response:
         info = request.info
@@ -302,7 +314,7 @@ class App:
             return await self.metrics.of_cluster(request, request.cluster.name, request.cluster.id)
         found = await self.health.respond(info.path, info.query, tells=request.user.realm == ROOT_ID)
         if found is None:
-            found = await self.documents(request, catalog)
+            found = await self.documents(request, catalog, partial(self._prepared, request, catalog))
         return page_not_found() if found is None else found
 
     async def public(self, request: Request) -> Response | None:
@@ -311,7 +323,11 @@ class App:
         if info.is_resource or request.method not in {"GET", "HEAD"} or info.path not in PUBLIC_PATHS:
             return None
         found = await self.health.respond(info.path, info.query)
-        return await self.documents(request, None) if found is None else found
+        return (
+            await self.documents(request, None, partial(self._prepared, request, None))
+            if found is None
+            else found
+        )
 
 
 # What upstream's role system:public-info-viewer lets everybody read (bootstrappolicy/policy.go).

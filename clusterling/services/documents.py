@@ -6,10 +6,11 @@ for all but OpenAPI. kube-aggregator/pkg/apiserver/handler_apis.go does not look
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from clusterling.machinery.errors import ApiError
+from clusterling.machinery.steps import Steps
 from clusterling.registry.catalog import Catalog
 from clusterling.services import discovery
 from clusterling.services.conditional import Conditions
@@ -17,13 +18,16 @@ from clusterling.services.negotiation import wants_pretty
 from clusterling.services.request import Request, Response
 from clusterling.services.requestinfo import first
 
+# Does all of these steps, while others have their turns.
+Prepare = Callable[[Steps[None]], Awaitable[None]]
+
 OTHER_PATHS = ("/healthz", "/livez", "/readyz")
 
 
-async def respond(request: Request, catalog: Catalog | None) -> Response | None:
+async def respond(request: Request, catalog: Catalog | None, prepare: Prepare) -> Response | None:
     """The document that the path means; None where it means none.
 
-    `catalog` None: only what is told of every name alike, which is the version.
+    `catalog` None: only what is told of every name alike, which is the version. `prepare` does what takes long, in turns.
     """
     info = request.info
     path = info.path
@@ -51,10 +55,8 @@ async def respond(request: Request, catalog: Catalog | None) -> Response | None:
         from clusterling.services import openapi
         from clusterling.services.openapi.schemas import builtin_definitions
 
-        # A tenant's kinds may be megabytes: others have the loop between one and the next.
-        for prepare in openapi.preparations(catalog, path):
-            prepare()
-            await asyncio.sleep(0)
+        # A tenant's kinds may be megabytes.
+        await prepare(openapi.preparing(catalog, path))
         return openapi.respond(
             catalog,
             path,

@@ -27,9 +27,14 @@ class Kept:
             self._found.move_to_end(key)
             return known[0]  # type: ignore[return-value]
         made = make()
-        self._found[key] = (made, size(made))
-        self._bytes += size(made)
+        self.keep(key, made, size(made))
+        return made
+
+    def keep(self, key: Hashable, made: object, size: int) -> None:
+        """Keeps what was made meanwhile."""
+        _, before = self._found.pop(key, (None, 0))
+        self._found[key] = (made, size)
+        self._bytes += size - before
         while self._bytes > self._bytes_max and len(self._found) > 1:
             _, (_, dropped) = self._found.popitem(last=False)
             self._bytes -= dropped
-        return made

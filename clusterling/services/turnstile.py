@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Final, TypeVar
 
+from clusterling.machinery.steps import Steps
 from clusterling.telemetry.spans import part
 
 _log = logging.getLogger(__name__)
@@ -156,6 +157,24 @@ class Turnstile:
 
         await self._wait(tenant, step)
         return drawn
+
+    async def made(self, tenant: Hashable, steps: Steps[_T]) -> _T:
+        """What the steps return when all are done, in slices of about `SLICE_S`. One step is never cut."""
+        result: list[_T] = []
+        clock = self.clock
+
+        def step(until: float) -> bool:
+            try:
+                next(steps)
+                while clock() < until:
+                    next(steps)
+            except StopIteration as stop:
+                result.append(stop.value)
+                return True
+            return False
+
+        await self._wait(tenant, step)
+        return result[0]
 
     async def turn(self, tenant: Hashable, cost_s: float = SLICE_S, *, long: bool = True) -> None:
         """Returns when it is the tenant's turn, for which it is charged so much: for work that is no function to be called.

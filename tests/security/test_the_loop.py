@@ -213,6 +213,50 @@ async def test_the_openapi_of_many_kinds_is_made_kind_by_kind(it: World) -> None
     assert turns.count >= 10
 
 
+def small(kind: str) -> Object:
+    return {"apiVersion": "x.io/v1", "kind": kind, "metadata": {"name": "a"}}
+
+
+PROPERTIES = 10_000
+
+
+def huge(plural: str) -> Object:
+    told = {"type": "string", "maxLength": 63, "description": "What this one is for, at length."}
+    return crd(plural, {"type": "object", "properties": {f"p{at}": told for at in range(PROPERTIES)}})
+
+
+@pytest.mark.parametrize("path", ["/openapi/v2", "/openapi/v3/apis/x.io/v1"])
+async def test_others_have_the_loop_while_the_openapi_of_a_huge_kind_is_made(it: World, path: str) -> None:
+    assert (await it.ask("POST", CRDS, huge("bigs")))[0] == 201
+    async with Turns() as turns:
+        status, told, _ = await it.ask("GET", path)
+    kinds = told["definitions"] if path.endswith("v2") else told["components"]["schemas"]
+    assert (status, len(kinds["io.x.v1.Bigs"]["properties"]["spec"]["properties"])) == (200, PROPERTIES)
+    assert turns.count >= 25
+
+
+async def test_a_huge_definition_keeps_its_schema_as_written_until_it_is_gone(it: World) -> None:
+    """Whoever is told of its deletion sees all of it, though nobody here reads more than its metadata and conditions."""
+    made = huge("bigs")
+    assert (await it.ask("POST", CRDS, made))[0] == 201
+    assert (await it.ask("POST", "/apis/x.io/v1/namespaces/default/bigs", small("Bigs")))[0] == 201
+    response = await it.tenant.request("GET", f"{CRDS}?{INITIAL}")
+    assert isinstance(response, StreamingResponse)
+    taker = Until(response.stream, b'"type":"DELETED"')
+    assert (await it.ask("DELETE", f"{CRDS}/bigs.x.io"))[0] == 200
+    async with asyncio.timeout(30):
+        await response.stream.run(taker)
+    await response.close()
+    events = [orjson.loads(line) for line in b"".join(taker.writes).splitlines()]
+    seen = [one["object"] for one in events if one["type"] in ("MODIFIED", "DELETED")]
+    assert len(seen) >= 3
+    for one in seen:
+        assert one["spec"]["versions"][0]["schema"] == made["spec"]["versions"][0]["schema"]
+    conditions = [{each["type"]: each["reason"] for each in one["status"]["conditions"]} for one in seen]
+    assert conditions[0]["Terminating"] == "InstanceDeletionPending"
+    assert conditions[-1]["Terminating"] == "InstanceDeletionInProgress"
+
+
 MANY = 20_000
 
 
@@ -233,6 +277,21 @@ async def fill_below(it: World, count: int) -> None:
 
 
 INITIAL = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=60"
+
+
+class Until(Taker):
+    """Keeps what it takes, and asks its watch to stop when it has seen so much."""
+
+    def __init__(self, stream: Stream, last: bytes) -> None:
+        super().__init__()
+        self.stream = stream
+        self.last = last
+
+    @override
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self.last in data:
+            self.stream.stop()
 
 
 class Reader(Taker):

@@ -10,18 +10,17 @@ Upstream: kube-openapi/pkg/{handler,handler3}/handler.go, client-go/openapi.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
 from typing import Final, TypeVar
 from urllib.parse import quote
-from weakref import WeakKeyDictionary
 
 import orjson
 
 from clusterling.machinery.meta import GroupVersion
-from clusterling.machinery.schema import Schema
+from clusterling.machinery.steps import Steps, at_once
 from clusterling.registry.catalog import Catalog
 from clusterling.registry.resource import Served
 from clusterling.services.conditional import NO_CONDITIONS, Conditions
@@ -65,7 +64,6 @@ T = TypeVar("T")
 
 
 _kept: Final = Kept(KEPT_BYTES_MAX)
-_hashed: Final[WeakKeyDictionary[Schema, bytes]] = WeakKeyDictionary()
 
 
 def respond(
@@ -118,41 +116,41 @@ class _Copy:
         return Response(outcome, make() if outcome == 200 else b"", content_type, headers)
 
 
-def preparations(
-    catalog: Catalog, path: str, *, definitions: Definitions | None = None
-) -> Iterator[Callable[[], object]]:
-    """The slow parts of answering `path`, one call a resource or definition (a few ms at most), for who would take turns.
-
-    Each is still to be made when it is yielded. `respond` does without them, and makes what is missing at once.
-    """
+def preparing(catalog: Catalog, path: str, *, definitions: Definitions | None = None) -> Steps[None]:
+    """The slow parts of answering `path`, for who would take turns. `respond` makes at once what is missing."""
     if definitions is None:
         definitions = builtin_definitions()
     documents = _documents(catalog, definitions)
     if path == "/openapi/v2":
-        yield from _v2_preparations(list(documents.values()), definitions)
+        yield from _preparing_v2(list(documents.values()), definitions)
         return
     known = documents.get(path.removeprefix(_PREFIX))
     if known is not None and ("v3", known.etag) not in _kept:
         for served, key in known.served:
-            if ("v3", definitions.fingerprint, key) not in _kept:
-                yield partial(_v3_fragment, served, key, definitions)
+            place = ("v3", definitions.fingerprint, key)
+            if place not in _kept:
+                fragment = yield from v3.fragment(served, definitions)
+                _kept.keep(place, fragment, fragment.size)
+                yield
 
 
-def _v2_preparations(
-    documents: Sequence[_Document], definitions: Definitions
-) -> Iterator[Callable[[], object]]:
+def _preparing_v2(documents: Sequence[_Document], definitions: Definitions) -> Steps[None]:
     etag = _v2_etag(documents)
     if any(("v2", etag, protobuf) in _kept for protobuf in (False, True)):
         return
     for one in documents:
         for served, key in one.served:
-            if ("v2", definitions.fingerprint, key) not in _kept:
-                yield partial(_v2_fragment, served, key, definitions)
+            place = ("v2", definitions.fingerprint, key)
+            if place not in _kept:
+                fragment = yield from v2.fragment(served, definitions)
+                _kept.keep(place, fragment, fragment.size)
+                yield
     for name in definitions.reached(
         name for part in _v2_fragments(documents, definitions) for name in part.references
     ):
         if ("v2", definitions.fingerprint, name) not in _kept:
-            yield partial(_v2_shared, name, definitions)
+            _v2_shared(name, definitions)
+            yield
 
 
 class _Document:
@@ -206,10 +204,7 @@ def _resource_key(served: Served) -> bytes:
         version.selectable_fields,
         [(one.name, one.group, one.version, one.kind, one.verbs) for one in resource.subresources.values()],
     )
-    schema = _hashed.get(version.schema)
-    if schema is None:
-        schema = _hashed[version.schema] = hashlib.sha512(orjson.dumps(version.schema.source)).digest()
-    return hashlib.sha512(orjson.dumps(facts) + schema).digest()
+    return hashlib.sha512(orjson.dumps(facts) + version.schema.digest).digest()
 
 
 def _documents(catalog: Catalog, definitions: Definitions) -> dict[str, _Document]:
@@ -299,7 +294,9 @@ def v3_document(found: _Document, definitions: Definitions) -> bytes:
 
 def _v3_fragment(served: Served, key: bytes, definitions: Definitions) -> v3.Fragment:
     return _kept.get(
-        ("v3", definitions.fingerprint, key), lambda: v3.fragment(served, definitions), lambda made: made.size
+        ("v3", definitions.fingerprint, key),
+        lambda: at_once(v3.fragment(served, definitions)),
+        lambda made: made.size,
     )
 
 
@@ -366,7 +363,9 @@ def _v2_head(path: Path, definitions: Definitions) -> v2.Fragment:
 
 def _v2_fragment(served: Served, key: bytes, definitions: Definitions) -> v2.Fragment:
     return _kept.get(
-        ("v2", definitions.fingerprint, key), lambda: v2.fragment(served, definitions), lambda made: made.size
+        ("v2", definitions.fingerprint, key),
+        lambda: at_once(v2.fragment(served, definitions)),
+        lambda made: made.size,
     )
 
 

@@ -15,6 +15,7 @@ import orjson
 
 from clusterling.machinery.meta import Object
 from clusterling.machinery.protowire import content, double, integer
+from clusterling.machinery.steps import PIECES, Steps, at_once
 
 _Writer = Callable[[int, Any], bytes]
 
@@ -65,13 +66,28 @@ def _write(value: Object, fields: Mapping[str, tuple[int, _Writer]], extensions:
     return b"".join(told)
 
 
-def schema(value: Object) -> bytes:
+def _schema(value: Object) -> Steps[bytes]:
     """A `Schema`."""
-    return _write(value, _SCHEMA, 31)
+    told: list[bytes] = []
+    for key, one in value.items():
+        if key == "properties":
+            properties: list[bytes] = []
+            for at, (name, child) in enumerate(one.items()):
+                if not at % PIECES:
+                    yield
+                properties.append(_named(1, name, (yield from _schema(child))))
+            told.append(content(25, b"".join(properties)))
+        elif key == "items":
+            told.append(content(23, content(1, (yield from _schema(one)))))
+        elif key == "additionalProperties" and isinstance(one, dict):
+            told.append(content(21, content(1, (yield from _schema(one)))))
+        else:
+            told.append(_write({key: one}, _SCHEMA, 31))
+    return b"".join(told)
 
 
 def _schema_field(field: int, value: Any) -> bytes:
-    return content(field, schema(value))
+    return content(field, at_once(_schema(value)))
 
 
 def _schemas(field: int, values: Any) -> bytes:
@@ -82,18 +98,9 @@ def _type(field: int, value: Any) -> bytes:
     return content(field, _texts(1, [value] if isinstance(value, str) else value))
 
 
-def _items(field: int, value: Any) -> bytes:
-    return content(field, _schema_field(1, value))
-
-
 def _additional(field: int, value: Any) -> bytes:
     # In a oneof the field tells which it is, so false must be written too.
-    inner = _schema_field(1, value) if isinstance(value, dict) else integer(2, int(value))
-    return content(field, inner)
-
-
-def _properties(field: int, value: Any) -> bytes:
-    return content(field, b"".join(_named(1, name, schema(one)) for name, one in value.items()))
+    return content(field, integer(2, int(value)))
 
 
 def _external_docs(field: int, value: Any) -> bytes:
@@ -123,9 +130,7 @@ _SCHEMA: Final[dict[str, tuple[int, _Writer]]] = {
     "enum": (20, _anys),
     "additionalProperties": (21, _additional),
     "type": (22, _type),
-    "items": (23, _items),
     "allOf": (24, _schemas),
-    "properties": (25, _properties),
     "externalDocs": (29, _external_docs),
     "example": (30, _any),
 }
@@ -216,9 +221,12 @@ def path_members(paths: Object) -> bytes:
     return b"".join(_named(2, path, _write(item, _PATH_ITEM, 10)) for path, item in paths.items())
 
 
-def definition_members(definitions: Object) -> bytes:
+def definition_members(definitions: Object) -> Steps[bytes]:
     """Members of a `Definitions` message."""
-    return b"".join(_named(1, name, schema(one)) for name, one in definitions.items())
+    members: list[bytes] = []
+    for name, one in definitions.items():
+        members.append(_named(1, name, (yield from _schema(one))))
+    return b"".join(members)
 
 
 def document(info: Object, paths: bytes, definitions: bytes, security: Object) -> bytes:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Final
 
 from clusterling.machinery.meta import Object
+from clusterling.machinery.steps import Steps
 from clusterling.registry.resource import Served, Subresource
 from clusterling.services.openapi.schemas import (
     META,
@@ -561,14 +562,14 @@ def told_of(path: Path, definitions: Definitions) -> frozenset[str]:
 
 def told_beside(
     served: Served, definitions: Definitions, paths: list[Path], *, v2: bool
-) -> tuple[Object, frozenset[str]]:
+) -> Steps[tuple[Object, frozenset[str]]]:
     """The definitions that a resource brings itself (a custom kind and its list), and the names of upstream's it needs."""
     needed = frozenset[str]().union(*(told_of(path, definitions) for path in paths))
     named = {one.answer for path in paths for one in path.operations}
     own: Object = {}
     model, list_model = kind_names(served, definitions)
     if model not in definitions.source:
-        own[model] = custom_kind(served, served.version.schema.source, v2=v2)
+        own[model] = yield from custom_kind(served, v2=v2)
         needed |= {f"{META}ObjectMeta"} & definitions.source.keys()
     if list_model in named and list_model not in definitions.source:
         own[list_model] = custom_list(served, v2=v2)

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, Final
 
 from clusterling.machinery.meta import Object
+from clusterling.machinery.steps import PIECES, Steps
 from clusterling.registry.resource import Served
 
 V3_PREFIX: Final = "#/components/schemas/"
@@ -176,13 +177,15 @@ def _extensions(served: Served, kind: str) -> Object:
     return told
 
 
-def custom_kind(served: Served, source: Object, *, v2: bool) -> Object:
+def custom_kind(served: Served, *, v2: bool) -> Steps[Object]:
     """The published schema of a custom kind, from the schema its CRD gives (not changed; parts are shared)."""
     extensions = _extensions(served, served.kind)
+    yield from served.version.schema.reading()
+    source = served.version.schema.source
     if v2 and source.get(PRESERVE):
         # kubectl would take properties for all there may be.
         return {"type": "object"} | extensions
-    schema = _publish_v2(source) if v2 else _publish(source)
+    schema = yield from (_publish_v2(source) if v2 else _publish(source))
     properties = {
         **schema.get("properties", {}),
         "apiVersion": {"description": _API_VERSION, "type": "string"},
@@ -215,18 +218,18 @@ def custom_list(served: Served, *, v2: bool) -> Object:
     }
 
 
-def _publish(schema: Object) -> Object:
+def _publish(schema: Object) -> Steps[Object]:
     """A structural schema as OpenAPI v3: unfolded, embedded resources with their head. Shares what stays the same."""
     changed: Object = {}
     properties: Object = schema.get("properties") or {}
     if properties:
-        published = {name: _publish(one) for name, one in properties.items()}
+        published = yield from _each(_publish, properties)
         if any(published[name] is not properties[name] for name in properties):
             changed["properties"] = published
     for key in ("items", "additionalProperties"):
         one = schema.get(key)
         if isinstance(one, dict):
-            published_one = _publish(one)
+            published_one = yield from _publish(one)
             if published_one is not one:
                 changed[key] = published_one
     if schema.get(INT_OR_STRING):
@@ -234,6 +237,16 @@ def _publish(schema: Object) -> Object:
     if schema.get(EMBEDDED):
         changed |= _embedded(schema, changed.get("properties", properties), v2=False)
     return schema | changed if changed else schema
+
+
+def _each(publish: Callable[[Object], Steps[Object]], properties: Object) -> Steps[Object]:
+    """All of the properties, published, so many in a step."""
+    published: Object = {}
+    for at, (name, one) in enumerate(properties.items()):
+        if not at % PIECES:
+            yield
+        published[name] = yield from publish(one)
+    return published
 
 
 def _unfolded(schema: Object) -> Object:
@@ -258,7 +271,7 @@ def _embedded(schema: Object, properties: Object, *, v2: bool) -> Object:
     }
 
 
-def _publish_v2(schema: Object) -> Object:
+def _publish_v2(schema: Object) -> Steps[Object]:
     """A structural schema as OpenAPI v2 has words for it: kubectl breaks on more (v2/conversion.go)."""
     dropped = {*_JUNCTIONS, "nullable", "default", "items", "properties", "additionalProperties"}
     told: Object = {key: value for key, value in schema.items() if key not in dropped}
@@ -280,11 +293,13 @@ def _publish_v2(schema: Object) -> Object:
     if required:
         told["required"] = required
     if properties:
-        told["properties"] = {name: _publish_v2(one) for name, one in properties.items()}
+        told["properties"] = yield from _each(_publish_v2, properties)
     if isinstance(items, dict):
-        told["items"] = _publish_v2(items)
+        told["items"] = yield from _publish_v2(items)
     if additional is not None:
-        told["additionalProperties"] = _publish_v2(additional) if isinstance(additional, dict) else additional
+        told["additionalProperties"] = (
+            (yield from _publish_v2(additional)) if isinstance(additional, dict) else additional
+        )
     if schema.get(EMBEDDED) and not preserve:
         told |= _embedded(told, told.get("properties", {}), v2=True)
     return told

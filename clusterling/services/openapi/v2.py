@@ -14,6 +14,7 @@ from typing import Final
 import orjson
 
 from clusterling.machinery.meta import Object
+from clusterling.machinery.steps import Steps, at_once
 from clusterling.registry.resource import Served
 from clusterling.services.openapi import gnostic, schemas
 from clusterling.services.openapi.operations import (
@@ -45,11 +46,12 @@ class Fragment:
 
     __slots__ = ("json_definitions", "json_paths", "proto_definitions", "proto_paths", "references")
 
-    def __init__(self, paths: Object, own: Object, references: frozenset[str]) -> None:
+    def __init__(self, paths: Object, own: Object, proto: bytes, references: frozenset[str]) -> None:
+        """`proto`: what `own` is as protobuf."""
         self.json_paths = orjson.dumps(paths)[1:-1]
         self.json_definitions = orjson.dumps(own)[1:-1]
         self.proto_paths = gnostic.path_members(paths)
-        self.proto_definitions = gnostic.definition_members(own)
+        self.proto_definitions = proto
         self.references = references
 
     @property
@@ -62,23 +64,25 @@ class Fragment:
         )
 
 
-def fragment(served: Served, definitions: Definitions) -> Fragment:
+def fragment(served: Served, definitions: Definitions) -> Steps[Fragment]:
     """A resource's part of the document."""
     paths = paths_of(served, definitions)
-    own, references = told_beside(served, definitions, paths, v2=True)
+    own, references = yield from told_beside(served, definitions, paths, v2=True)
+    proto = yield from gnostic.definition_members(own)
     told = {path.path: _path_item(path, definitions, own) for path in paths if path.operations}
-    return Fragment(told, own, references)
+    return Fragment(told, own, proto, references)
 
 
 def head_fragment(path: Path, definitions: Definitions) -> Fragment:
     """A path of discovery, or of the version."""
-    return Fragment({path.path: _path_item(path, definitions, {})}, {}, told_of(path, definitions))
+    return Fragment({path.path: _path_item(path, definitions, {})}, {}, b"", told_of(path, definitions))
 
 
 def shared_fragment(name: str, definitions: Definitions) -> Fragment:
     """One of upstream's definitions, which this document tells once for all groups."""
     told = schemas.of_versions(name, definitions.published(name), definitions.option_versions)
-    return Fragment({}, {name: schemas.definition_v2(told)}, frozenset())
+    own = {name: schemas.definition_v2(told)}
+    return Fragment({}, own, at_once(gnostic.definition_members(own)), frozenset())
 
 
 def json_document(fragments: Iterable[Fragment]) -> bytes:

@@ -12,6 +12,7 @@ from typing import Final
 import orjson
 
 from clusterling.machinery.meta import Object
+from clusterling.machinery.steps import Steps
 from clusterling.registry.resource import Served
 from clusterling.services.openapi import schemas
 from clusterling.services.openapi.operations import (
@@ -50,11 +51,12 @@ class Fragment:
         return len(self.paths) + len(self.schemas)
 
 
-def fragment(served: Served, definitions: Definitions) -> Fragment:
+def fragment(served: Served, definitions: Definitions) -> Steps[Fragment]:
     """A resource's part of its group-version's document."""
     paths = paths_of(served, definitions)
-    own, references = told_beside(served, definitions, paths, v2=False)
+    own, references = yield from told_beside(served, definitions, paths, v2=False)
     told = {path.path: path_item(path, definitions, own) for path in paths if path.operations}
+    yield
     return Fragment(orjson.dumps(told)[1:-1], orjson.dumps(own)[1:-1], references)
 
 

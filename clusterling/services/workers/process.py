@@ -215,7 +215,7 @@ class Nothing:
     async def authorize(self, user: User, cluster: serving.Cluster | None, info: RequestInfo) -> Decision:
         return Decision(allowed=False)
 
-    async def documents(self, request: Request, catalog: Catalog | None) -> Response | None:
+    async def documents(self, request: Request, catalog: Catalog | None, prepare: object) -> Response | None:
         return None
 
     async def issue(
