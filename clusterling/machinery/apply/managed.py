@@ -60,6 +60,8 @@ LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _ANNOTATIONS_BYTES_MAX: Final = 256 * 1024
 _ANCIENT: Final = "ancient-changes"
 _BEFORE_APPLY: Final = "before-first-apply"
+SHAPES_MAX: Final = 512  # Of new objects, whose fields as they are told of are remembered, and
+SHAPE_BYTES_MAX: Final = 1024  # the most that there is to one.
 # What identifies an object or is written by the server alone belongs to nobody.
 _STRIPPED: Final = only(
     ("apiVersion",),
@@ -76,6 +78,7 @@ _STRIPPED: Final = only(
     ("metadata", "resourceVersion"),
 )
 _SELF: Final = Owner("current-operation", "", "", "")
+_shapes: Final[dict[bytes, bytes]] = {}
 
 
 class Writer(NamedTuple):
@@ -182,15 +185,15 @@ def _written(managed: _Managed, owner: Owner, owned: Owned) -> Object:
             return before[1]
         if time is not None and "time" in before[1]:
             return {**before[1], "time": time}
-    return _entry(owner, owned, time)
+    return _entry(owner, owned.api_version, ordered(owned.fields), time)
 
 
-def _entry(owner: Owner, owned: Owned, time: str | None) -> Object:
+def _entry(owner: Owner, api_version: str, fields: FieldSet, time: str | None) -> Object:
     entry: Object = {"manager": owner.manager} if owner.manager else {}
-    entry |= {"operation": owner.operation, "apiVersion": owned.api_version}
+    entry |= {"operation": owner.operation, "apiVersion": api_version}
     if time is not None:
         entry["time"] = time
-    entry |= {"fieldsType": "FieldsV1", "fieldsV1": ordered(owned.fields)}
+    entry |= {"fieldsType": "FieldsV1", "fieldsV1": fields}
     if owner.subresource:
         entry["subresource"] = owner.subresource
     return entry
@@ -256,9 +259,23 @@ def _followed(
 
 def _claimed(versions: Versions, empty: Object, new: Object, writer: Writer, now: str) -> list[Object]:
     """What following comes to for a new object, which nobody owns anything of: it is its writer's."""
-    fields = difference(ownership.claimed(versions, empty, new, writer.api_version), _STRIPPED)
-    owned = Owned(fields, writer.api_version, applied=False)
-    return [_entry(writer.owner(UPDATE), owned, now)] if fields else []
+    fields = _told(ownership.claimed(versions, empty, new, writer.api_version))
+    return [_entry(writer.owner(UPDATE), writer.api_version, fields, now)] if fields else []
+
+
+def _told(fields: FieldSet) -> FieldSet:
+    """What is told of these fields of a new object, in upstream's order. Most objects are made like others before."""
+    shape = orjson.dumps(fields)
+    known = _shapes.get(shape)
+    if known is not None:
+        made: FieldSet = orjson.loads(known)
+        return made
+    made = ordered(difference(fields, _STRIPPED))
+    if len(shape) <= SHAPE_BYTES_MAX:
+        if len(_shapes) >= SHAPES_MAX:
+            _shapes.clear()
+        _shapes[shape] = orjson.dumps(made)
+    return made
 
 
 def _stamped(
