@@ -10,6 +10,10 @@ Where there are other replicas, a request is begun only when the barrier's answe
 
 Head and body leave in one write, the unchanging part of a head is made once, and a stream writes to the transport itself.
 
+What a client sends before its bodies is nearly the same each time. So header fields that the parser has read on a
+connection are kept beside their bytes, and a request that comes whole, with these very bytes, is taken without it
+(`_take_known`). What differs in anything goes to the parser, which alone says what is HTTP.
+
 Rules of this file
 - One request of a connection at a time, in the order of arrival; those sent behind it wait in `_queue`, and reading
   pauses where they are many or their bodies are long. After `TURNS` in a row other connections have the loop.
@@ -22,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl as tls
 import time
 from asyncio.tasks import _enter_task, _leave_task
@@ -69,6 +74,9 @@ WHOLE_BYTES_MAX: Final = (
 )  # Answers up to here are written at once: half a millisecond of encryption.
 PART_BYTES: Final = 256 * 1024
 BUFFERED_BYTES_MAX: Final = 1024 * 1024
+
+KEPT_FIELDS: Final = 4  # Heads of one connection, and
+KEPT_FIELDS_BYTES_MAX: Final = 2048  # the longest of them: tokens of a kilobyte are common.
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -185,6 +193,8 @@ class _Connection(asyncio.Protocol):
         self._app = listener.app
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
+        self._between = True  # The parser has seen the end of the last request and nothing of the next.
+        self._kept: dict[bytes, dict[str, str]] = {}  # Header fields by their bytes, in both no length.
         self._unspent = 0  # Bytes that came since the last of which something has come.
         self._target = b""
         self._fields: dict[str, str] = {}
@@ -281,6 +291,52 @@ class _Connection(asyncio.Protocol):
         if self._held is not None:
             self._held += data
             return
+        if not (self._between and self._take_known(data)):
+            self._read(data)
+        if self._queue and self._current is None:
+            self._serve()
+        self.pace()
+
+    def _take_known(self, data: bytes) -> bool:
+        """Takes a request that is all there is, and whose fields are known. False: it is for the parser to read."""
+        line = _LINE.match(data)
+        if line is None or self._unspent:
+            return False
+        head, length, end = _head_of(data, line.end())
+        fields = self._kept.get(head)
+        if fields is None or len(data) - end != (length or 0):
+            return False
+        if length is not None:
+            fields = {**fields, "content-length": str(length)}
+        body = _Body.whole(self, data[end:]) if length else None
+        method, target = line.groups()
+        self._queue.append(
+            _Incoming(
+                method.decode(), target.decode(), Headers.lowered(fields), body, keep_alive=True, old=False
+            )
+        )
+        return True
+
+    def _keep(self, data: bytes) -> None:
+        """Keeps the fields of what was just read, if it was one request and they mean the same before any other."""
+        line = _LINE.match(data)
+        if line is None or not self._between or self._deaf or self._held is not None:
+            return
+        head, length, end = _head_of(data, line.end())
+        fields, kept = self._fields, self._kept
+        if (
+            len(data) - end == (length or 0)
+            and len(head) <= KEPT_FIELDS_BYTES_MAX
+            and fields.get("content-length") == (None if length is None else str(length))
+            and _PECULIAR.isdisjoint(fields)
+        ):
+            if len(kept) >= KEPT_FIELDS:
+                del kept[next(iter(kept))]
+            kept[head] = {name: value for name, value in fields.items() if name != "content-length"}
+
+    def _read(self, data: bytes) -> None:
+        """Has the parser read what came."""
+        is_beginning = self._between and not self._unspent
         self._unspent += len(data)
         try:
             self._parse(data)
@@ -294,9 +350,8 @@ class _Connection(asyncio.Protocol):
                 self._refuse(400)
         if self._unspent > HEAD_BYTES_MAX and not self._deaf:
             self._refuse(431)
-        if self._queue and self._current is None:
-            self._serve()
-        self.pace()
+        if is_beginning:
+            self._keep(data)
 
     def _parse(self, data: bytes) -> None:
         """Raises HttpParserError."""
@@ -365,6 +420,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._unspent = 0
+        self._between = False
         self._target = b""
         self._fields = {}
         self._hosts = False
@@ -435,6 +491,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._unspent = 0
+        self._between = True
         if self._receiving is not None:
             self._receiving.end()
             self._receiving = None
@@ -740,6 +797,24 @@ _NAMES: Final[dict[bytes, str]] = {
 }
 _NO_HEADERS: Final = Headers({})
 
+# Of targets, what needs no second look: any other is for the parser to judge.
+_LINE: Final = re.compile(
+    rb"(GET|POST|PUT|PATCH|DELETE) (/[-A-Za-z0-9/._~%?=&,:+]{0,1024}) HTTP/1\.1(?=\r\n)"
+)
+_LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (0|[1-9][0-9]{0,6})(?=\r\n)")
+# Fields for which it matters what else comes, or that change what becomes of the connection.
+_PECULIAR: Final = frozenset({"transfer-encoding", "expect", "upgrade"})
+
+
+def _head_of(data: bytes, begin: int) -> tuple[bytes, int | None, int]:
+    """The header fields behind a request's line without its body's length, that length, and where they end."""
+    end = data.find(b"\r\n\r\n", begin) + 4
+    head = data[begin:end]
+    length = _LENGTH.search(head)
+    if length is None:
+        return head, None, end
+    return head[: length.start()] + head[length.end() :], int(length[1]), end
+
 
 def _without_authority(target: str) -> str:
     """What follows the host of an absolute target (RFC 9112, 3.2.2); any other stays as it is."""
@@ -785,6 +860,15 @@ class _Body:
         self.ended = False
         self.expected = expected  # The client waits to be told that it should go on.
         self.last = False  # Nothing behind it can be understood.
+
+    @classmethod
+    def whole(cls, connection: _Connection, data: bytes) -> _Body:
+        """One that has come."""
+        body = cls(connection, len(data), expected=False)
+        body._parts.append(data)
+        body._size = len(data)
+        body.ended = True
+        return body
 
     @property
     def enough(self) -> bool:

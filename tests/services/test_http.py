@@ -92,6 +92,11 @@ def post(target: str, body: bytes, *fields: str) -> bytes:
     return head.encode() + body
 
 
+def in_pieces(data: bytes) -> list[bytes]:
+    cut = data.index(b"\r\n\r\n") + 4
+    return [data[:7], data[7 : cut - 2], data[cut - 2 : cut + 5], data[cut + 5 :]]
+
+
 # ---------------------------------------------------------------------- answers
 
 
@@ -386,6 +391,90 @@ async def test_connection_close_is_kept_to(world: Serving) -> None:
         status, fields, _ = await wire.answer()
         assert (status, fields["Connection"]) == (200, "close")
         assert await wire.ended()
+
+
+async def test_what_was_sent_before_means_the_same_each_time_and_what_differs_does_not(
+    world: Serving,
+) -> None:
+    await world.client().post(CONFIGMAPS, configmap("a"))
+    one = f"{TEAM}{CONFIGMAPS}/a"
+    made = [json.dumps(configmap(f"made-{number}", text="x" * number)).encode() for number in (3, 4, 50, 51)]
+    seen: list[tuple[str, str, str, str | None, str | None]] = []
+
+    def note(request: Request, _: object) -> None:
+        fields = request.headers
+        seen.append(
+            (request.method, request.path, request.query, fields.get("Content-Length"), fields.get("X-Told"))
+        )
+
+    world.app.audit = note
+    async with listening(world) as listener, connected(listener) as wire:
+        for _ in range(2):
+            await wire.send(get(one))
+            assert (await wire.answer())[0] == 200
+            await wire.send(get(f"{one}?resourceVersion=0", "X-Told: one"))
+            assert (await wire.answer())[0] == 200
+        await wire.send(get(one, "X-Told: two"))
+        assert (await wire.answer())[0] == 200
+        await wire.send(get(one).replace("admin-token", "admin-tokem"))
+        assert (await wire.answer())[0] == 401
+        for body in made:
+            await wire.send(post(f"{TEAM}{CONFIGMAPS}", body))
+            status, _, answer = await wire.answer()
+            assert (status, json.loads(answer)["data"]) == (201, json.loads(body)["data"])
+        await wire.send(get(one).replace("GET", "DELETE"))
+        assert (await wire.answer())[0] == 200
+    assert seen == [
+        ("GET", one, "", None, None),
+        ("GET", one, "resourceVersion=0", None, "one"),
+        ("GET", one, "", None, None),
+        ("GET", one, "resourceVersion=0", None, "one"),
+        ("GET", one, "", None, "two"),
+        ("GET", one, "", None, None),
+        *(("POST", f"{TEAM}{CONFIGMAPS}", "", str(len(body)), None) for body in made),
+        ("DELETE", one, "", None, None),
+    ]
+
+
+async def test_a_request_like_those_before_ends_where_its_length_says(world: Serving) -> None:
+    bodies = [json.dumps(configmap(f"made-{number}")).encode() for number in range(7)]
+    sent = [post(f"{TEAM}{CONFIGMAPS}", body) for body in bodies]
+    async with listening(world) as listener, connected(listener) as wire:
+        for data in sent[:2]:
+            await wire.send(data)
+            assert (await wire.answer())[0] == 201
+        # All of one and the beginning of the next, and then the rest piece by piece.
+        await wire.send(sent[2] + sent[3][:30])
+        assert (await wire.answer())[0] == 201
+        await wire.send(sent[3][30:])
+        assert (await wire.answer())[0] == 201
+        for piece in in_pieces(sent[4]):
+            await wire.send(piece)
+            await asyncio.sleep(0.01)
+        assert (await wire.answer())[0] == 201
+        await wire.send(sent[5] + sent[6] + get(f"{TEAM}{CONFIGMAPS}/made-6").encode())
+        names = [json.loads((await wire.answer())[2])["metadata"]["name"] for _ in range(3)]
+        assert names == ["made-5", "made-6", "made-6"]
+        await wire.send(sent[0].replace(b"Content-Length: ", b"Content-Length: 1, "))
+        assert (await wire.answer())[0] == 400
+        assert await wire.ended()
+
+
+@pytest.mark.parametrize("fields", ["Expect: 100-continue", "Connection: close"])
+async def test_fields_that_are_more_than_words_are_heeded_each_time(world: Serving, fields: str) -> None:
+    await world.client().post(CONFIGMAPS, configmap("a"))
+    body = json.dumps(configmap("a")).encode()
+    async with listening(world) as listener:
+        for _ in range(2):
+            async with connected(listener) as wire:
+                for _ in range(2):
+                    await wire.send(post(f"{TEAM}{CONFIGMAPS}", body, fields))
+                    status, told, _ = await wire.answer()
+                    assert status == 409
+                    if fields == "Connection: close":
+                        assert told["Connection"] == "close"
+                        assert await wire.ended()
+                        break
 
 
 async def test_an_absolute_target_is_its_path(world: Serving) -> None:
