@@ -27,6 +27,8 @@ PATH_CHARACTERS_MAX: Final = 2_048
 QUERY_CHARACTERS_MAX: Final = 32_768
 PARAMETERS_MAX: Final = 64
 _MEMOIZED_CHARACTERS_MAX: Final = 256
+_PLAIN_NAME: Final = re.compile(r"[a-z0-9][-a-z0-9.]*")
+_ANY_NAME: Final = "~"  # Stands for all plain ones, and for no namespace.
 
 # Parameters by name, each with its values in order: Go's url.Values.
 Query = dict[str, list[str]]
@@ -85,6 +87,18 @@ class RequestInfo:
         self.group = self.version = self.resource = self.subresource = self.namespace = self.name = ""
         self.in_namespace = self.beyond = self.explains = False
 
+    def named(self, name: str) -> RequestInfo:
+        """The same of another object of the collection; of an object as such, and no part of it."""
+        info = RequestInfo(self.cluster, self.path[: -len(self.name)] + name, self.query, self.verb)
+        info.is_resource = True
+        info.group = self.group
+        info.version = self.version
+        info.resource = self.resource
+        info.namespace = self.namespace
+        info.in_namespace = self.in_namespace
+        info.name = name
+        return info
+
     @override
     def __repr__(self) -> str:
         fields = ", ".join(f"{slot}={getattr(self, slot)!r}" for slot in self.__slots__)
@@ -100,9 +114,24 @@ def parse(method: str, path: str, query: str, *, prefixed: bool = True, default:
     `prefixed` False: this listener serves one cluster, `/clusters/` means nothing on it. `default` is the cluster that
     is meant where the path names none. Raises ApiError 400 or 404 for a target that can mean nothing.
     """
-    if len(path) + len(query) <= _MEMOIZED_CHARACTERS_MAX:
-        return _parse_memoized(method, path, query, prefixed, default)
-    return _parse(method, path, query, prefixed, default)
+    if len(path) + len(query) > _MEMOIZED_CHARACTERS_MAX:
+        return _parse(method, path, query, prefixed, default)
+    above, _, name = path.rpartition("/")
+    if _PLAIN_NAME.fullmatch(name):
+        beside = _beside_memoized(method, above, query, prefixed, default)
+        if beside is not None:
+            return beside.named(name)
+    return _parse_memoized(method, path, query, prefixed, default)
+
+
+def _beside(method: str, above: str, query: str, prefixed: bool, default: str) -> RequestInfo | None:
+    """What asks for an object right below that path, whatever it is called; None where what stands there is no object's name."""
+    try:
+        info = _parse(method, f"{above}/{_ANY_NAME}", query, prefixed, default)
+    except ApiError:
+        return None
+    is_named = info.name == _ANY_NAME and info.namespace != _ANY_NAME and not info.subresource
+    return info if is_named and not (info.beyond or info.explains) else None
 
 
 def _parse(method: str, path: str, query: str, prefixed: bool, default: str) -> RequestInfo:
@@ -147,6 +176,7 @@ def _read_explained(info: RequestInfo, method: str) -> None:
 
 
 _parse_memoized: Final = lru_cache(maxsize=4096)(_parse)
+_beside_memoized: Final = lru_cache(maxsize=4096)(_beside)
 
 
 def parse_query(query: str) -> Query:

@@ -10,7 +10,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clusterling.machinery.errors import ApiError
-from clusterling.services.requestinfo import PARAMETERS_MAX, QUERY_CHARACTERS_MAX, first, parse, parse_query
+from clusterling.services.requestinfo import (
+    PARAMETERS_MAX,
+    QUERY_CHARACTERS_MAX,
+    RequestInfo,
+    first,
+    parse,
+    parse_query,
+)
+
+_SLOTS = RequestInfo.__slots__
 
 Expected = tuple[str, str, str, str, str, str, str, str]
 
@@ -228,3 +237,35 @@ def test_an_endless_query_is_refused(query: str) -> None:
     with pytest.raises(ApiError) as caught:
         parse("GET", "/api/v1/pods", query)
     assert caught.value.code == 400
+
+
+_SEGMENTS = (
+    *("api", "apis", "v1", "apps", "namespaces", "pods", "watch", "proxy", "status", "finalize"),
+    *("explain", "deletion", "clusters", "a", "a.b", "~", "A", "x%20", ".", ""),
+)
+
+
+@given(
+    st.sampled_from(("", "/clusters/a", "/clusters/a/explain/deletion", "/explain/deletion")),
+    st.sampled_from(("", "/api/v1", "/apis/apps/v1")),
+    st.lists(st.sampled_from(_SEGMENTS), min_size=1, max_size=6),
+    st.sampled_from(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")),
+    st.booleans(),
+)
+@example("/clusters/a", "/api/v1", ["namespaces", "a"], "GET", True)
+@example("/clusters/a", "/api/v1", ["watch", "pods", "~", "v1", "a"], "GET", True)
+@example("", "/api/v1", ["namespaces", "a", "finalize"], "PUT", False)
+def test_what_is_remembered_of_other_targets_changes_nothing(
+    cluster: str, group: str, segments: list[str], method: str, prefixed: bool
+) -> None:
+    path = f"{cluster}{group}/{'/'.join(segments)}"
+
+    def read(query: str) -> object:
+        try:
+            info = parse(method, path, query, prefixed=prefixed, default="d")
+        except ApiError as error:
+            return error.code, error.message
+        return {slot: getattr(info, slot) for slot in _SLOTS if slot != "query"}
+
+    # Of long targets nothing is remembered.
+    assert read("a=b") == read(f"a={'b' * 300}")
