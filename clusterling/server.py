@@ -62,7 +62,12 @@ from clusterling.storage.election import Election, Led, lead
 from clusterling.storage.keyspace import Keyspace
 from clusterling.storage.store import RevisionConflict, Store, Unavailable, UnknownOutcome, is_shared
 from clusterling.tenancy.authentication.authenticator import Tokens, bearer_token
-from clusterling.tenancy.authentication.tokens import IssuedTokens, StaticTokens, token_hash
+from clusterling.tenancy.authentication.tokens import (
+    TOKEN_CHARACTERS_MAX,
+    IssuedTokens,
+    StaticTokens,
+    token_hash,
+)
 from clusterling.tenancy.authorization import ADMIN, allows
 from clusterling.tenancy.cluster import GROUP, KIND, PLURAL, VERSION, ensure_root, refresh_urls, root_pack
 from clusterling.tenancy.clustertokens import tokens_part
@@ -111,12 +116,14 @@ class BearerTokens:
         self._directory = directory
 
     async def authenticate(self, request: Request) -> User | None:
-        token = bearer_token(request.headers.get("Authorization"))
+        token, digest = _login(request)
         if token is None:
             return None
         # Only looked up: nothing of a cluster is built for who has not shown a credential yet.
         record = await self._directory.named(request.info.cluster)
-        user = await self._tokens.authenticate_token(token, None if record is None else record.id)
+        user = await self._tokens.authenticate_token(
+            token, None if record is None else record.id, digest=digest
+        )
         if user is None and record is not None:
             # A no takes as long for a name that is known as for one that had to be looked for (decision 22).
             await self._directory.ask(record.name)
@@ -136,6 +143,21 @@ class BearerTokens:
             # It ended while the stream was being opened.
             stream.stop()
         return release
+
+
+def _login(request: Request) -> tuple[str | None, str]:
+    """The bearer token of a request, and its hash. Of header fields that a connection has kept, it was read before."""
+    given, peer = request.headers.get("Authorization"), request.peer
+    known = peer.login
+    # Whether it is the same text is not looked at: that would take the longer the more of it is guessed.
+    if known is not None and known[0] is given:
+        return known[1:]
+    token = bearer_token(given)
+    if given is None or token is None or len(token) > TOKEN_CHARACTERS_MAX or not peer.address:
+        return token, ""
+    digest = token_hash(token)
+    peer.login = given, token, digest
+    return token, digest
 
 
 class MastersOnly:

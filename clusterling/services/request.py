@@ -80,15 +80,17 @@ class Peer:
 
     `address` is the IP in text, "" in process. `certificate` is the client's verified certificate as DER,
     or None. `server_name` is what TLS asked for (SNI), or "". `let_in`: the last credential that came by it was good.
+    `login`: the last Authorization header that came by it, with its token and the hash of that, for who looks for the very same.
     """
 
-    __slots__ = ("address", "certificate", "let_in", "server_name")
+    __slots__ = ("address", "certificate", "let_in", "login", "server_name")
 
     def __init__(self, address: str, certificate: bytes | None = None, server_name: str = "") -> None:
         self.address = address
         self.certificate = certificate
         self.server_name = server_name
         self.let_in = not address  # What has no address has no budget.
+        self.login: tuple[str, str, str] | None = None
 
 
 IN_PROCESS: Final = Peer("")

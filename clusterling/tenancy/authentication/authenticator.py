@@ -51,16 +51,21 @@ class Tokens:
         self._sources = tuple(sources)
 
     async def authenticate_token(
-        self, token: str, cluster_id: str | None, audiences: tuple[str, ...] = (API_AUDIENCE,)
+        self,
+        token: str,
+        cluster_id: str | None,
+        audiences: tuple[str, ...] = (API_AUDIENCE,),
+        *,
+        digest: str = "",
     ) -> User | None:
         """The user whose token this is on that cluster; `cluster_id` None: the request's name means no cluster.
 
-        Implements `registry.ports.TokenReader`.
+        `digest`: the token's hash, where that is known. Implements `registry.ports.TokenReader`.
         """
         if len(token) > TOKEN_CHARACTERS_MAX:
             return None
         realms = (ROOT_ID,) if cluster_id == ROOT_ID else (cluster_id or NOWHERE, ROOT_ID)
-        digest = token_hash(token)
+        digest = digest or token_hash(token)
         for source in self._sources:
             user = await source.find(digest, realms, audiences)
             if user is not None and may_enter(user, cluster_id):
