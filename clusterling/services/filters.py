@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 import re
 import time
 import zlib
@@ -36,6 +35,7 @@ from clusterling.machinery.errors import (
 from clusterling.machinery.meta import Object
 from clusterling.registry.cluster import SUSPENDED
 from clusterling.registry.strategy import ANONYMOUS, User
+from clusterling.registry.uids import new_uid
 from clusterling.services import requestlog
 from clusterling.services.barrier import with_barrier
 from clusterling.services.begun import Begun
@@ -64,9 +64,6 @@ WARNING_RUNES_MAX: Final = 4 * 1024
 WARNING_RUNES_EACH: Final = 256
 
 _AUDIT_ID: Final = re.compile(r"[A-Za-z0-9._:/+-]+")
-
-_random_bits: Final = random.SystemRandom().getrandbits
-_ids: Final = random.Random(_random_bits(256))
 
 
 def with_errors(app: App, handle: Handler) -> Handler:
@@ -212,8 +209,7 @@ def _audit_id(given: str | None) -> str:
     """
     if given and len(given) <= AUDIT_ID_CHARACTERS_MAX and _AUDIT_ID.fullmatch(given):
         return given
-    bits = f"{_ids.getrandbits(128):032x}"
-    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
+    return new_uid()
 
 
 def with_compression(app: App, handle: Handler) -> Handler:
