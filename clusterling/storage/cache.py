@@ -383,6 +383,17 @@ class CachedStore:
         self.budget.hits += 1
         return unit.entries.get(key)
 
+    def lacks(self, key: str) -> bool:
+        """There is no such key: nobody needs to be asked, as its unit is in memory. False says nothing."""
+        if self._barrier:
+            return False
+        unit = self._units.get(unit_of(key))
+        if unit is None:
+            return False
+        unit.used = True
+        self.budget.hits += 1
+        return key not in unit.entries
+
     def is_loaded(self, prefix: str) -> bool:
         """Whether the unit of this key or prefix is in memory."""
         return unit_of(prefix) in self._units

@@ -29,6 +29,7 @@ from clusterling.storage.store import (
     Guard,
     GuardFailed,
     KeyExists,
+    Limit,
     Op,
     RevisionConflict,
     StorageError,
@@ -294,6 +295,15 @@ def acting(term: Term) -> Iterator[None]:
 
 class Led(Guarding):
     """Guards the writes of a leader by its term (GuardFailed once it is over); others' go through as they are."""
+
+    @override
+    def write(
+        self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
+    ) -> Coroutine[Any, Any, Sequence[int]]:
+        # Nearly all writes are nobody's acting for the leader.
+        if _acting.get() is None:
+            return self._store.write(ops, guards, limits)
+        return super().write(ops, guards, limits)
 
     @override
     async def added(self) -> Sequence[Guard]:

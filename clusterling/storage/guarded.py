@@ -91,7 +91,7 @@ class Guarded(Guarding):
         self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
     ) -> Sequence[int]:
         try:
-            return await super().write(ops, guards, limits)
+            return await self._store.write(ops, (*guards, *(self._added or await self.added())), limits)
         except GuardFailed as error:
             self._doubt(error)
             raise

@@ -67,6 +67,12 @@ class Reads(Protocol):
 
     async def get(self, key: str) -> Entry | None: ...
 
+    def peek(self, key: str) -> Entry | None:
+        """The entry, where that needs no waiting. None: it does, or there is none."""
+
+    def lacks(self, key: str) -> bool:
+        """There is none, and to know that needs no waiting."""
+
     async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page: ...
 
 
@@ -81,7 +87,9 @@ class Overlay:
         self._upper = upper
         self._lower = lower
         self._derive = derive
-        self._reads: Reads = lower if reads is None else reads
+        self._reads = lower if reads is None else reads
+        self._lacks: Callable[[str], bool] = _unsaid if reads is None else reads.lacks
+        self._peek: Callable[[str], Entry | None] = _unseen if reads is None else reads.peek
 
     async def get(self, key: str) -> Entry | None:
         entry = await self._upper.get(key)
@@ -131,13 +139,15 @@ class Overlay:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             # The first look takes for granted what is nearly always so: nothing hides where nothing is below.
             careful = attempt > 1
-            try:
-                upper_guards = [await self._guard(guard, careful=careful) for guard in guards]
-                upper_ops = [await self._op(op, careful=careful) for op in ops]
-            except _REFUSED:
-                if careful:
-                    raise
-                continue
+            upper_ops, upper_guards = ops, None if careful else self._at_once(ops, guards)
+            if upper_guards is None:
+                try:
+                    upper_guards = [await self._guard(guard, careful=careful) for guard in guards]
+                    upper_ops = [await self._op(op, careful=careful) for op in ops]
+                except _REFUSED:
+                    if careful:
+                        raise
+                    continue
             try:
                 return await self._upper.write(upper_ops, upper_guards, limits)
             except _REFUSED as error:
@@ -201,6 +211,22 @@ class Overlay:
         upper = await self._upper.list(prefix, revision=revision)
         return below, {entry.key for entry in upper.entries if entry.key in below}
 
+    def _at_once(self, ops: Sequence[Op], guards: Sequence[Guard]) -> Sequence[Guard] | None:
+        """What `_guard` and `_op` say at first look where they need not wait, and nothing is below what is written: the guards."""
+        lacks, peek = self._lacks, self._peek
+        for op in ops:
+            if (op.value is None and op.expected is None) or op.value == WHITEOUT or not lacks(op.key):
+                return None
+        found: list[Guard] = []
+        for guard in guards:
+            if guard.key == OTHERS or lacks(guard.key):
+                found.append(guard)
+            elif (below := peek(guard.key)) is not None and below.revision == guard.revision:
+                found.append(Guard(guard.key, ABSENT))
+            else:
+                return None
+        return found
+
     async def _guard(self, guard: Guard, *, careful: bool) -> Guard:
         """What the guard asks of the upper key. Raises GuardFailed."""
         if guard.key == OTHERS:
@@ -260,6 +286,14 @@ class Overlay:
         if not showing:
             return own_showing
         return sorted(own_showing + showing, key=lambda entry: entry.key)
+
+
+def _unsaid(_key: str) -> bool:
+    return False
+
+
+def _unseen(_key: str) -> None:
+    return None
 
 
 def _shown(entry: Entry) -> Entry | None:

@@ -7,10 +7,10 @@ none: deletes, and updates that make something smaller, always pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from typing_extensions import override
@@ -216,12 +216,17 @@ class Limited(Guarding):
         return ()
 
     @override
-    async def write(
+    def write(
         self, ops: Sequence[Op], guards: Sequence[Guard] = (), limits: Sequence[Limit] = ()
-    ) -> Sequence[int]:
+    ) -> Coroutine[Any, Any, Sequence[int]]:
         quota = self._quotas.of(self._id)
         if not quota.hard or all(counted(op.value) is None for op in ops):
-            return await self._store.write(ops, guards, limits)
+            return self._store.write(ops, guards, limits)
+        return self._write_within(quota, ops, guards, limits)
+
+    async def _write_within(
+        self, quota: Quota, ops: Sequence[Op], guards: Sequence[Guard], limits: Sequence[Limit]
+    ) -> Sequence[int]:
         if quota is not self._quota:
             self._quota, self._limits = quota, limits_of(quota.hard, self._id)
         most = quota.hard.get(OBJECT_BYTES)

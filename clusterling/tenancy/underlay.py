@@ -130,6 +130,12 @@ class Showing:
     async def get(self, key: str) -> Entry | None:
         return await self._store.get(key) if self._shows(key) else None
 
+    def peek(self, key: str) -> Entry | None:
+        return self._store.peek(key) if self._shows(key) else None
+
+    def lacks(self, key: str) -> bool:
+        return self._store.lacks(key) or not self._shows(key)
+
     async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page:
         if prefix.count("/") >= _COLLECTION_SLASHES and not prefix.startswith(_APISERVICES):
             shows = self._shows(prefix)
