@@ -46,7 +46,7 @@ EVERY_S: Final = 240.0  # Less than history is kept, by as much as its times are
 AGAIN_S: Final = 5.0  # After a failure.
 BATCH: Final = 250
 AT_ONCE: Final = 25
-SPARE: Final = 256  # So many entries may stand in line whose cluster is gone, besides as many as have not.
+SPARE: Final = 16  # So many entries may stand in line whose cluster is gone, besides as many as have not.
 
 
 @dataclass(slots=True)

@@ -119,6 +119,11 @@ class WorkQueue:
         return len(self._ready) + len(self._working) + len(self._left_out | self._walked.keys())
 
     @property
+    def has_ready(self) -> bool:
+        """`get` would return at once."""
+        return bool(self._ready)
+
+    @property
     def waiting(self) -> Collection[Key]:
         """The keys that wait to be looked at again: a restart must find them anew."""
         return self._due.keys()
@@ -278,8 +283,7 @@ class Runtime:
         try:
             async with asyncio.TaskGroup() as group:
                 for controller, queue in self._queues:
-                    for _ in range(controller.workers):
-                        group.create_task(self._work(controller, queue), name=f"controller-{controller.name}")
+                    group.create_task(self._attend(controller, queue), name=f"controller-{controller.name}")
                     group.create_task(self._catch_up(controller, queue), name=f"walks-{controller.name}")
                 group.create_task(self._save_cursor(), name="controllers-cursor")
                 group.create_task(self._follow(), name="controllers-follow")
@@ -349,33 +353,49 @@ class Runtime:
         finally:
             queue.walked(cluster, whole=whole)
 
-    async def _work(self, controller: Controller[Any], queue: WorkQueue) -> None:
-        while True:
-            key = await queue.get()
-            began = self._clock.monotonic()
-            try:
-                with as_part(self._span(controller.name, key)):
-                    again = await controller.reconcile(key)
-            except (ApiError, StorageError) as error:
-                delay = queue.failed(key)
-                logger.info(
-                    "reconcile-retry controller=%s key=%s in_s=%.2f error=%s",
-                    controller.name,
-                    key,
-                    delay,
-                    error,
-                )
-            except Exception:
-                delay = queue.failed(key)
-                logger.exception(
-                    "reconcile-failed controller=%s key=%s in_s=%.2f", controller.name, key, delay
-                )
-            else:
-                queue.done(key)
-                if again is not None:
-                    queue.add_after(key, again)
-            finally:
-                queue.figures.works.observe(self._clock.monotonic() - began)
+    async def _attend(self, controller: Controller[Any], queue: WorkQueue) -> None:
+        """Gives keys to workers, as many as there is work for, up to the controller's number.
+
+        Who finds nothing more to do ends: dozens that wait, where thousands of clusters have just gone, would each keep a
+        piece of memory from being given back.
+        """
+        free = asyncio.Semaphore(controller.workers)
+        async with asyncio.TaskGroup() as workers:
+            while True:
+                await free.acquire()
+                key = await queue.get()
+                work = self._work(controller, queue, key, free)
+                workers.create_task(work, name=f"worker-{controller.name}")
+
+    async def _work(
+        self, controller: Controller[Any], queue: WorkQueue, key: Key, free: asyncio.Semaphore
+    ) -> None:
+        try:
+            await self._reconcile(controller, queue, key)
+            while queue.has_ready:
+                await self._reconcile(controller, queue, await queue.get())
+        finally:
+            free.release()
+
+    async def _reconcile(self, controller: Controller[Any], queue: WorkQueue, key: Key) -> None:
+        began = self._clock.monotonic()
+        try:
+            with as_part(self._span(controller.name, key)):
+                again = await controller.reconcile(key)
+        except (ApiError, StorageError) as error:
+            delay = queue.failed(key)
+            logger.info(
+                "reconcile-retry controller=%s key=%s in_s=%.2f error=%s", controller.name, key, delay, error
+            )
+        except Exception:
+            delay = queue.failed(key)
+            logger.exception("reconcile-failed controller=%s key=%s in_s=%.2f", controller.name, key, delay)
+        else:
+            queue.done(key)
+            if again is not None:
+                queue.add_after(key, again)
+        finally:
+            queue.figures.works.observe(self._clock.monotonic() - began)
 
     def _span(self, name: str, key: object) -> Span | None:
         return None if self._traced is None else self._traced(f"reconcile {name}", {"key": str(key)})
