@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +30,7 @@ from typing import Final, Literal
 
 from typing_extensions import override
 
+from clusterling.cli.log_writer import to_stderr
 from clusterling.telemetry import faults
 
 Format = Literal["text", "json"]
@@ -55,8 +55,8 @@ Value = str | int | float | bool | None
 
 
 def configure(level: str, form: Format = "text") -> None:
-    """Sends the log to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Sends the log to stderr, from a thread of its own (log_writer.py)."""
+    handler = to_stderr()
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     handler.addFilter(Bounded())
     threshold = logging.getLevelNamesMapping()[level.upper()]

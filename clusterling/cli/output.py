@@ -30,16 +30,23 @@ def shows_colour(stream: object) -> bool:
 def complain(message: str, hint: str = "") -> None:
     """One line that says what went wrong, and one that says what to do. Never switched off."""
     label = click.style("error:", fg="red", bold=True) if shows_colour(sys.stderr) else "error:"
-    click.echo(f"{label} {' '.join(message.split())}", err=True)
+    _tell(f"{label} {' '.join(message.split())}")
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        _tell(f"hint: {hint}")
 
 
 def say(message: str) -> None:
     """A line for people, on stderr; silent with --quiet."""
     ctx = click.get_current_context(silent=True)
     if ctx is None or not ctx.params.get("quiet"):
-        click.echo(message, err=True)
+        _tell(message)
+
+
+def _tell(line: str) -> None:
+    from clusterling.cli import log_writer
+
+    if not log_writer.say(line):
+        click.echo(line, err=True)
 
 
 def quiet_option(command: _F) -> _F:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import logging
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -178,8 +177,7 @@ def test_only_ours_is_told_below_warnings(monkeypatch: pytest.MonkeyPatch) -> No
         assert logging.getLogger("hpack").getEffectiveLevel() == logging.WARNING
         assert logging.getLogger("clusterling.x").getEffectiveLevel() == logging.DEBUG
         (handler,) = root.handlers
-        assert isinstance(handler, logging.StreamHandler)
-        assert handler.stream is sys.stderr
+        assert isinstance(handler.formatter, logs.JsonLines)
     finally:
         root.setLevel(level)
         logging.getLogger("clusterling").setLevel(own)
