@@ -12,6 +12,7 @@ import pytest
 import yaml
 from yamllint import config, linter  # type: ignore[import-untyped]
 
+from clusterling.tenancy.limits import DEFAULTS
 from clusterling.version import __version__
 from tests.deploy.charts import CHART, SCENARIOS, Helm, Rendered, call, flag, only, parsed, pod_specs, tool
 from tests.deploy.schemas import LOCATION
@@ -188,6 +189,12 @@ def test_no_secret_is_in_arguments_or_config_maps(rendered: Rendered) -> None:
         (flag("clusters", [{"name": "Team A"}]), "at '/clusters/0/name'"),
         (flag("clusters", [{"name": "a", "quota": {}}]), "additional properties 'quota' not allowed"),
         (flag("defaultQuota", {"hard": {"objects": [1]}}), "at '/defaultQuota/hard/objects'"),
+        (flag("limits", {"tenant.list": 5}), "additional properties 'tenant.list' not allowed"),
+        (flag("limits", {"watches": -1}), "at '/limits/watches'"),
+        (flag("trustedProxies", ["a load balancer"]), "at '/trustedProxies/0'"),
+        (flag("proxyProtocol", True), "name them"),
+        (flag("tracing.sampling", 2), "at '/tracing/sampling'"),
+        (flag("tracing.sampling", "some"), "at '/tracing/sampling'"),
         (flag("podLabels", {"a": 1}), "at '/podLabels/a': got number, want string"),
         (flag("store.type", "postgres"), "say where it is with store.url"),
         (flag("store.url", "postgres://u@db/c"), "set store.type"),
@@ -232,6 +239,22 @@ def test_values_that_cannot_work_are_refused_with_a_reason(
     arguments: list[str], complaint: str, helm: Helm
 ) -> None:
     assert complaint in helm("template", "r", CHART, *arguments, code=1)
+
+
+def test_limits_are_called_as_servers_call_them() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    [pattern] = schema["properties"]["limits"]["patternProperties"]
+    assert pattern == f"^({'|'.join(name.replace('.', '[.]') for name in DEFAULTS)})$"
+
+
+def test_servers_have_their_own_limits_proxies_and_traces_unless_others_are_said(helm: Helm) -> None:
+    for more in ([], flag("tracing.sampling", None)):
+        [(_, spec)] = pod_specs(helm.manifests(*more, "--show-only", "templates/statefulset.yaml"))
+        names = {argument.partition("=")[0] for argument in spec["containers"][0]["args"]}
+        assert not names & {
+            *("--limits", "--trusted-proxies", "--proxy-protocol"),
+            *("--tracing-endpoint", "--tracing-sampling"),
+        }
 
 
 def test_every_value_is_accepted_as_a_charts_dependency_gets_it(helm: Helm) -> None:

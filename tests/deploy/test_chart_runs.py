@@ -27,6 +27,14 @@ pytestmark = pytest.mark.helm
 # Long enough to be seen by who asks over TLS on a busy machine, short enough for a test.
 QUICK = flag("shutdown", {"delaySeconds": 4, "spreadSeconds": 1, "gracePeriodSeconds": 60})
 CLUSTERS = flag("clusters", [{"name": "team-a", "spec": {"displayName": "Team A"}}, {"name": "team-b"}])
+SETTINGS = [
+    *flag("limits", {"tenant.lists": 50, "watches": 20000}),
+    *flag("trustedProxies", ["192.0.2.0/24", "2001:db8::7"]),
+    *flag("proxyProtocol", True),
+    *flag("workers", 1),
+    *flag("logFormat", "json"),
+    *flag("tracing", {"endpoint": "http://127.0.0.1:1", "sampling": 0}),
+]
 _CLUSTERS = "/clusters/root/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
 MADE = {"root", "default", "team-a", "team-b"}  # At the start; what a slow store refuses then, soon after.
 
@@ -52,7 +60,7 @@ def _stops_in_order(server: Running, spec: Manifest) -> bool:
 
 
 def test_one_on_a_volume_starts_follows_its_clusters_and_finds_all_again(helm: Helm, tmp_path: Path) -> None:
-    manifests = helm.manifests(*QUICK, *CLUSTERS)
+    manifests = helm.manifests(*QUICK, *CLUSTERS, *SETTINGS)
     workload = only(manifests, "StatefulSet")
     claims = workload["spec"]["volumeClaimTemplates"]
     token, node = _token(manifests), Node(tmp_path, manifests)
@@ -63,7 +71,7 @@ def test_one_on_a_volume_starts_follows_its_clusters_and_finds_all_again(helm: H
         assert clusters["team-a"]["spec"]["displayName"] == "Team A"
         assert clusters["team-a"]["status"]["url"] == "https://r-clusterling.there.svc/clusters/team-a"
 
-        changed = helm.manifests(*QUICK, *flag("clusters", [{"name": "team-c"}]))
+        changed = helm.manifests(*QUICK, *SETTINGS, *flag("clusters", [{"name": "team-c"}]))
         assert _pod(only(changed, "StatefulSet")) == _pod(workload), "no pod restarts for that"
         made = next(one for one in changed if one["metadata"]["name"].endswith("-clusters"))
         publish(server.volumes["clusters"], {k: v.encode() for k, v in made["data"].items()})

@@ -154,6 +154,7 @@ annotations:
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}{{ fail "autoscaling.minReplicas is more than maxReplicas" }}{{ end }}
 {{- if and .Values.autoscaling.enabled (not (or .Values.autoscaling.targetCPUUtilizationPercentage .Values.autoscaling.targetInflightRequests .Values.autoscaling.metrics)) }}{{ fail "autoscaling has nothing to go by: set targetCPUUtilizationPercentage, targetInflightRequests or metrics" }}{{ end }}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}{{ fail "metrics.serviceMonitor and metrics.podMonitor would scrape everything twice: enable one" }}{{ end }}
+{{- if and .Values.proxyProtocol (not .Values.trustedProxies) }}{{ fail "proxyProtocol is spoken by trustedProxies alone: name them" }}{{ end }}
 {{- if and .Values.backup.enabled (not .Values.backup.volume) }}{{ fail "backup.volume says where the copies go" }}{{ end }}
 {{- if and .Values.backup.enabled (eq .Values.store.type "sqlite") (not .Values.store.sqlite.persistence) }}{{ fail "backup needs store.sqlite.persistence" }}{{ end }}
 {{- end }}

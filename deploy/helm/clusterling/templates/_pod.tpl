@@ -136,6 +136,27 @@ spec:
 - --shutdown-delay={{ .Values.shutdown.delaySeconds }}
 - --shutdown-spread={{ .Values.shutdown.spreadSeconds }}
 - --log-level={{ .Values.logLevel }}
+- --log-format={{ .Values.logFormat }}
+- --workers={{ int .Values.workers }}
+{{- with .Values.limits }}
+{{- $limits := list }}
+{{- range $name, $value := . }}
+{{- $limits = append $limits (printf "%s=%d" $name (int64 $value)) }}
+{{- end }}
+- {{ printf "--limits=%s" (join "," $limits) | quote }}
+{{- end }}
+{{- with .Values.trustedProxies }}
+- {{ printf "--trusted-proxies=%s" (join "," .) | quote }}
+{{- end }}
+{{- if .Values.proxyProtocol }}
+- --proxy-protocol
+{{- end }}
+{{- with .Values.tracing.endpoint }}
+- {{ printf "--tracing-endpoint=%s" . | quote }}
+{{- end }}
+{{- if not (has (toString .Values.tracing.sampling) (list "" "<nil>")) }}
+- --tracing-sampling={{ .Values.tracing.sampling }}
+{{- end }}
 {{- range .Values.extraArgs }}
 - {{ . | quote }}
 {{- end }}
