@@ -42,7 +42,7 @@ from clusterling.registry.choice import Choice, Choices, Offer
 from clusterling.registry.pack import Pack
 from clusterling.registry.ports import Attributes, Clock, Ports
 from clusterling.registry.strategy import User
-from clusterling.services import documents
+from clusterling.services import documents, requestinfo
 from clusterling.services.addresses import Addresses, Network
 from clusterling.services.app import App, Authenticator, Authorizer, Decision
 from clusterling.services.app import Cluster as ServedCluster
@@ -379,6 +379,7 @@ class ApiServer:
             admission=AdmissionChain((CatalogAdmission(), soft_quota, *admission)),
             budget=self._budget,
             quotas=quotas,
+            forget=self._forget,
         )
         bearers = BearerTokens(known_tokens, self._tokens, self._directory)
         self.app = App(
@@ -592,6 +593,12 @@ class ApiServer:
         if not owner.cancelled() and owner.exception() is not None:
             self.failed = owner.exception()
             logger.error("server-failed error=%r", self.failed)
+
+    async def _forget(self) -> None:
+        """Lets go of what is remembered only to be quicker, where it is of clusters that are gone, most of it."""
+        requestinfo.forget()
+        if self._backed is not None:
+            await self._backed.forget()
 
     def _shareable(self, cluster_id: str) -> Sequence[tuple[str, str]] | None:
         """The built-in kinds of a cluster, where all of them come with this library, so that another process has them too."""

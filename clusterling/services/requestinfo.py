@@ -179,6 +179,12 @@ _parse_memoized: Final = lru_cache(maxsize=4096)(_parse)
 _beside_memoized: Final = lru_cache(maxsize=4096)(_beside)
 
 
+def forget() -> None:
+    """Lets go of the targets that were read before: of thousands of clusters that are gone, these would be left."""
+    _parse_memoized.cache_clear()
+    _beside_memoized.cache_clear()
+
+
 def parse_query(query: str) -> Query:
     """The query's parameters. Empty parts, parts with a semicolon and broken escapes are left out, as Go leaves them.
 

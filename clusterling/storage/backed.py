@@ -80,6 +80,13 @@ class BackedStore:
         with self.figures.call("expired"):
             return await self._backend.expired(now, limit)
 
+    async def forget(self) -> None:
+        """Lets go of what is remembered only to be quicker, so that memory around it can be given back."""
+        self.feed.forget()
+        forget = getattr(self._backend, "forget", None)
+        if forget is not None:
+            await forget()
+
     async def identity(self) -> Identity:
         self._check_open()
         with self.figures.call("identity"):

@@ -491,6 +491,13 @@ class CachedStore:
     async def identity(self) -> Identity:
         return await self._below.identity()
 
+    def forget_windows(self) -> None:
+        """Lets go of the changes that are kept for those who watch again: they read them from the store."""
+        for unit in list(self._units.values()):
+            for stream in unit.streams.values():
+                stream.forget()
+            self.budget.charge(unit)
+
     # For units and the budget.
 
     def evict(self, unit: _Unit) -> None:

@@ -118,6 +118,10 @@ class Stream:
         if self._keep or not self._batches:
             # Thousands of clusters watch what all begin with, where nothing ever happens: their leaving costs nothing.
             return
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets go of the window, as far as every watch has taken it: who comes from before it reads history."""
         taken = min((watch.position for watch in self.watches), default=self._start + len(self._batches))
         if taken > self._start:
             self._cut(taken - self._start)
@@ -386,6 +390,11 @@ class Feed:
         stream = watch.stream
         if not stream.watches and self._streams.get(stream.prefix) is stream:
             del self._streams[stream.prefix]
+
+    def forget(self) -> None:
+        """Lets go of what every watch has taken, which is otherwise done now and then."""
+        for stream in self._streams.values():
+            stream.forget()
 
     def reached_revision(self) -> int:
         return self._revision

@@ -231,6 +231,10 @@ class SqliteBackend:
     async def fresh(self) -> int:
         return self._head
 
+    async def forget(self) -> None:
+        """Lets go of what is remembered only to be quicker."""
+        await self._writing.call(self._writer.forget)
+
     async def compact(self, horizon: int) -> None:
         async with self._compacting:
             if not await self._writing.call(lambda: self._writer.raise_horizon(horizon)):
@@ -411,6 +415,10 @@ class _Writer:
                 raise Unavailable(f"{self._path} has been written by another program")
             places, guessed, looked_up = self._look_up(_keys(transactions)), set(), True
             self._remember(places)
+
+    def forget(self) -> None:
+        """Remembers no key's place: what is named next is looked up."""
+        self._places = {}
 
     def _places_of(self, transactions: Sequence[Transaction]) -> tuple[dict[str, int], set[str]]:
         """Of every key named: its newest revision, negative where that is no value any more, 0 where there is none.

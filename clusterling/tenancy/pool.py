@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -37,7 +37,9 @@ from clusterling.tenancy.underlay import Underlay
 SERVED_MAX: Final = 2_000
 IDLE_S: Final = 300.0
 SWEEP_EVERY_S: Final = 30.0
-MANY: Final = 500  # Clusters that are gone: then their memory is worth a pause.
+MANY: Final = 500  # Clusters that are gone: then their memory is worth a pause,
+GIVE_BACK_EVERY_S: Final = 10.0  # once for so long no more have gone,
+VERY_MANY: Final = 20 * MANY  # or at the latest.
 PAGE_ENTRIES: Final = 200
 CURRENT_S: Final = 5.0  # How long controllers wait for a directory that is behind.
 
@@ -57,8 +59,12 @@ class ClusterPool:
         admission: Admission,
         budget: CacheBudget,
         quotas: Quotas,
+        forget: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`store` sees the whole server. `choices` say what a cluster serves, `root` what `root` serves, `below` holds what all begin with."""
+        """`store` sees the whole server. `choices` say what a cluster serves, `root` what `root` serves, `below` holds what all begin with.
+
+        `forget` lets go of what others remember only to be quicker. It is asked to before the memory of many clusters is given back.
+        """
         self._store = store
         self._directory = directory
         self._choices = choices
@@ -69,11 +75,12 @@ class ClusterPool:
         self._admission = admission
         self._budget = budget
         self._quotas = quotas
+        self._forget = forget
         self._served: dict[str, Cluster] = {}
         # Served no more, and still to be closed.
         self._leaving: deque[Cluster] = deque()
         self._some_leave = asyncio.Event()
-        self._left = 0  # Since memory was last given back.
+        self._left = 0  # Since it was last looked whether memory is to be given back.
         directory.listen(self._heard)
 
     def __len__(self) -> int:
@@ -233,6 +240,7 @@ class ClusterPool:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sweep(), name="pool-sweep")
             group.create_task(self._close_leaving(), name="pool-close")
+            group.create_task(self._give_back(), name="pool-give-back")
 
     async def _close_leaving(self) -> None:
         while True:
@@ -243,7 +251,7 @@ class ClusterPool:
             await self._some_leave.wait()
 
     async def _sweep(self) -> None:
-        """Lets go of clusters without watches that nobody asked for in a while, and of the memory of many that are gone."""
+        """Lets go of clusters without watches that nobody asked for in a while."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             now = self._ports.clock.monotonic()
@@ -255,9 +263,30 @@ class ClusterPool:
                 if idle >= IDLE_S or (excess > 0 and idle >= SWEEP_EVERY_S):
                     self._let_go(cluster_id)
                     excess -= 1
-            if self._left >= MANY and not self._leaving:
-                self._left = 0
-                await trim()
+
+    async def _give_back(self) -> None:
+        """Has memory given back when many clusters have gone: what is made while they go lies among what was theirs.
+
+        And once more a little later: their data go behind them.
+        """
+        gone = 0
+        again = False
+        while True:
+            await asyncio.sleep(GIVE_BACK_EVERY_S)
+            left, self._left = self._left, 0
+            gone += left
+            many = gone >= MANY and not self._leaving and (not left or gone >= VERY_MANY)
+            if not many and not again:
+                continue
+            again = many
+            gone = 0
+            root = self._served.get(ROOT_ID)
+            if root is not None:
+                # Of clusters that went, in the main.
+                root.store.forget_windows()
+            if self._forget is not None:
+                await self._forget()
+            await trim()
 
     async def aclose(self) -> None:
         """Lets go of everything, once `run` has ended."""

@@ -62,7 +62,7 @@ async def test_what_lies_in_cycles_is_found() -> None:
 
 async def test_a_pool_gives_back_what_many_clusters_took(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "MANY", 3)
-    monkeypatch.setattr(pool, "SWEEP_EVERY_S", 0.01)
+    monkeypatch.setattr(pool, "GIVE_BACK_EVERY_S", 0.01)
     linked = Linked()
     gone = weakref.ref(linked)
     async with memory.open() as store, ApiServer(store).running() as server:
