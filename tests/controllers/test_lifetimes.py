@@ -227,3 +227,11 @@ async def test_what_is_no_spec_is_refused(world: World) -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("10s", 10), ("1h30m", 5400), ("90m", 5400), ("2h0m5s", 7205)])
 def test_a_ttl_is_read_as_go_reads_it(text: str, seconds: int) -> None:
     assert ttl_s(text) == seconds
+
+
+async def test_a_lifetime_of_more_than_ten_years_is_refused() -> None:
+    async with memory.open() as store, ApiServer(store).running() as server:
+        await server.clusters.create("longest", {"ttl": "87840h"})
+        with pytest.raises(ApiError) as caught:
+            await server.clusters.create("longer", {"ttl": "87841h"})
+        assert caught.value.code == 422 and "must be from 10s to 87840h" in caught.value.message

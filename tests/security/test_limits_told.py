@@ -98,6 +98,16 @@ BEYOND: dict[str, tuple[str, str, Any, dict[str, str]]] = {
         [{"op": "copy", "from": "/data", "path": f"/data/x{at}"} for at in range(60)],
         JSON_PATCH,
     ),
+    "items of lists that the operations of a JSON Patch move": (
+        "PATCH",
+        f"{CONFIGMAPS}/a",
+        [
+            {"op": "add", "path": "/list", "value": [1] * 20_000},
+            *[{"op": "remove", "path": "/list/0"}] * 4_000,
+        ],
+        JSON_PATCH,
+    ),
+    "a `fieldManager`": ("POST", f"{CONFIGMAPS}?fieldManager={'x' * 129}", configmap(), {}),
     "annotations of an object": ("POST", CONFIGMAPS, configmap(annotations={"a": "x" * 262_144}), {}),
     "owner references of an object": ("POST", CONFIGMAPS, configmap(ownerReferences=owners(65)), {}),
     "data of a ConfigMap or a Secret": ("POST", CONFIGMAPS, configmap({"a": "x" * 1_048_577}), {}),
@@ -106,7 +116,8 @@ BEYOND: dict[str, tuple[str, str, Any, dict[str, str]]] = {
     "levels of a definition's schema": ("POST", CRDS, crd("things", levels(64)), {}),
     "size of a schema's patterns": ("POST", CRDS, patterns(400), {}),
 }
-# By a socket, below; by a kind of its own, in test_the_loop.py; by thousands of anchors, in tests/machinery.
+# By a socket, below; by a kind of its own, in test_the_loop.py; by thousands of anchors, in tests/machinery; by many
+# writers, in tests/storage/test_batcher.py and tests/services/test_racing.py; of clusters, in tests/tenancy and tests/controllers.
 ELSEWHERE = {
     "a request's head: its first line and its headers",
     "a selector",
@@ -125,6 +136,11 @@ ELSEWHERE = {
     "the same beyond, a second",
     "large requests of one cluster that wait for a worker",
     "processor time of one large request",
+    "writes of one cluster that wait for the store, where more wait than a batch holds",
+    "their values, together",
+    "other writes that a patch without a `resourceVersion` is tried past",
+    "how long a token of a cluster may be good",
+    "`spec.ttl` of a cluster",
 }
 
 

@@ -106,6 +106,18 @@ async def test_of_many_patches_that_name_one_revision_one_is_made(world: Serving
     assert len(left["data"]) == 2
 
 
+async def test_a_patch_that_loses_to_others_again_and_again_conflicts_at_last(
+    world: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clusterling.registry.committing.CONFLICTS_MAX", 1)
+    await world.send("POST", CONFIGMAPS, configmap("a", first="v"), "application/json")
+    answers = await all_at_once(
+        world, CM, "application/merge-patch+json", lambda number: {"data": {f"k{number}": "v"}}
+    )
+    assert {status for status, _ in answers} == {200, 409}
+    assert {answer["reason"] for status, answer in answers if status == 409} == {"Conflict"}
+
+
 async def test_of_many_applies_that_name_one_revision_one_is_made(world: Serving) -> None:
     _, made = await world.send("POST", CONFIGMAPS, configmap("a", first="v"), "application/json")
     revision = made["metadata"]["resourceVersion"]

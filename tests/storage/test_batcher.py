@@ -17,11 +17,13 @@ from clusterling.storage.batcher import (
     BATCH_ENOUGH,
     BATCH_OPS_MAX,
     GATHER_MAX_S,
+    WAITING_BYTES_MAX,
     WAITING_MAX,
 )
 from clusterling.storage.memory import MemoryBackend
 from clusterling.storage.store import (
     ABSENT,
+    VALUE_BYTES_MAX,
     Crowded,
     Guard,
     GuardFailed,
@@ -350,6 +352,25 @@ async def test_more_than_a_cluster_may_have_queued_is_refused_and_others_are_not
         for one in refused
     )
     assert all(isinstance(one, Crowded) for one in done[-50:])
+
+
+async def test_more_bytes_than_a_cluster_may_have_queued_are_refused_but_never_its_only_write() -> None:
+    large = b"x" * VALUE_BYTES_MAX
+    fitting = WAITING_BYTES_MAX // VALUE_BYTES_MAX
+    async with slow() as (backend, store):
+        tasks = [
+            asyncio.create_task(store.write([Op(f"loud/b/{number}", large)]))
+            for number in range(fitting + 10)
+        ]
+        quiet = asyncio.create_task(store.write([Op("quiet/b/0", large)]))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        backend.go.set()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        await quiet
+    refused = [one for one in done if isinstance(one, BaseException)]
+    assert 0 < len(refused) <= 10
+    assert all(isinstance(one, Crowded) and "and 64 MiB may" in str(one) for one in refused)
 
 
 async def test_who_waits_in_a_line_hears_that_the_store_is_closed() -> None:
