@@ -15,6 +15,7 @@ import orjson
 from typing_extensions import override
 
 from clusterling.controllers.reach import (
+    CLUSTERS,
     EVERYTHING,
     PLAIN_DELETE,
     QUIET,
@@ -46,6 +47,7 @@ class ApiServiceController(Controller[str]):
 
     name = "apiservices"
     workers = 2
+    collections = frozenset({_DEFINED.rstrip("/"), _KEPT.rstrip("/"), CLUSTERS})
 
     def __init__(self, clusters: Clusters) -> None:
         self._clusters = clusters

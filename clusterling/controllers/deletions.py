@@ -38,6 +38,7 @@ class DeletionController(Controller[Doomed]):
 
     def __init__(self, clusters: Clusters) -> None:
         self._clusters = clusters
+        self.collections = frozenset({f"{self.group or 'core'}/{self.plural}"})
 
     @abstractmethod
     async def finish(self, cluster: Cluster, served: Served, obj: Object) -> float | None:

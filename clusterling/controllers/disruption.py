@@ -21,7 +21,7 @@ from typing import Final
 import orjson
 from typing_extensions import override
 
-from clusterling.controllers.reach import EVERYTHING, Clusters, edit, ended, place, reach, stored
+from clusterling.controllers.reach import EVERYTHING, FENCES, Clusters, edit, ended, place, reach, stored
 from clusterling.controllers.runtime import Controller
 from clusterling.machinery.errors import ApiError, go_quote
 from clusterling.machinery.meta import GroupVersion, Object, rfc3339
@@ -71,6 +71,7 @@ class Pod:
 class DisruptionController(Controller[Budgets]):
     name = "disruption"
     workers = 2
+    collections = frozenset({_BUDGETS.strip("/"), _PODS.strip("/"), FENCES})
 
     def __init__(self, clusters: Clusters) -> None:
         self._clusters = clusters

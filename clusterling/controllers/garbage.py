@@ -140,6 +140,11 @@ class GarbageCollector(Controller[Key]):
 
     @override
     def keys(self, event: Event) -> Iterable[Key]:
+        if event.entry is not None and not self._waiting and "~" not in event.key:
+            # Nearly all changes there are, told from the others in passing.
+            told = _concerns(event.entry.value) or CRDS in event.key
+            if not told and of_other_packs(event) is None:
+                return ()
         where = place(event.key)
         if where is None or event.dropped:
             self._note(event)

@@ -20,6 +20,7 @@ import orjson
 from typing_extensions import override
 
 from clusterling.controllers.reach import (
+    CLUSTERS,
     PLAIN_DELETE,
     QUIET,
     Clusters,
@@ -45,6 +46,7 @@ from clusterling.tenancy.underlay import UNDERLAY_ID
 _OURS: Final = 500  # The least code of an answer that is not the tenant's doing.
 _NAMES: Final = (f"/{ACCOUNT}", f"/{ROOT_CA}")
 _NAMESPACES: Final = "core/namespaces/-/"
+_COLLECTIONS: Final = frozenset({"core/namespaces", "core/configmaps", "core/serviceaccounts", CLUSTERS})
 _AUTHORITY: Final = f"{UNDERLAY_ID}/core/configmaps/{ACCOUNT}/{ROOT_CA}"
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class Scope:
 class ProvisionController(Controller[Scope]):
     name = "provisions"
     workers = 2
+    collections = _COLLECTIONS
 
     def __init__(self, store: Store, clusters: Clusters) -> None:
         """`store` sees the whole server."""

@@ -44,6 +44,7 @@ class Account:
 class QuotaController(Controller[Account]):
     name = "quotas"
     workers = 2
+    collections = frozenset({_QUOTAS.strip("/")})
 
     def __init__(self, clusters: Clusters) -> None:
         self._clusters = clusters

@@ -52,6 +52,11 @@ class Clusters(Protocol):
         """A cluster's own entries under a prefix of its keys, as stored, without serving it: for walks through all."""
 
 
+# As `Controller.collections` names them: those of `ended` and of `of_other_packs`.
+FENCES: Final = fence_key("").rpartition("/-/")[0]
+CLUSTERS: Final = f"{GROUP}/{PLURAL}"
+
+
 class Place(NamedTuple):
     """Where an event happened: a key of the store, taken apart. Shape: `<cluster>/<group>/<resource>/<ns>/<name>`."""
 

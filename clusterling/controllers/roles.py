@@ -40,6 +40,7 @@ class RoleController(Controller[str]):
 
     name = "roles"
     workers = 2
+    collections = frozenset({f"{_GROUP}/{_PLURAL}"})
 
     def __init__(self, clusters: Clusters) -> None:
         self._clusters = clusters

@@ -20,7 +20,17 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, Protocol, TypeVar
 
 import orjson
@@ -43,6 +53,7 @@ CURSOR_KEY: Final = "~controllers/cursor/-/main"
 KEYS_MAX: Final = 20_000  # Of one cluster, that wait in a controller's queue: some ten megabytes.
 ROOM: Final = KEYS_MAX // 2  # Where fewer wait, a walk goes on.
 WALK_AGAIN_S: Final = 5.0  # After a failure.
+COLLECTIONS_MAX: Final = 1000  # Of which it is remembered whom something there concerns.
 PARKED_MAX: Final = 250  # Keys that are written down beside the cursor; where more wait it stays where it is.
 
 
@@ -68,6 +79,8 @@ class Controller(Protocol[K]):
 
     name: str
     workers: int
+    # `<group>/<resource>` of the store's keys, where `keys` names something of changes there alone; None: of any.
+    collections: AbstractSet[str] | None = None
 
     def keys(self, event: Event) -> Iterable[K]:
         """The keys that a change anywhere in the store concerns. Called for every event: be quick to say none."""
@@ -259,6 +272,7 @@ class Runtime:
     ) -> None:
         self._store = store
         self._queues = [(controller, WorkQueue(clock)) for controller in controllers]
+        self._listeners: dict[str, Sequence[tuple[Controller[Any], WorkQueue]]] = {}
         self._clock = clock
         self._traced = traced
         self._seen = 0
@@ -279,6 +293,7 @@ class Runtime:
         self._queues = [
             (controller, WorkQueue(self._clock, queue.figures)) for controller, queue in self._queues
         ]
+        self._listeners.clear()
         self._seen = self._saved = 0
         try:
             async with asyncio.TaskGroup() as group:
@@ -320,9 +335,24 @@ class Runtime:
             await backoff.wait()
 
     def _dispatch(self, event: Event) -> None:
-        for controller, queue in self._queues:
+        for controller, queue in self._queues if event.dropped else self._listening(event.key):
             for key in controller.keys(event):
                 queue.add(key)
+
+    def _listening(self, key: str) -> Sequence[tuple[Controller[Any], WorkQueue]]:
+        """Those whom something can concern that happens at a key: of most kinds there is one."""
+        begin = key.find("/") + 1
+        collection = key[begin : key.find("/", key.find("/", begin) + 1)]
+        found = self._listeners.get(collection)
+        if found is None:
+            if len(self._listeners) >= COLLECTIONS_MAX:
+                self._listeners.clear()
+            found = self._listeners[collection] = [
+                (controller, queue)
+                for controller, queue in self._queues
+                if controller.collections is None or collection in controller.collections
+            ]
+        return found
 
     async def _walk(self) -> None:
         for controller, queue in self._queues:
