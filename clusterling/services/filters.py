@@ -363,11 +363,16 @@ async def _authenticated(app: App, request: Request) -> User | None:
         app.recorder.authenticated[result].observe(time.perf_counter() - began)
 
 
+_IMPERSONATING: Final = frozenset({"impersonate-user", "impersonate-group", "impersonate-uid"})
+
+
 def with_impersonation(app: App, handle: Handler) -> Handler:
     """Nobody may impersonate yet: refused as upstream refuses who is not authorized to."""
 
     def impersonation(request: Request) -> Awaitable[Response]:
         headers = request.headers
+        if not headers.has_any(_IMPERSONATING):
+            return handle(request)
         name = headers.get("Impersonate-User")
         if name:
             raise forbidden(
@@ -479,13 +484,14 @@ def with_rates(app: App, handle: Handler) -> Handler:
     if rates is None:
         return handle
 
-    async def rated(request: Request) -> Response:
+    def rated(request: Request) -> Awaitable[Response]:
         cluster = request.cluster
         if cluster is None or request.user.realm == ROOT_ID:
-            return await handle(request)
+            return handle(request)
         leave = rates.admit(cluster.id, cluster.name, request.info.verb, leads=leads(request))
-        if leave is None:
-            return await handle(request)
+        return handle(request) if leave is None else held(request, leave)
+
+    async def held(request: Request, leave: Callable[[], None]) -> Response:
         streams = False
         try:
             response = await handle(request)

@@ -8,6 +8,7 @@ makes one of each.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol, overload
 
@@ -63,6 +64,10 @@ class Headers:
     def __contains__(self, name: object, /) -> bool:
         return isinstance(name, str) and name.lower() in self._fields
 
+    def has_any(self, names: AbstractSet[str], /) -> bool:
+        """Whether there is one of these, which are in lower case."""
+        return not names.isdisjoint(self._fields)
+
 
 class HeaderFields(Protocol):
     """The little that is asked of header fields. Names are case-insensitive; the first of equal names is given."""
@@ -73,6 +78,8 @@ class HeaderFields(Protocol):
     def get(self, name: str, /, default: str) -> str: ...
 
     def __contains__(self, name: object, /) -> bool: ...
+
+    def has_any(self, names: AbstractSet[str], /) -> bool: ...
 
 
 class Peer:
