@@ -260,10 +260,11 @@ class MapType(Type):
             change = below.compare(mine, item)
             if change is not _NOTHING:
                 _note(sets, step, change)
-        for name, item in before.items():
-            if name not in after:
-                step, below = self._below(name)
-                sets[2][step] = below.whole(item)
+        if len(before) + len(added) != len(after):
+            for name, item in before.items():
+                if name not in after:
+                    step, below = self._below(name)
+                    sets[2][step] = below.whole(item)
         return _change(sets)
 
     def gained(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> FieldSet:
@@ -671,9 +672,13 @@ def _both(a: FieldSet | None, b: FieldSet | None) -> FieldSet | None:
 
 
 def _note(sets: tuple[FieldSet, FieldSet, FieldSet], step: str, change: Change) -> None:
-    for into, entry in zip(sets, change, strict=True):
-        if entry is not None:
-            into[step] = entry
+    added, modified, removed = change
+    if added is not None:
+        sets[0][step] = added
+    if modified is not None:
+        sets[1][step] = modified
+    if removed is not None:
+        sets[2][step] = removed
 
 
 def _change(sets: tuple[FieldSet, FieldSet, FieldSet]) -> Change:

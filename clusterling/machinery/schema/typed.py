@@ -71,8 +71,15 @@ def _fits_int32(value: int) -> bool:
     return -_NUMBERS["int32"] <= value < _NUMBERS["int32"]
 
 
+_TEXT: Final = frozenset({str})
+
+
 def _is_text(value: object) -> bool:
     return type(value) is str
+
+
+def _fits_texts(value: object) -> bool:
+    return type(value) is dict and bool(value) and _TEXT.issuperset(map(type, value.values()))
 
 
 def _fits_map(node: Node, skip: frozenset[str]) -> Check:
@@ -88,6 +95,8 @@ def _fits_map(node: Node, skip: frozenset[str]) -> Check:
     knows_all_of = frozenset(known).issuperset
     get = known.get
     is_map = _is_map(node)
+    if not known and further is not None and beyond is None:
+        return _fits_texts
 
     def fits(value: object) -> bool:
         if type(value) is not dict or (further is None and not knows_all_of(value)) or (is_map and not value):
