@@ -64,6 +64,9 @@ class Load:
             await self.ask("GET", at)
         elif kind < 0.52:
             await self.ask("GET", at, headers={"Authorization": "Bearer wrong"})
+        elif kind < 0.53:
+            large = {f"k{number}": "v" for number in range(1_500)}
+            await self.ask("POST", at, {"metadata": {"name": f"large{next(self._numbers)}"}, "data": large})
         else:
             await self.ask("GET", f"{at}/{name}")
 

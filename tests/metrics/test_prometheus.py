@@ -93,3 +93,5 @@ async def test_every_expression_returns_data_of_three_loaded_replicas(tmp_path: 
             tenants = prometheus.query("count by (cluster) (clusterling_cluster_requests_total)")
             assert {"team-a", "team-b", "~other"} <= {sample["metric"]["cluster"] for sample in tenants}
             assert len(members) == 3, json.dumps(tenants)
+            worked = prometheus.query("sum(clusterling_worker_requests_total)")
+            assert float(worked[0]["value"][1]) > 0
