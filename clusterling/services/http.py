@@ -77,6 +77,7 @@ BUFFERED_BYTES_MAX: Final = 1024 * 1024
 
 KEPT_FIELDS: Final = 4  # Heads of one connection, and
 KEPT_FIELDS_BYTES_MAX: Final = 2048  # the longest of them: tokens of a kilobyte are common.
+KEPT_IN_VAIN_MAX: Final = 12  # So many in a row that did not come again, and no more are kept.
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -195,6 +196,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._between = True  # The parser has seen the end of the last request and nothing of the next.
         self._kept: dict[bytes, dict[str, str]] = {}  # Header fields by their bytes, in both no length.
+        self._in_vain = 0
         self._unspent = 0  # Bytes that came since the last of which something has come.
         self._target = b""
         self._fields: dict[str, str] = {}
@@ -299,8 +301,8 @@ class _Connection(asyncio.Protocol):
 
     def _take_known(self, data: bytes) -> bool:
         """Takes a request that is all there is, and whose fields are known. False: it is for the parser to read."""
-        line = _LINE.match(data)
-        if line is None or self._unspent:
+        line = _LINE.match(data) if self._kept and not self._unspent else None
+        if line is None:
             return False
         head, length, end = _head_of(data, line.end())
         fields = self._kept.get(head)
@@ -308,6 +310,7 @@ class _Connection(asyncio.Protocol):
             return False
         if length is not None:
             fields = {**fields, "content-length": str(length)}
+        self._in_vain = 0
         body = _Body.whole(self, data[end:]) if length else None
         method, target = line.groups()
         self._queue.append(
@@ -330,6 +333,10 @@ class _Connection(asyncio.Protocol):
             and fields.get("content-length") == (None if length is None else str(length))
             and _PECULIAR.isdisjoint(fields)
         ):
+            self._in_vain += 1
+            if self._in_vain > KEPT_IN_VAIN_MAX:
+                kept.clear()
+                return
             if len(kept) >= KEPT_FIELDS:
                 del kept[next(iter(kept))]
             kept[head] = {name: value for name, value in fields.items() if name != "content-length"}
@@ -350,7 +357,7 @@ class _Connection(asyncio.Protocol):
                 self._refuse(400)
         if self._unspent > HEAD_BYTES_MAX and not self._deaf:
             self._refuse(431)
-        if is_beginning:
+        if is_beginning and self._in_vain <= KEPT_IN_VAIN_MAX:
             self._keep(data)
 
     def _parse(self, data: bytes) -> None:

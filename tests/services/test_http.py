@@ -418,6 +418,10 @@ async def test_what_was_sent_before_means_the_same_each_time_and_what_differs_do
         assert (await wire.answer())[0] == 200
         await wire.send(get(one).replace("admin-token", "admin-tokem"))
         assert (await wire.answer())[0] == 401
+        for _ in range(2):
+            for number in range(20):
+                await wire.send(get(one, f"X-Told: {number}"))
+                assert (await wire.answer())[0] == 200
         for body in made:
             await wire.send(post(f"{TEAM}{CONFIGMAPS}", body))
             status, _, answer = await wire.answer()
@@ -431,6 +435,7 @@ async def test_what_was_sent_before_means_the_same_each_time_and_what_differs_do
         ("GET", one, "resourceVersion=0", None, "one"),
         ("GET", one, "", None, "two"),
         ("GET", one, "", None, None),
+        *(("GET", one, "", None, str(number)) for _ in range(2) for number in range(20)),
         *(("POST", f"{TEAM}{CONFIGMAPS}", "", str(len(body)), None) for body in made),
         ("DELETE", one, "", None, None),
     ]
