@@ -11,6 +11,10 @@ import sys
 
 def main() -> None:
     """The console script. Exits with the verb's code."""
+    if sys.argv[1:2] == ["serve"]:
+        from clusterling.cli.allocator import use_glibc
+
+        use_glibc()
     from clusterling.cli.program import run
 
     sys.exit(run(sys.argv[1:]))
