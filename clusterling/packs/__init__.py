@@ -162,12 +162,15 @@ ALL: Final[tuple[Pack, ...]] = (
     node,
     discovery,
 )
-# What a cluster without nodes needs.
+# What a cluster without nodes needs, and what charts of operators bring along. What would be kept and not acted on is left out.
 DEFAULT: Final[tuple[Pack, ...]] = (
     core.only("configmaps", "events", "namespaces", "secrets", "serviceaccounts"),
     events,
     coordination,
     apiextensions,
+    rbac,
+    authentication,
+    authorization,
 )
 
 
