@@ -161,6 +161,23 @@ async def test_a_lost_tail_of_the_wal_loses_only_the_last_writes(tmp_path: Path)
             assert await put(store, "apps/things/ns/new", b"") == store.head() > entries[-1].revision
 
 
+async def test_the_wal_begins_anew_however_long_writes_go_on(tmp_path: Path) -> None:
+    """What it holds is copied beside the writer, who never rests here, and the last of it by him."""
+    path = tmp_path / "db"
+    large = b"x" * 1_000_000
+    sizes: list[int] = []
+    async with sqlite.open(path) as store:
+        for at in range(100):
+            await put(store, f"c/g/r/-/{at % 8}", large + str(at).encode())
+            sizes.append((tmp_path / "db-wal").stat().st_size)
+    assert max(sizes) < 80_000_000
+    async with sqlite.open(path) as store:
+        page = await store.list("c/")
+    assert [entry.value for entry in page.entries] == [
+        large + str(96 + at if at < 4 else 88 + at).encode() for at in range(8)
+    ]
+
+
 async def test_a_commit_under_way_is_seen_through_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     async with AsyncExitStack() as outlives:
