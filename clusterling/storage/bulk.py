@@ -91,6 +91,13 @@ class Finding(NamedTuple):
     what: str
 
 
+class Ailment(NamedTuple):
+    """Something that is wrong with a member of the store. `stops_writes`: with all of it, then."""
+
+    what: str
+    stops_writes: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """How large a store is. None where this kind of store cannot tell.
@@ -133,6 +140,9 @@ class Snapshot(Protocol):
         """What is wrong with the store's own tables, indexes and counters."""
 
     async def figures(self) -> Figures: ...
+
+    async def ailing(self) -> Sequence[Ailment] | None:
+        """What is wrong with the members that keep the store together; None where it has none."""
 
     async def clock(self) -> float | None:
         """What time it is there, in seconds since the epoch; None where it keeps none, or it is this machine's."""

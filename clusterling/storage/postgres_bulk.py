@@ -146,6 +146,9 @@ class PostgresSnapshot:
             what = f"{row['kept']} of the {row['head'] - row['horizon']} writes since the horizon are there"
             yield Finding("log", "history-gap", what)
 
+    async def ailing(self) -> None:
+        return None
+
     async def clock(self) -> float | None:
         [row] = await self._fetch("SELECT extract(epoch FROM clock_timestamp())::float8")
         return float(row[0])

@@ -114,6 +114,9 @@ class SqliteSnapshot:
         for finding in await self._call(self._counters):
             yield finding
 
+    async def ailing(self) -> None:
+        return None
+
     async def clock(self) -> float | None:
         return None
 

@@ -36,6 +36,8 @@ async def checks(url: str, password: str | None, seen: dict[str, int]) -> AsyncI
             took_s = time.monotonic() - began
             seen["head"] = snapshot.head
             yield _answers(snapshot, served, took_s)
+            for finding in await _members(snapshot):
+                yield finding
             yield await _clock(snapshot)
             yield await _history(snapshot, served)
             yield await _size(snapshot)
@@ -53,6 +55,21 @@ def _answers(snapshot: Snapshot, served: bool | None, took_s: float) -> Finding:
         remedy = "look at the way to it, and at its load: every write waits for it"
         return warn("store", f"{found}; it took {took_s:.1f} s to answer", remedy)
     return ok("store", found)
+
+
+async def _members(snapshot: Snapshot) -> list[Finding]:
+    ailing = await snapshot.ailing()
+    if ailing is None:
+        return []
+    found = []
+    for ailment in ailing:
+        if ailment.stops_writes:
+            remedy = "`clusterling store compact` gives space back; then `etcdctl alarm disarm`, and a larger --quota-backend-bytes"
+            found.append(fail("store members", f"{ailment.what}: nothing can be written", remedy))
+        else:
+            remedy = "see to it while the others serve: etcd's log there, its disk, `etcdctl endpoint status`"
+            found.append(warn("store members", ailment.what, remedy))
+    return found or [ok("store members", "all are well")]
 
 
 async def _record(snapshot: Snapshot, key: str) -> bytes | None:

@@ -23,6 +23,7 @@ from clusterling.storage.bulk import (
     COPIED_KEY,
     PAGE_BYTES,
     PAGE_RECORDS,
+    Ailment,
     Figures,
     Finding,
     Record,
@@ -47,6 +48,7 @@ STEP_OPERATIONS: Final = 120  # Of etcd's 128, with those that each step has of 
 STEP_BYTES: Final = 1 << 20
 SWEEP_KEYS: Final = 500
 SETTLE_S: Final = 30.0
+SPACE_PART_MAX: Final = 0.8  # Of etcd's own quota.
 DEFRAGMENT_S: Final = 600.0  # For one member.
 
 _NUMBERS: Final = struct.Struct(">QQB")  # Revision, when it expires, whether it does.
@@ -150,12 +152,26 @@ class EtcdSnapshot:
         return None
 
     async def figures(self) -> Figures:
-        statuses = await self._wire.statuses()
+        statuses = (await self._wire.statuses()).values()
         if not statuses:
             raise Unavailable(f"{self.address} does not answer")
         disk = max(int(status.dbSize) for status in statuses)
         used = max(int(status.dbSizeInUse) for status in statuses)
         return Figures(self._state.horizon, None, disk, max(0, disk - used))
+
+    async def ailing(self) -> Sequence[Ailment]:
+        statuses = await self._wire.statuses()
+        silent = [one for one in self._wire.address.endpoints if one not in statuses]
+        found = [Ailment(f"{one} does not answer", stops_writes=False) for one in silent]
+        for endpoint, status in statuses.items():
+            found += [
+                Ailment(f"{endpoint}: {error}", stops_writes="NOSPACE" in error) for error in status.errors
+            ]
+            quota = int(status.dbSizeQuota)  # Of etcd 3.6 and later.
+            if quota and status.dbSize > SPACE_PART_MAX * quota:
+                part = f"{100 * status.dbSize / quota:.0f} % of the {quota >> 20} MiB that it may have"
+                found.append(Ailment(f"{endpoint} has used {part}", stops_writes=False))
+        return found
 
     async def _strangers(self) -> AsyncIterator[Finding]:
         """What is under the root and nothing of ours."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -175,13 +175,13 @@ class Wire:
             finally:
                 await channel.close()
 
-    async def statuses(self) -> Sequence[Any]:
-        """Of every endpoint that answers."""
-        found: list[Any] = []
+    async def statuses(self) -> Mapping[str, Any]:
+        """By endpoint, of those that answer."""
+        found: dict[str, Any] = {}
         for endpoint in self.address.endpoints:
             channel = self._made(endpoint)
             try:
-                found.append(await self._call(channel, _STATUS, rpc.StatusRequest(), CALL_S))
+                found[endpoint] = await self._call(channel, _STATUS, rpc.StatusRequest(), CALL_S)
             except CallFailed as error:
                 logger.info("etcd-status-failed endpoint=%s error=%s", endpoint, error)
             finally:
