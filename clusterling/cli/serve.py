@@ -50,9 +50,10 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 TOKEN_CHARACTERS_MIN: Final = 32
 
 # Requests under way hold more objects than Python's default lets be made between two looks for garbage, so that each look
-# finds them all in use. Reference counts free what they leave; what is left are cycles, of which there are few. What was made since
-# the last look but three is looked at in 15 ms where all of it stays, as when thousands of watches begin.
-GARBAGE_THRESHOLDS: Final = (20_000, 3, 70)
+# finds them all in use. Reference counts free what they leave; what is left are cycles, of which there are few. Where all
+# that was made stays, as when thousands of watches begin, each look takes 2 ms, and each second one, which is at what the one before
+# has left, too, 4 ms; of four looks' leavings it would be 10 to 30. All there is is looked at as rarely as with (…, 3, 70).
+GARBAGE_THRESHOLDS: Final = (20_000, 0, 175)
 
 
 @dataclass(frozen=True, slots=True)
@@ -600,6 +601,7 @@ async def _serve(config: Config, directory: DataDirectory, tracer_provider: Trac
 
     stop = asyncio.Event()
     on_signals(stop.set)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     packs = chosen_packs(config.packs)
     from clusterling.server import ApiServer
     from clusterling.services.workers.pool import WorkerLimits
@@ -640,7 +642,6 @@ async def _serve(config: Config, directory: DataDirectory, tracer_provider: Trac
                 made.set()
                 directory.write_admin_kubeconfig(_admin_kubeconfig(server.url, token, ca_pem))
                 gc.freeze()
-                gc.set_threshold(*GARBAGE_THRESHOLDS)
                 emit(f"clusterling ready: {url} data={directory.path}\n")
                 async with following(followed):
                     await _until(stop, server)

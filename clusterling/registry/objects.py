@@ -740,9 +740,10 @@ class ObjectStore:
         """
         strategy = served.resource.strategy
         companions = await self._commits.companions(ctx, served, obj, old)
+        guards = await self._commits.guards(ctx, served, "", name_of(obj))
         stored = encode_stored(views.to_storage(obj, served))
         op = Op(entry.key, stored, entry.revision, strategy.expires_at(ctx, obj))
-        revision = await self._commits.write(ctx, served, op, companions, (), new=obj, old=old)
+        revision = await self._commits.write(ctx, served, op, companions, guards, new=obj, old=old)
         strategy.after_write(ctx, served.resource, obj, old)
         return revision, stored
 

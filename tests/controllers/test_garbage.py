@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import pytest
+from typing_extensions import override
 
 from clusterling.controllers import garbage
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
+from clusterling.registry.admission import Admission, Operation
+from clusterling.registry.resource import Served as KindServed
+from clusterling.registry.strategy import Context
 from clusterling.server import ApiServer
 from clusterling.storage import memory
 from tests.controllers.conftest import Served, config_map, exists, owned_by, until
 
 MAPS = "/api/v1/namespaces/default/configmaps"
+BULKY = "/apis/x.io/v1/namespaces/default/bulky"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+def crd(plural: str) -> Object:
+    """A kind whose objects may have anything in their spec."""
+    spec: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.x.io"},
+        "spec": {
+            "group": "x.io",
+            "scope": "Namespaced",
+            "names": {"plural": plural, "kind": plural.capitalize()},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }
 
 
 async def test_dependents_of_a_deleted_owner_go_too(served: Served) -> None:
@@ -42,6 +65,73 @@ async def test_a_dependent_with_another_owner_stays_and_loses_the_dangling_refer
         return names == ["other"]
 
     await until(let_go)
+
+
+async def test_a_large_custom_resource_loses_a_reference_and_nothing_else(served: Served) -> None:
+    """The server does not read what it does not change: it stays as it was written, and as it is owned."""
+    api = served.cluster
+    await api.post(CRDS, crd("bulky"))
+    one, other = await api.post(MAPS, config_map("one")), await api.post(MAPS, config_map("other"))
+    body = {
+        "apiVersion": "x.io/v1",
+        "kind": "Bulky",
+        "metadata": {"name": "a", "ownerReferences": owned_by(one) + owned_by(other)},
+        "spec": {f"k{at}": {"text": "v" * 20, "numbers": [at, 1.5, None]} for at in range(3_000)},
+    }
+    before = await api.post(BULKY, body)
+    await api.delete(f"{MAPS}/one")
+
+    async def let_go() -> bool:
+        return len((await api.get(f"{BULKY}/a"))["metadata"]["ownerReferences"]) == 1
+
+    await until(let_go)
+    after = await api.get(f"{BULKY}/a")
+    assert after["metadata"]["ownerReferences"] == owned_by(other)
+    for metadata in (before["metadata"], after["metadata"]):
+        del metadata["ownerReferences"], metadata["resourceVersion"]
+    assert after == before
+    await api.delete(f"{MAPS}/other")
+
+    async def gone() -> bool:
+        return not await exists(api, f"{BULKY}/a")
+
+    await until(gone)
+
+
+async def test_who_admits_is_shown_all_of_what_the_server_deletes() -> None:
+    seen: list[Object] = []
+
+    class Looking(Admission):
+        @override
+        async def validate(
+            self,
+            ctx: Context,
+            served: KindServed,
+            operation: Operation,
+            new: Object | None,
+            old: Object | None,
+        ) -> None:
+            if served.plural == "bulky" and operation != "CREATE" and old is not None:
+                seen.append(old)
+
+    async with (
+        memory.open() as store,
+        ApiServer(store, external_url="http://127.0.0.1", admission=[Looking()]).running() as server,
+    ):
+        await server.clusters.create("team")
+        api = server.client("team")
+        await api.post(CRDS, crd("bulky"))
+        owner = await api.post(MAPS, config_map("owner"))
+        spec = {f"k{at}": "v" * 20 for at in range(3_000)}
+        metadata = {"name": "a", "ownerReferences": owned_by(owner)}
+        await api.post(BULKY, {"apiVersion": "x.io/v1", "kind": "Bulky", "metadata": metadata, "spec": spec})
+        await api.delete(f"{MAPS}/owner")
+
+        async def gone() -> bool:
+            return not await exists(api, f"{BULKY}/a")
+
+        await until(gone)
+    assert seen and all(one["spec"] == spec for one in seen)
 
 
 async def test_an_object_that_names_an_owner_that_is_not_there_goes(served: Served) -> None:
