@@ -41,6 +41,7 @@ from clusterling.tenancy.usage import used_of
 logger = logging.getLogger(__name__)
 
 TICK_S: Final = 5.0
+BEGIN_S: Final = 5.0  # A server that starts has more urgent things to read than the last minutes.
 FIRST_S: Final = 30.0
 EVERY_S: Final = 240.0  # Less than history is kept, by as much as its times are noted late.
 AGAIN_S: Final = 5.0  # After a failure.
@@ -131,6 +132,7 @@ class Reporting:
         position = -1
         self._follows = True
         try:
+            await asyncio.sleep(BEGIN_S)
             while True:
                 try:
                     if position < 0:

@@ -32,6 +32,7 @@ EVERY: Final = int(reporting.EVERY_S) + 1
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "TICK_S", 0.01)
+    monkeypatch.setattr(reporting, "BEGIN_S", 0.0)
 
 
 class World:
