@@ -6,6 +6,7 @@ are dropped, and how many is told where they would have been (`log-lines-dropped
 
 Rules of this file
 - Nothing that emits waits. `flush`, at the end of the process, waits for a bounded time.
+- There is one lock, which its owner may take again: what is collected as garbage while it is held may log, in either thread.
 - The descriptor is written to, and not `sys.stderr`: its lock would be held by a thread that waits for ever, and the
   interpreter, which wants it to end, would not get it.
 """
@@ -59,8 +60,19 @@ class LogWriter(logging.Handler):
         self._size = 0  # Of these, together.
         self._dropped = 0  # That nothing has been told of yet.
         self._writes = False  # A line that is no more among these.
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition(threading.RLock())
         threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    @override
+    def createLock(self) -> None:
+        self.lock = None
+
+    @override
+    def handle(self, record: logging.LogRecord) -> bool:
+        passes = bool(self.filter(record))
+        if passes:
+            self.emit(record)
+        return passes
 
     @override
     def emit(self, record: logging.LogRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -97,6 +98,38 @@ def test_what_was_dropped_is_told_before_what_comes_after_it(
     lines += read_from(pipe[0], "number=100")
     assert sum("log-lines-dropped" in line for line in lines) == 1
     assert "log-lines-dropped" in lines[-2] and "number=100" in lines[-1]
+
+
+class Last:
+    """Logs when it is collected."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self.logger = logger
+        self.itself = self
+
+    def __del__(self) -> None:
+        self.logger.warning("collected here=%s", True)
+
+
+def test_what_logs_as_it_is_collected_while_a_line_is_made_or_taken_holds_nobody(
+    pipe: tuple[int, int],
+) -> None:
+    writer = writer_to(pipe[1])
+    logger = logging.Logger("clusterling.x")
+    logger.addHandler(writer)
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for number in range(200):
+            Last(logger)
+            logger.warning("counted number=%d", number)
+    finally:
+        gc.set_threshold(*thresholds)
+    gc.collect()
+    logger.warning("counted number=%d", 200)
+    lines = read_from(pipe[0], "number=200")
+    assert sum("counted" in line for line in lines) == 201
+    assert sum("collected" in line for line in lines) == 200
 
 
 def test_the_end_of_a_process_waits_for_nobody_who_does_not_read(
