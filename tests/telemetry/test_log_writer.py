@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from clusterling.cli import log_writer, logs
 from clusterling.cli.log_writer import LogWriter
@@ -100,36 +100,33 @@ def test_what_was_dropped_is_told_before_what_comes_after_it(
     assert "log-lines-dropped" in lines[-2] and "number=100" in lines[-1]
 
 
-class Last:
-    """Logs when it is collected."""
+class Remembering(logs.TextLines):
+    """Has a line logged in the middle of telling what was dropped, as what is collected just then may."""
 
     def __init__(self, logger: logging.Logger) -> None:
+        super().__init__()
         self.logger = logger
-        self.itself = self
 
-    def __del__(self) -> None:
-        self.logger.warning("collected here=%s", True)
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        if str(record.msg).startswith("log-lines-dropped"):
+            self.logger.warning("collected here=%s", True)
+        return super().format(record)
 
 
-def test_what_logs_as_it_is_collected_while_a_line_is_made_or_taken_holds_nobody(
-    pipe: tuple[int, int],
+def test_what_is_logged_while_the_writer_tells_what_was_dropped_holds_nobody(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(log_writer, "WAITING_BYTES_MAX", 3_000)
+    filled(pipe[1])
     writer = writer_to(pipe[1])
     logger = logging.Logger("clusterling.x")
     logger.addHandler(writer)
-    thresholds = gc.get_threshold()
-    gc.set_threshold(1)
-    try:
-        for number in range(200):
-            Last(logger)
-            logger.warning("counted number=%d", number)
-    finally:
-        gc.set_threshold(*thresholds)
-    gc.collect()
-    logger.warning("counted number=%d", 200)
-    lines = read_from(pipe[0], "number=200")
-    assert sum("counted" in line for line in lines) == 201
-    assert sum("collected" in line for line in lines) == 200
+    writer.setFormatter(Remembering(logger))
+    for number in range(100):
+        logger.warning("counted number=%d more=%s", number, "m" * 900)
+    lines = read_from(pipe[0], "log-lines-dropped")
+    assert sum("collected" in line for line in lines) == 1
 
 
 def test_the_end_of_a_process_waits_for_nobody_who_does_not_read(
