@@ -234,6 +234,7 @@ def _keep_decisions(new: Object, old: Object) -> None:
 
 class CustomResourceDefinitionStrategy(Strategy):
     allow_unconditional_update = False
+    outlines_columns = True
 
     @override
     def outline(self, value: bytes) -> Object:

@@ -109,6 +109,8 @@ class Strategy:
     resets: ClassVar[Mapping[str, FieldSet]] = RESETS
     # Where only generateName is given, something random is added to it. False: it is the name (addresses).
     generates_names: bool = True
+    # The kind's own columns are of what `outline` decodes. Name and age always are.
+    outlines_columns: bool = False
     # What the rows of a list's Table are sorted by (flow schemas); None: as they are stored.
     row_order: Callable[[Object], tuple[int, str]] | None = None
     # Names are DNS subdomains unless a kind says otherwise: returns what is wrong, in upstream's words.

@@ -25,7 +25,7 @@ from clusterling.machinery import codec, metaproto, yamltext
 from clusterling.machinery.codec import Expected
 from clusterling.machinery.errors import ApiError, bad_request, go_quote, not_acceptable
 from clusterling.machinery.meta import Object
-from clusterling.machinery.table import Column, Include, cells
+from clusterling.machinery.table import DEFAULT_COLUMNS, Column, Include, cells
 from clusterling.registry.resource import Served
 
 if TYPE_CHECKING:
@@ -496,8 +496,10 @@ def _metadata_of(value: bytes) -> Object:
 
 
 def _row(version: str, served: Served, value: bytes, include: Include, now: datetime) -> bytes:
-    obj = orjson.loads(value)
-    shown_cells = orjson.dumps(cells(served.version.columns, obj, now))
+    strategy, columns = served.resource.strategy, served.version.columns
+    outlined = strategy.outlines_columns or columns is DEFAULT_COLUMNS
+    obj = strategy.outline(value) if outlined else orjson.loads(value)
+    shown_cells = orjson.dumps(cells(columns, obj, now))
     shown = value if include == "Object" else b"null" if include == "None" else _partial(version, value)
     return b'{"cells":%b,"object":%b}' % (shown_cells, shown)
 

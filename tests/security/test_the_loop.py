@@ -240,6 +240,8 @@ async def test_a_huge_definition_keeps_its_schema_as_written_until_it_is_gone(it
     made = huge("bigs")
     assert (await it.ask("POST", CRDS, made))[0] == 201
     assert (await it.ask("POST", "/apis/x.io/v1/namespaces/default/bigs", small("Bigs")))[0] == 201
+    _, told, _ = await it.ask("GET", CRDS, headers=TABLE)
+    assert told["rows"][0]["cells"][:3] == ["bigs.x.io", "Namespaced", "v1(storage)"]
     response = await it.tenant.request("GET", f"{CRDS}?{INITIAL}")
     assert isinstance(response, StreamingResponse)
     taker = Until(response.stream, b'"type":"DELETED"')
