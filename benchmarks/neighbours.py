@@ -2,8 +2,8 @@
 
 The loud one lists 5,000 objects fifty times at once, sends bodies of 3 MB, holds ten thousand watches, each for a minute or two,
 of a collection that changes, and makes and deletes a CRD of 1 MB; all in a loop. The quiet one reads and creates small
-objects at a pace: first alone, then beside each sort of noise, then beside all. What it may take is twice its quiet p99
-plus 10 ms.
+objects at a pace: first alone, then beside each sort of noise, then beside all of them. What it may take is twice its quiet
+p99 plus 10 ms. Last, and beyond that, it is beside 64 clients that create as fast as they can.
 
 Both are clients in processes of their own, the loud one with a lower priority, as if it ran elsewhere: what the quiet client waited
 for the processor itself is told beside its figures, and so is what the server measured of the same requests.
@@ -32,7 +32,8 @@ from benchmarks.million import trusting
 
 OBJECTS = 5_000
 WATCHES = 10_500  # More than it may.
-SORTS = ("lists", "bodies", "watches", "definitions", "writes")
+SORTS = ("lists", "bodies", "watches", "definitions")
+WRITES = "writes"
 FACTOR, MORE_MS = 2.0, 10.0  # Must show: at most so many times the quiet p99, and so many milliseconds.
 MEASURED_S = 20.0
 OPENED_S = 120.0  # For ten thousand watches to begin.
@@ -173,12 +174,14 @@ def main() -> int:
         "--flag", action="append", default=[], help="for the server, as in --flag=--default-quota=…"
     )
     parser.add_argument(
-        "beside", nargs="*", help=f"of {', '.join(SORTS)}; together with commas (default: each, and all)"
+        "beside",
+        nargs="*",
+        help=f"of {', '.join((*SORTS, WRITES))}; together with commas (default: each, and all but the last)",
     )
     arguments = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    rows = [one.split(",") for one in arguments.beside] or [*([one] for one in SORTS), list(SORTS)]
+    rows = [one.split(",") for one in arguments.beside] or [*([one] for one in SORTS), list(SORTS), [WRITES]]
     print(f"{machine()}; {interpreter()}; {most:,} files")
     good = True
     with tempfile.TemporaryDirectory() as made:
@@ -200,7 +203,8 @@ def main() -> int:
                 told: dict[str, Any] = {}
                 with loud(arguments.loadgen, noisy, sorts, told):
                     seen = measure(arguments.loadgen, server, arguments.seconds)
-                good &= print_row("all" if len(sorts) == len(SORTS) else ",".join(sorts), seen, quiet, told)
+                kept = print_row("all" if sorts == list(SORTS) else ",".join(sorts), seen, quiet, told)
+                good &= kept or WRITES in sorts
                 print_told(told)
     return 0 if good else 1
 
