@@ -375,6 +375,7 @@ class ApiServer:
                 # The pool that is being made here.
                 access=RequestsAccess(authorizer, lambda name: self.pool.find(name)),  # noqa: PLW0108
                 root_ca=self._root_ca,
+                turns=lambda cluster_id: lambda: self.app.turnstile.turn(cluster_id),
             ),
             admission=AdmissionChain((CatalogAdmission(), soft_quota, *admission)),
             budget=self._budget,

@@ -17,6 +17,7 @@ from typing import Final
 import orjson
 
 from clusterling.machinery.errors import ApiError
+from clusterling.machinery.schema import LARGE_BYTES
 from clusterling.registry import views
 from clusterling.registry.admission import Admission
 from clusterling.registry.catalog import Catalog
@@ -151,7 +152,10 @@ class Cluster:
         compiled = {}
         for entry in page.entries:
             name = entry.key.rpartition("/")[2]
-            compiled[name] = self._compile(entry, name, revisions.get(name, 0))
+            known = self._compiled.get(name)
+            compiled[name] = found = self._compile(entry, name, revisions.get(name, 0))
+            if found is not known and len(entry.value) > LARGE_BYTES:
+                await self.store.turn()
         self._compiled = compiled
         resources = [one.resource for one in compiled.values() if one.resource is not None]
         self.catalog = Catalog(resources, parent=base) if resources else base

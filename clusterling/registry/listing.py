@@ -9,7 +9,7 @@ Semantics: https://kubernetes.io/docs/reference/using-api/api-concepts/#semantic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
@@ -22,7 +22,7 @@ from clusterling.registry.options import ListOptions
 from clusterling.registry.refusing import refuse, translated
 from clusterling.registry.resource import Served
 from clusterling.registry.views import Selection
-from clusterling.storage.cache import CachedStore
+from clusterling.storage.cache import CachedStore, Turn, give_way
 from clusterling.storage.store import Compacted, Entry, FutureRevision, Page, StorageError
 
 FUTURE_WAIT_S: Final = (
@@ -45,15 +45,6 @@ class Listing:
     resource_version: str
     continue_token: str = ""
     remaining: int | None = None
-
-
-# Awaited between two slices of synchronous work: returns when the next may be done.
-Turn = Callable[[], Awaitable[None]]
-
-
-async def give_way() -> None:
-    """A turn for who has no turnstile: what else the loop has to do is done first."""
-    await asyncio.sleep(0)
 
 
 async def read(

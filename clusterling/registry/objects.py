@@ -36,7 +36,7 @@ from clusterling.machinery.objectmeta import (
 from clusterling.registry import deleting, listing, managing, owners, views
 from clusterling.registry.admission import Admission
 from clusterling.registry.committing import ACTIVE_FENCE, NAMESPACE_FENCE, Again, Commits
-from clusterling.registry.listing import Listing, Turn
+from clusterling.registry.listing import Listing
 from clusterling.registry.options import DeleteOptions, ListOptions, WatchOptions, WriteOptions
 from clusterling.registry.ports import Clock
 from clusterling.registry.receiving import Undecodable, receive, yaml_lines
@@ -46,7 +46,7 @@ from clusterling.registry.strategy import Context, Strategy
 from clusterling.registry.uids import new_uid
 from clusterling.registry.views import Selection
 from clusterling.registry.watching import FrameCodec, ObjectWatch
-from clusterling.storage.cache import CachedStore
+from clusterling.storage.cache import CachedStore, Turn
 from clusterling.storage.store import (
     ABSENT,
     VALUE_BYTES_MAX,
@@ -161,14 +161,14 @@ class ObjectStore:
         return bool((await translated(self._records.list(owners.OWNERS, limit=1))).entries)
 
     async def list(
-        self, served: Served, namespace: str, options: ListOptions, turn: Turn = listing.give_way
+        self, served: Served, namespace: str, options: ListOptions, turn: Turn | None = None
     ) -> Listing:
         """One page, or all of it, as of one revision. Raises 410 for history that is gone, 504 for what is not there yet.
 
-        `turn` is awaited between two slices of work.
+        `turn` is awaited between two slices of work; None: the cluster's own.
         """
         now_s = int(self._clock.now().timestamp())
-        return await listing.read(self._store, served, namespace, options, now_s, turn)
+        return await listing.read(self._store, served, namespace, options, now_s, turn or self._store.turn)
 
     def stamp(self, served: Served, namespace: str, options: ListOptions) -> Hashable:
         """What a list of a whole collection is known by: equal stamps of one cluster, equal lists. None: list it.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from clusterling.machinery.meta import Object
+from clusterling.storage.cache import Turn, give_way
 
 if TYPE_CHECKING:
     from clusterling.registry.strategy import User
@@ -106,7 +108,8 @@ class KubeconfigMaker(Protocol):
 class Ports:
     """Everything from above, in one value. Tests and embedders may put their own in.
 
-    `root_ca`: the certificates that clients of this server trust, PEM; "" those that their system does.
+    `root_ca`: the certificates that clients of this server trust, PEM; "" those that their system does. `turns`: of the logical
+    cluster with that id, for its own long work, which is no request's.
     """
 
     clock: Clock
@@ -115,3 +118,4 @@ class Ports:
     reader: TokenReader = _NOBODY
     access: Access = _NOBODY
     root_ca: str = ""
+    turns: Callable[[str], Turn] = lambda _cluster_id: give_way

@@ -48,7 +48,9 @@ RING_BYTES_MAX: Final = 4 << 20
 ENTRY_OVERHEAD_BYTES: Final = 400  # Entry, key, its places in dict and list.
 UNIT_OVERHEAD_BYTES: Final = 4096
 LOAD_PAGE_ENTRIES: Final = 2000  # Layers below copy a page in one go.
-LOAD_SLICE_ENTRIES: Final = 500  # Finishing so many takes about a millisecond; then others may run.
+# Finishing so many, or so large ones, takes about a millisecond; then others may run.
+LOAD_SLICE_ENTRIES: Final = 500
+LOAD_SLICE_BYTES: Final = 2 << 20
 LOAD_ATTEMPTS_MAX: Final = 4
 # History that a watch from before the unit's window holds until its reader has taken it; of one, and of all together.
 REPLAY_BYTES_MAX: Final = 16 << 20
@@ -181,15 +183,22 @@ class _Unit:
 
     async def fill(self, entries: Sequence[Entry]) -> None:
         finish = self.cache.finish
-        for start in range(0, len(entries), LOAD_SLICE_ENTRIES):
-            loaded: list[Entry] = []
-            for raw in entries[start : start + LOAD_SLICE_ENTRIES]:
-                entry = Entry(raw.key, finish(raw.key, raw.value, raw.revision), raw.revision)
-                self.entries[raw.key] = entry
-                loaded.append(entry)
-                self.bytes += len(entry.value) + ENTRY_OVERHEAD_BYTES
-            self.ordered.extend(loaded)
-            await asyncio.sleep(0)
+        loaded: list[Entry] = []
+        size = 0
+        for raw in entries:
+            entry = Entry(raw.key, finish(raw.key, raw.value, raw.revision), raw.revision)
+            self.entries[raw.key] = entry
+            loaded.append(entry)
+            size += len(entry.value)
+            if len(loaded) == LOAD_SLICE_ENTRIES or size >= LOAD_SLICE_BYTES:
+                self._loaded(loaded, size)
+                loaded, size = [], 0
+                await self.cache.turn()
+        self._loaded(loaded, size)
+
+    def _loaded(self, entries: Sequence[Entry], size: int) -> None:
+        self.ordered.extend(entries)
+        self.bytes += size + len(entries) * ENTRY_OVERHEAD_BYTES
 
     def follow(self) -> None:
         """Applies what came while the snapshot was read, and from now on what comes, as it comes.
@@ -333,6 +342,15 @@ def unit_of(key: str) -> str:
     return key[:end] if first < end else ""
 
 
+# Awaited between two slices of synchronous work: returns when the next may be done.
+Turn = Callable[[], Awaitable[None]]
+
+
+async def give_way() -> None:
+    """A turn for who has no turnstile: what else the loop has to do is done first."""
+    await asyncio.sleep(0)
+
+
 class CachedStore:
     """A cache over the store of one cluster. Use as a context, or `close` it, so that its watches below end."""
 
@@ -343,9 +361,14 @@ class CachedStore:
         finish: Finish = as_stored,
         budget: CacheBudget | None = None,
         barrier: bool = True,
+        turn: Turn = give_way,
     ) -> None:
-        """`barrier` False: whoever reads has seen to it that memory is as fresh as it has to be (`fresh()`)."""
+        """`barrier` False: whoever reads has seen to it that memory is as fresh as it has to be (`fresh()`).
+
+        `turn` is awaited between two slices of loading.
+        """
         self.finish = finish
+        self.turn = turn
         self._barrier = barrier
         self.budget = CacheBudget() if budget is None else budget
         self._below = below

@@ -183,7 +183,13 @@ class ClusterPool:
         cluster = Cluster(
             record.name,
             record.id,
-            CachedStore(records, finish=views.finish, budget=self._budget, barrier=False),
+            CachedStore(
+                records,
+                finish=views.finish,
+                budget=self._budget,
+                barrier=False,
+                turn=self._ports.turns(record.id),
+            ),
             records,
             base=partial(self._loaded, choice),
             ports=self._ports,
