@@ -381,6 +381,7 @@ class ApiServer:
             budget=self._budget,
             quotas=quotas,
             forget=self._forget,
+            clearing=self._is_clearing,
         )
         bearers = BearerTokens(known_tokens, self._tokens, self._directory)
         self.app = App(
@@ -491,9 +492,14 @@ class ApiServer:
         yield from sources.cache(self._budget)
         if self._backed is not None:
             yield from sources.store(self._backed)
-        alone = self._replicated is None and self._run_controllers
-        leads = alone if self._election is None else self._election.term is not None
-        yield from sources.queues(self._runtime.queues(), leads=leads)
+        yield from sources.queues(self._runtime.queues(), leads=self._leads)
+
+    @property
+    def _leads(self) -> bool:
+        """This replica is the one whose controllers are at work."""
+        if self._election is None:
+            return self._replicated is None and self._run_controllers
+        return self._election.term is not None
 
     def _heard_of(self, old: Record | None, new: Record | None) -> None:
         """A cluster that is gone has no metrics."""
@@ -600,6 +606,11 @@ class ApiServer:
         requestinfo.forget()
         if self._backed is not None:
             await self._backed.forget()
+
+    def _is_clearing(self) -> bool:
+        """This replica is removing data of clusters that were deleted."""
+        queues = self._runtime.queues() if self._leads else ()
+        return any(name == ClusterController.name and count for name, count, _ in queues)
 
     def _shareable(self, cluster_id: str) -> Sequence[tuple[str, str]] | None:
         """The built-in kinds of a cluster, where all of them come with this library, so that another process has them too."""

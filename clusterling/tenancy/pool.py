@@ -39,7 +39,7 @@ IDLE_S: Final = 300.0
 SWEEP_EVERY_S: Final = 30.0
 MANY: Final = 500  # Clusters that are gone: then their memory is worth a pause,
 GIVE_BACK_EVERY_S: Final = 10.0  # once for so long no more have gone,
-VERY_MANY: Final = 20 * MANY  # or at the latest.
+VERY_MANY: Final = 100 * MANY  # or at the latest.
 PAGE_ENTRIES: Final = 200
 CURRENT_S: Final = 5.0  # How long controllers wait for a directory that is behind.
 
@@ -60,10 +60,12 @@ class ClusterPool:
         budget: CacheBudget,
         quotas: Quotas,
         forget: Callable[[], Awaitable[None]] | None = None,
+        clearing: Callable[[], bool] | None = None,
     ) -> None:
         """`store` sees the whole server. `choices` say what a cluster serves, `root` what `root` serves, `below` holds what all begin with.
 
-        `forget` lets go of what others remember only to be quicker. It is asked to before the memory of many clusters is given back.
+        `forget` lets go of what others remember only to be quicker. It is asked to before the memory of many clusters is given back,
+        and that is when none of their data are being removed any more, as `clearing` tells.
         """
         self._store = store
         self._directory = directory
@@ -76,6 +78,7 @@ class ClusterPool:
         self._budget = budget
         self._quotas = quotas
         self._forget = forget
+        self._clearing = clearing
         self._served: dict[str, Cluster] = {}
         # Served no more, and still to be closed.
         self._leaving: deque[Cluster] = deque()
@@ -273,7 +276,7 @@ class ClusterPool:
     async def _give_back(self) -> None:
         """Has memory given back when many clusters have gone: what is made while they go lies among what was theirs.
 
-        And once more a little later: their data go behind them.
+        And once more a little later: what is made anew by then lies together.
         """
         gone = 0
         again = False
@@ -281,7 +284,8 @@ class ClusterPool:
             await asyncio.sleep(GIVE_BACK_EVERY_S)
             left, self._left = self._left, 0
             gone += left
-            many = gone >= MANY and not self._leaving and (not left or gone >= VERY_MANY)
+            is_over = not left and not (self._clearing is not None and self._clearing())
+            many = gone >= MANY and not self._leaving and (is_over or gone >= VERY_MANY)
             if not many and not again:
                 continue
             again = many
