@@ -321,10 +321,12 @@ class _Connection(asyncio.Protocol):
         return True
 
     def _keep(self, data: bytes) -> None:
-        """Keeps the fields of what was just read, if it was one request and they mean the same before any other."""
+        """Keeps the fields of the one request that was just read, if they mean the same before any other."""
         line = _LINE.match(data)
         if line is None or not self._between or self._deaf or self._held is not None:
             return
+        if not self._queue[-1].keep_alive:
+            return  # Nothing that comes behind it is a request.
         head, length, end = _head_of(data, line.end())
         fields, kept = self._fields, self._kept
         if (
@@ -343,7 +345,7 @@ class _Connection(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         """Has the parser read what came."""
-        is_beginning = self._between and not self._unspent
+        is_beginning, before = self._between and not self._unspent, len(self._queue)
         self._unspent += len(data)
         try:
             self._parse(data)
@@ -357,7 +359,7 @@ class _Connection(asyncio.Protocol):
                 self._refuse(400)
         if self._unspent > HEAD_BYTES_MAX and not self._deaf:
             self._refuse(431)
-        if is_beginning and self._in_vain <= KEPT_IN_VAIN_MAX:
+        if is_beginning and len(self._queue) == before + 1 and self._in_vain <= KEPT_IN_VAIN_MAX:
             self._keep(data)
 
     def _parse(self, data: bytes) -> None:
@@ -808,7 +810,8 @@ _NO_HEADERS: Final = Headers({})
 _LINE: Final = re.compile(
     rb"(GET|POST|PUT|PATCH|DELETE) (/[-A-Za-z0-9/._~%?=&,:+]{0,1024}) HTTP/1\.1(?=\r\n)"
 )
-_LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (0|[1-9][0-9]{0,6})(?=\r\n)")
+# No blank begins the next line: it would go on with the number.
+_LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: (0|[1-9][0-9]{0,6})(?=\r\n[^ \t])")
 # Fields for which it matters what else comes, or that change what becomes of the connection.
 _PECULIAR: Final = frozenset({"transfer-encoding", "expect", "upgrade"})
 

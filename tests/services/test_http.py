@@ -465,6 +465,34 @@ async def test_a_request_like_those_before_ends_where_its_length_says(world: Ser
         assert await wire.ended()
 
 
+@pytest.mark.parametrize(
+    "length",
+    [
+        b"Content-Length: 2\r\nContent-Length: 2",
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked",
+        b"Content-Length: 2\r\nCONTENT-LENGTH: 9",
+        b"Content-Length: 2\r\n 9",
+        b"Content-Length: 02",
+        b"Content-Length : 2",
+    ],
+)
+async def test_a_length_that_two_may_read_differently_is_refused_behind_known_fields_too(
+    world: Serving, length: bytes
+) -> None:
+    body = b"{}"
+    known = post(f"{TEAM}{CONFIGMAPS}", body)
+    async with listening(world) as listener:
+        statuses = []
+        for before in (0, 3):
+            async with connected(listener) as wire:
+                for _ in range(before):
+                    await wire.send(known)
+                    assert (await wire.answer())[0] == 422
+                await wire.send(known.replace(b"Content-Length: 2", length))
+                statuses.append((await wire.answer())[0])
+        assert statuses[0] == statuses[1] == (422 if length.endswith(b"02") else 400)
+
+
 @pytest.mark.parametrize("fields", ["Expect: 100-continue", "Connection: close"])
 async def test_fields_that_are_more_than_words_are_heeded_each_time(world: Serving, fields: str) -> None:
     await world.client().post(CONFIGMAPS, configmap("a"))
