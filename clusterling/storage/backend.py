@@ -7,8 +7,8 @@ commit, `feed.py` who hears of the changes, and `backed.py` puts the three toget
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -25,8 +25,11 @@ from clusterling.storage.store import (
     Page,
     RevisionConflict,
     StorageError,
+    UnknownOutcome,
     Usage,
 )
+
+LOST: Final = "an answer of the store was lost"
 
 
 class Transaction(Struct, frozen=True):
@@ -93,6 +96,32 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Waits for what is under way, then lets go of files and threads."""
+
+
+class Doubt:
+    """What is made of an answer that was lost: a batch that was looked for and not found is tried again.
+
+    That it was not found may also be because the store was put back to a backup meanwhile, after the batch had happened and
+    others had seen it. So after that only success is certain.
+    """
+
+    def __init__(self) -> None:
+        self.felt = False  # Since the commit began.
+
+    async def settled(
+        self, commit: Awaitable[Sequence[Committed | StorageError]]
+    ) -> Sequence[Committed | StorageError]:
+        """The commit's outcomes. Raises what it raises, or UnknownOutcome."""
+        self.felt = False
+        try:
+            outcomes = await commit
+        except StorageError as error:
+            if self.felt:
+                raise UnknownOutcome(f"{LOST}, and then: {error}") from error
+            raise
+        if not self.felt:
+            return outcomes
+        return [one if isinstance(one, Committed) else UnknownOutcome(LOST) for one in outcomes]
 
 
 def refusal(transaction: Transaction, revision_of: Callable[[str], int]) -> StorageError | None:

@@ -31,7 +31,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 from clusterling.storage.backed import BackedStore, serve
-from clusterling.storage.backend import Committed, Lost, Sink, Transaction, prefix_end, prefixes
+from clusterling.storage.backend import Committed, Doubt, Lost, Sink, Transaction, prefix_end, prefixes
 from clusterling.storage.postgres_links import (
     CONNECT_S,
     PATIENCE_S,
@@ -322,6 +322,7 @@ class PostgresBackend:
         self._compacting = asyncio.Lock()
         self._name = secrets.token_hex(16)  # Of this replica, as a writer.
         self._number = 0  # Of its last batch.
+        self._doubt = Doubt()
         self._channel = f"{address.schema}_log"
         self._wake = asyncio.Event()
         self._asked: list[tuple[float, asyncio.Future[None]]] = []
@@ -352,6 +353,9 @@ class PostgresBackend:
         self._lost = lost
 
     async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
+        return await self._doubt.settled(self._outcomes(transactions))
+
+    async def _outcomes(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
         batch = _Batch(transactions)
         base = self._head
         if batch.keys:
@@ -492,6 +496,7 @@ class PostgresBackend:
                 if settled["happened"]:
                     return self._head, settled
                 # It did not happen and never will: so it may be tried again.
+                self._doubt.felt = True
                 patience = patience or Patience(self._outage)
                 await patience.after(error)
 

@@ -264,6 +264,38 @@ async def test_a_store_restored_from_a_backup_goes_on_above_every_revision_given
         await stack.aclose()
 
 
+async def test_a_write_that_a_backup_has_undone_before_its_answer_came_is_not_said_to_be_refused(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    """Others have seen it."""
+    with had(tmp_path / "etcd") as server:
+        [member] = server.members
+        proxy = await stack.enter_async_context(proxied(member.endpoint))
+        store = await stack.enter_async_context(etcd.open(f"etcd://127.0.0.1:{proxy.port}/undone"))
+        direct = await stack.enter_async_context(etcd.open(server.url("undone")))
+        for number in range(5):
+            await put(store, KEY, b"%d" % number)
+        await asyncio.to_thread(member.kill)
+        shutil.copytree(member.directory / "data", tmp_path / "backup")
+        await asyncio.to_thread(member.restart)
+        kept = await put_patiently(store, KEY, b"last")
+        proxy.answering = False
+        writing = asyncio.create_task(put(store, KEY, b"undone", kept))
+        await there(direct, KEY, b"undone")
+        await asyncio.to_thread(member.kill)
+        shutil.rmtree(member.directory / "data")
+        shutil.copytree(tmp_path / "backup", member.directory / "data")
+        await asyncio.to_thread(member.restart)
+        proxy.answering = True
+        proxy.cut()
+        with pytest.raises(UnknownOutcome):
+            await patiently(writing)
+        await fresh_patiently(store)
+        entry = await store.get(KEY)
+        assert entry is not None and entry.value == b"4"
+        await stack.aclose()
+
+
 async def test_a_step_back_is_one_epoch_however_many_see_it(tmp_path: Path, stack: AsyncExitStack) -> None:
     with had(tmp_path / "etcd") as server:
         [member] = server.members

@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from clusterling.storage.backend import Committed, Lost, Sink, Transaction, refusal
+from clusterling.storage.backend import Committed, Doubt, Lost, Sink, Transaction, refusal
 from clusterling.storage.etcd import writing
 from clusterling.storage.etcd.following import Decoder, Step, watch_request
 from clusterling.storage.etcd.lately import NOTHING_TOLD, Told
@@ -87,6 +87,7 @@ class EtcdBackend:
         self._writer = layout.writer(secrets.token_hex(8))
         self._writer_mod = 0
         self._unsettled: bytes | None = None
+        self._doubt = Doubt()
         self._sent = ""  # The name of the last batch of this process's own.
         self._others = 1  # How often others were seen to write.
         self._told = Told()
@@ -153,7 +154,7 @@ class EtcdBackend:
         for group in writing.groups(transactions, told):
             part = [transactions[position] for position in group]
             try:
-                outcomes += await self._commit(part, told)
+                outcomes += await self._doubt.settled(self._commit(part, told))
             except StorageError as error:
                 if not outcomes:
                     raise
@@ -336,6 +337,7 @@ class EtcdBackend:
         self._unsettled = batch.name
         mod_revision = await self._settle(batch.name)
         if mod_revision is None:
+            self._doubt.felt = True
             return None
         await self._arrived(mod_revision)
         return mod_revision, None
