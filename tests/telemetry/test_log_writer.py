@@ -139,7 +139,7 @@ def test_what_is_logged_while_the_writer_tells_what_was_dropped_holds_nobody(
     for number in range(100):
         logger.warning("counted number=%d more=%s", number, "m" * 900)
     lines = read_from(pipe[0], "log-lines-dropped")
-    assert sum("collected" in line for line in lines) == 1
+    assert any("collected" in line for line in lines)
 
 
 def test_the_end_of_a_process_waits_for_nobody_who_does_not_read(
