@@ -8,6 +8,9 @@ holds, a round trip, a disk's flush, the processor's time here and in the databa
 Where more wait than one batch holds, clusters take turns (`lines.py`): one that has thousands queued makes another wait for
 no more than the batch that is under way and the next. What a cluster may have queued is bounded.
 
+A large write goes alone, and takes a disk as long as dozens of small ones. Those that wait beside it go first, every other time:
+who writes little waits for one large write at most.
+
 The transactions of a batch touch distinct keys, and none guards a key that an earlier one of the
 batch writes; so executing them one after the other, or guards first, or all in one statement is the same thing.
 """
@@ -44,6 +47,7 @@ BATCH_BYTES_MAX: Final = 1 << 20
 # So many are not kept waiting for more: the price of a commit is divided well, and what comes meanwhile is computed while it is
 # under way.
 BATCH_ENOUGH: Final = 32
+LARGE_BYTES: Final = 128 << 10  # Of a write's values.
 GATHER_MAX_S: Final = 0.003  # Without a writer, and a batch closes; sooner where the last commit took less.
 BATCH_WRITES: Final = (1, 2, 5, 10, 20, 50, 100, 200)
 WAITING_MAX: Final = 5_000  # Of one cluster, writes that wait for a batch,
@@ -70,6 +74,7 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()  # All who wait, while they are no more than a batch holds.
         self._queued_bytes = 0
         self._lines: Lines[_Waiting] | None = None  # While they are more.
+        self._kept_waiting = False  # Large writes, by the last batch.
         self._arrived = asyncio.Event()
         self._company = Company()
         self._closed = False
@@ -179,12 +184,25 @@ class Batcher:
         return self.waiting
 
     def _take(self) -> list[_Waiting]:
-        """The next batch, first come first served for every key. A writer that has left writes nothing."""
+        """The next batch, first come first served for every key, small before large every other time. A writer that has left
+        writes nothing.
+        """
+        if not self._kept_waiting:
+            batch, self._kept_waiting = self._chosen(LARGE_BYTES)
+            if batch:
+                return batch
+        batch, _ = self._chosen(VALUE_BYTES_MAX * WRITE_OPS_MAX)
+        self._kept_waiting = all(waiting.size <= LARGE_BYTES for waiting in batch)
+        return batch
+
+    def _chosen(self, size_max: int) -> tuple[list[_Waiting], bool]:
+        """The next batch of those who write no more than that, and whether others were passed over."""
         if self._lines is not None:
-            chosen = _chosen(self._lines)
+            chosen = _chosen(self._lines, size_max)
             if not self._lines:
                 self._lines = None
             return chosen
+        larger = False
         batch: list[_Waiting] = []
         passed: list[_Waiting] = []
         written: set[str] = set()  # By the batch.
@@ -198,6 +216,11 @@ class Batcher:
                 continue
             transaction = waiting.transaction
             count = len(transaction.ops)
+            if waiting.size > size_max:
+                larger = True
+                passed.append(waiting)
+                _hold(transaction, held)
+                continue
             if batch and (ops + count > BATCH_OPS_MAX or size + waiting.size > BATCH_BYTES_MAX):
                 queue.appendleft(waiting)
                 self._queued_bytes += waiting.size
@@ -210,11 +233,10 @@ class Batcher:
                 size += waiting.size
             else:
                 passed.append(waiting)
-                held.update(op.key for op in transaction.ops)
-                held.update(guard.key for guard in transaction.guards if guard.key != OTHERS)
+                _hold(transaction, held)
         queue.extendleft(reversed(passed))
         self._queued_bytes += sum(waiting.size for waiting in passed)
-        return batch
+        return batch, larger
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
         try:
@@ -256,24 +278,28 @@ def _cluster_of(waiting: _Waiting) -> str:
     return waiting.transaction.ops[0].key.partition("/")[0]
 
 
-def _chosen(lines: Lines[_Waiting]) -> list[_Waiting]:
-    """The next batch of those who stand in lines."""
+def _chosen(lines: Lines[_Waiting], size_max: int) -> tuple[list[_Waiting], bool]:
+    """As `Batcher._chosen`, of those who stand in lines."""
     batch: list[_Waiting] = []
     written: set[str] = set()
     held: set[str] = set()
     ops = size = 0
+    larger = False
 
     def consider(waiting: _Waiting) -> Choice:
-        nonlocal ops, size
+        nonlocal ops, size, larger
         if waiting.outcome.done():
             return Choice.GONE
         transaction = waiting.transaction
+        if waiting.size > size_max:
+            larger = True
+            _hold(transaction, held)
+            return Choice.PASSED
         count = len(transaction.ops)
         if batch and (ops + count > BATCH_OPS_MAX or size + waiting.size > BATCH_BYTES_MAX):
             return Choice.NO_ROOM
         if not _free(transaction, written, held):
-            held.update(op.key for op in transaction.ops)
-            held.update(guard.key for guard in transaction.guards if guard.key != OTHERS)
+            _hold(transaction, held)
             return Choice.PASSED
         batch.append(waiting)
         written.update(op.key for op in transaction.ops)
@@ -282,7 +308,13 @@ def _chosen(lines: Lines[_Waiting]) -> list[_Waiting]:
         return Choice.TAKEN
 
     lines.choose(consider)
-    return batch
+    return batch, larger
+
+
+def _hold(transaction: Transaction, held: set[str]) -> None:
+    """Has nobody overtake one that was passed over, on its keys."""
+    held.update(op.key for op in transaction.ops)
+    held.update(guard.key for guard in transaction.guards if guard.key != OTHERS)
 
 
 def _free(transaction: Transaction, written: set[str], held: set[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import TypeVar
 
 import pytest
@@ -98,10 +99,11 @@ async def test_a_batch_is_bounded_in_ops_and_bytes_and_a_large_value_goes_alone(
         assert [len(keys) for keys in backend.together()] == [
             1,
             BATCH_OPS_MAX,
+            22,
             1,
-            23,
             1,
-        ]  # Clusters take turns.
+            1,
+        ]  # Small before large, then clusters in turns.
         for batch in backend.batches:
             assert sum(len(t.ops) for t in batch) <= BATCH_OPS_MAX
             size = sum(len(op.value or b"") for t in batch for op in t.ops)
@@ -314,11 +316,60 @@ async def test_large_writes_of_one_cluster_take_turns_with_small_ones_of_another
         backend.go.set()
     batches = backend.together()
     first = next(place for place, batch in enumerate(batches) if "quiet/b/0" in batch)
-    assert first <= 2
+    assert first == 1
     assert {"quiet/b/1", "quiet/b/2"} <= set(batches[first])
     assert [key for batch in batches for key in batch if key.startswith("loud/")] == [
         f"loud/b/{number}" for number in range(20)
     ]
+
+
+@pytest.mark.parametrize("others", [0, BATCH_OPS_MAX])
+async def test_small_writes_go_before_large_ones_every_other_time(others: int) -> None:
+    """Whether all wait in one queue, or in lines."""
+    async with slow() as (backend, store):
+        large = [store.write([Op(f"loud/b/{number}", b"x" * (BATCH_BYTES_MAX + 1))]) for number in range(3)]
+        tasks = await started(
+            *large, *(store.write([Op(f"more/b/{number}", b"")]) for number in range(others))
+        )
+        small = 0
+
+        async def committed() -> None:
+            """Another small write arrives while each batch is under way."""
+            nonlocal small
+            tasks.extend(await started(store.write([Op(f"quiet/b/{small}", b"")])))
+            small += 1
+            count = len(backend.batches)
+            backend.go.set()
+            while len(backend.batches) == count and not all(task.done() for task in tasks):
+                await asyncio.sleep(0)
+                backend.go.clear()
+
+        while not all(task.done() for task in tasks[:3]):
+            await committed()
+        backend.go.set()
+        await asyncio.gather(*tasks)
+    together = backend.together()
+    of_large = [place for place, batch in enumerate(together) if batch[0].startswith("loud/")]
+    assert len(of_large) == 3
+    assert all(1 < later - sooner <= 4 for sooner, later in pairwise(of_large)), together
+    for number in range(small - 1):
+        [place] = [place for place, batch in enumerate(together) if f"quiet/b/{number}" in batch]
+        assert place <= number + 2, "one large write at most is between"
+
+
+async def test_a_small_write_of_a_key_that_a_large_one_waits_for_comes_after_it() -> None:
+    async with slow() as (backend, store):
+        tasks = await started(
+            store.write([Op("a/b/0", b"")]),
+            store.write([Op("a/b/1", b"x" * BATCH_BYTES_MAX)]),
+            store.write([Op("a/b/1", b"small")]),
+            store.write([Op("a/b/2", b"")]),
+        )
+        backend.go.set()
+        await asyncio.gather(*tasks)
+        assert backend.together() == [["a/b/0"], ["a/b/2"], ["a/b/1"], ["a/b/1"]]
+        entry = await store.get("a/b/1")
+        assert entry is not None and entry.value == b"small"
 
 
 async def test_writers_of_one_hot_key_keep_no_other_cluster_waiting() -> None:
