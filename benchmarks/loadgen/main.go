@@ -32,6 +32,7 @@ var (
 	token    = flag.String("token", "", "bearer token (or @file)")
 	caFile   = flag.String("ca", "", "CA file")
 	insecure = flag.Bool("insecure", false, "skip TLS verification")
+	from     = flag.String("from", "", "the address to connect from")
 	op       = flag.String("op", "get", "setup|seed|get|list|create|update|patch|apply|applycreate|delete|watch|deletecollection|raw|clusters|useclusters|firstanswer|crd|noise|neighbour")
 	kind     = flag.String("kind", "configmap", "configmap|widget|logicalcluster (widget: a simple CRD's custom resource; logicalcluster: -base is the server's root cluster)")
 	ns       = flag.String("ns", "bench", "namespace")
@@ -91,7 +92,7 @@ func client() *http.Client {
 		p.AppendCertsFromPEM(b)
 		tc.RootCAs = p
 	}
-	d := &net.Dialer{Timeout: 30 * time.Second}
+	d := dialer()
 	t := &http.Transport{TLSClientConfig: tc, DialContext: d.DialContext, MaxIdleConns: 0, MaxIdleConnsPerHost: 100000,
 		DisableCompression: !*gz, TLSHandshakeTimeout: 60 * time.Second}
 	if *httpV == 2 {
@@ -100,6 +101,15 @@ func client() *http.Client {
 		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 	}
 	return &http.Client{Transport: t}
+}
+
+// dialer connects from the address -from, where one is named.
+func dialer() *net.Dialer {
+	d := &net.Dialer{Timeout: 30 * time.Second}
+	if *from != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(*from)}
+	}
+	return d
 }
 
 func die(err error) {

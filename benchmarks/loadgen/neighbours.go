@@ -199,7 +199,7 @@ func watchAgain(ctx context.Context, t *told, gate chan bool, opened *sync.WaitG
 		}
 	}
 	defer tell()
-	transport := &http.Transport{TLSClientConfig: trust, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+	transport := &http.Transport{DialContext: dialer().DialContext, TLSClientConfig: trust, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
 		ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10, DisableCompression: true}
 	c := &http.Client{Transport: transport}
 	for ctx.Err() == nil {

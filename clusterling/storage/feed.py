@@ -5,7 +5,8 @@ nothing else, so a slow reader costs what the window costs, and one that falls o
 The cache uses the same streams for its own watchers, with a window that it keeps for those who resume.
 
 Rules of this file: publishing is synchronous and reaches every stream before the first callback runs; a watch's
-revision is therefore never ahead of what it can take.
+revision is therefore never ahead of what it can take. Callbacks follow at once, but where thousands watch one stream: some at each
+round of the loop, so that nobody else waits for all of them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import islice
 from typing import Final
 
 from typing_extensions import override
@@ -30,6 +32,7 @@ REPLAY_EVENTS_MAX: Final = (
 REPLAY_BYTES_MAX: Final = 64 << 20
 REPLAY_PAGE_EVENTS: Final = 1000
 EVENT_OVERHEAD_BYTES: Final = 300
+WOKEN_AT_ONCE: Final = 128  # Of a stream's watches; a callback takes 2 µs.
 
 
 def weight(events: Iterable[Event]) -> int:
@@ -61,6 +64,7 @@ class Stream:
         "_keep",
         "_progress",
         "_start",
+        "_waking",
         "_weights",
         "error",
         "floor",
@@ -91,6 +95,7 @@ class Stream:
         self._start = 0  # The number of the first batch in the window.
         self._events = 0
         self._bytes = 0
+        self._waking: dict[StreamWatch, None] = {}  # Whose callbacks are still to follow.
 
     def append(self, batch: Batch) -> None:
         """Adds a batch; `wake` follows when every stream has had its own."""
@@ -105,8 +110,29 @@ class Stream:
             self.release()
 
     def wake(self) -> None:
-        for watch in tuple(self.watches):
-            watch.wake()
+        """Calls the callbacks of all watches."""
+        if len(self.watches) <= WOKEN_AT_ONCE:
+            for watch in tuple(self.watches):
+                watch.wake()
+            return
+        begins = not self._waking
+        self._waking.update(dict.fromkeys(self.watches))
+        if begins:
+            self._wake_some(asyncio.get_running_loop())
+
+    def _wake_some(self, loop: asyncio.AbstractEventLoop) -> None:
+        waking = self._waking
+        for watch in tuple(islice(waking, WOKEN_AT_ONCE)):
+            if watch in waking:  # Else another's callback has ended it.
+                del waking[watch]
+                watch.wake()
+        if waking:
+            loop.call_soon(self._wake_some, loop)
+
+    def leave(self, watch: StreamWatch) -> None:
+        """The watch is woken no more, and holds nothing in the window."""
+        self.watches.discard(watch)
+        self._waking.pop(watch, None)
 
     def end(self, error: StorageError) -> None:
         """Every watch raises `error` from now on, after what it has not taken yet is lost."""
@@ -237,7 +263,7 @@ class StreamWatch(Awaited):
 
     def rest(self) -> None:
         """Is not woken, and holds nothing in the window, until it goes on with `follow`."""
-        self.stream.watches.discard(self)
+        self.stream.leave(self)
 
     def follow(self, other: StreamWatch) -> None:
         """Goes on from where the other watch of the same stream stands."""
@@ -252,7 +278,7 @@ class StreamWatch(Awaited):
         self._callback = None
         self._error = self._error or Unavailable("the watch is closed")
         self.wake()
-        self.stream.watches.discard(self)
+        self.stream.leave(self)
         self.stream.release()
 
     @override

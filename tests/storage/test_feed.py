@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 
 from clusterling.storage import memory
-from clusterling.storage.feed import REPLAY_PAGE_EVENTS, WINDOW_EVENTS_MAX, Feed, Stream
+from clusterling.storage.feed import REPLAY_PAGE_EVENTS, WINDOW_EVENTS_MAX, WOKEN_AT_ONCE, Feed, Stream
 from clusterling.storage.store import Batch, Compacted, Entry, Event, Op
 from clusterling.testing.store_contract import put, take
 
@@ -55,6 +57,52 @@ async def test_a_long_replay_is_complete_and_joins_what_is_written_meanwhile() -
             last = await put(store, "a/b/live", b"")
             revisions = [event.revision for event in await take(watch, count + 1)]
         assert revisions == list(range(start + 1, last + 1))
+
+
+async def test_thousands_of_watches_are_woken_some_at_each_round_of_the_loop() -> None:
+    async with memory.open() as store, AsyncExitStack() as stack:
+        woken: list[int] = []
+        watches = []
+        for number in range(10 * WOKEN_AT_ONCE):
+            watch = await stack.enter_async_context(store.watch("a/", after=store.head()))
+            watch.notify(partial(woken.append, number))
+            watches.append(watch)
+        longest = rounds = 0
+        writing = asyncio.create_task(put(store, "a/b/1", b""))
+        again = None
+        while len(woken) < len(watches) or again is None or rounds < 60:
+            before = len(woken)
+            await asyncio.sleep(0)
+            longest = max(longest, len(woken) - before)
+            rounds += 1
+            if again is None and len(woken) >= 2 * WOKEN_AT_ONCE:
+                again = asyncio.create_task(put(store, "a/b/2", b""))
+            assert rounds < 1000
+        assert longest <= WOKEN_AT_ONCE
+        assert set(woken) == set(range(len(watches))), "each of them, whatever is written meanwhile"
+        for watch in watches:
+            assert [event.key for event in await take(watch, 2)] == ["a/b/1", "a/b/2"]
+        await writing
+        await again
+
+
+async def test_who_leaves_while_others_are_woken_is_not_called_any_more() -> None:
+    async with memory.open() as store, AsyncExitStack() as stack, AsyncExitStack() as leaving:
+        told: list[int] = []
+        for number in range(2 * WOKEN_AT_ONCE):
+            context = store.watch("a/", after=store.head())
+            watch = await (stack if number % 2 else leaving).enter_async_context(context)
+            watch.notify(partial(told.append, number))
+        writing = asyncio.create_task(put(store, "a/b/1", b""))
+        while not told:
+            await asyncio.sleep(0)
+        first = list(told)
+        await leaving.aclose()
+        told.clear()
+        await asyncio.sleep(0.01)
+        await writing
+        assert all(number % 2 for number in told)
+        assert {*first, *told} >= set(range(1, 2 * WOKEN_AT_ONCE, 2))
 
 
 async def test_watches_of_one_prefix_share_batches() -> None:
