@@ -124,9 +124,9 @@ class ObjectStore:
         whole: Object = orjson.loads(shown)
         return whole
 
-    async def fence(self, key: str) -> int:
-        """The revision at which a fence stands now; 0 where it is absent."""
-        entry = await translated(self._store.get(key))
+    async def fence(self, key: str, *, alone: bool = False) -> int:
+        """The revision at which a fence stands now; 0 where it is absent. `alone`: the others beside it are not to be kept in memory."""
+        entry = await translated((self._records if alone else self._store).get(key))
         return 0 if entry is None else entry.revision
 
     def has_none(self, served: Served, namespace: str) -> bool:

@@ -317,7 +317,7 @@ class LogicalClusterStrategy(Strategy):
         ends = new is None or bool(meta(new).get("deletionTimestamp"))
         if not ends and _fence_of(obj) == _fence_of(old):
             return NO_COMPANIONS
-        standing = await ctx.objects.fence(fence)
+        standing = await ctx.objects.fence(fence, alone=True)
         value = None if ends else _fence_of(obj)
         return Companions((Op(fence, value, expected=standing),)) if standing else NO_COMPANIONS
 
