@@ -38,7 +38,7 @@ SLICE_S: Final = 0.001
 ROUNDS: Final = 4
 # While there are slices to do: how long another thread, such as the one that commits to SQLite, waits for the interpreter. It asks for
 # it several times in a commit, and the loop, which is never idle then, would give it up after Python's 5 ms each time.
-HANDOVER_S: Final = 0.000_5
+HANDOVER_S: Final = 0.000_1
 DEBT_MAX_S: Final = 0.2  # What is beyond is forgiven: it bounds how often somebody is passed over, too.
 
 _T = TypeVar("_T")

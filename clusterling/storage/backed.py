@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from clusterling.storage.backend import Backend
 from clusterling.storage.batcher import Batcher
@@ -13,6 +13,9 @@ from clusterling.storage.feed import Feed
 from clusterling.storage.metered import Figures
 from clusterling.storage.question import Question, Questions
 from clusterling.storage.store import Entry, Guard, Identity, Limit, Op, Page, Unavailable, Usage, Watch
+
+# Writers to a store of this process's own, whose commits take a millisecond: to wait for each other takes them longer.
+FEW: Final = 4
 
 
 class BackedStore:
@@ -23,7 +26,7 @@ class BackedStore:
         self._backend = backend
         # For metrics: what is asked of the backend, what is written, what is followed.
         self.figures = Figures()
-        self.batcher = Batcher(backend)
+        self.batcher = Batcher(backend, few=0 if shared else FEW)
         self.feed = Feed(backend)
         self._questions = Questions(backend.fresh, self.feed)
         # As `others.py` has it; None where the backend cannot tell.

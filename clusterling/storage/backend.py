@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -96,6 +96,14 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Waits for what is under way, then lets go of files and threads."""
+
+
+@runtime_checkable
+class TellsOutcomes(Protocol):
+    """A backend that need not be awaited to say what became of a commit: on a busy loop that takes a round more."""
+
+    def tell_outcomes(self, told: Callable[[Sequence[Committed | StorageError]], None]) -> None:
+        """Has the outcomes of each commit told as soon as the sink has had its events, before `commit` returns them."""
 
 
 class Doubt:

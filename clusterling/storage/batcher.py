@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from clusterling.storage.backend import Backend, Committed, Transaction
+from clusterling.storage.backend import Backend, Committed, TellsOutcomes, Transaction
 from clusterling.storage.company import Company
 from clusterling.storage.histogram import Histogram
 from clusterling.storage.lines import Choice, Lines
@@ -69,14 +69,18 @@ class _Waiting:
 class Batcher:
     """`write` for everybody, over a backend's `commit`; `run` is the one loop that commits."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, few: int = 0) -> None:
+        """So `few` writers are not worth waiting for each other: a commit costs little."""
         self._backend = backend
         self._queue: deque[_Waiting] = deque()  # All who wait, while they are no more than a batch holds.
         self._queued_bytes = 0
         self._lines: Lines[_Waiting] | None = None  # While they are more.
         self._kept_waiting = False  # Large writes, by the last batch.
         self._arrived = asyncio.Event()
-        self._company = Company()
+        self._company = Company(few)
+        self._under_way: Sequence[_Waiting] = ()  # Whose writers have not been told yet.
+        if isinstance(backend, TellsOutcomes):
+            backend.tell_outcomes(self._answer)
         self._closed = False
         # For metrics: seconds that commits took, writes of each, commits that failed, bytes of values that came.
         self.commits = Histogram()
@@ -239,6 +243,7 @@ class Batcher:
         return batch, larger
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
+        self._under_way = batch
         try:
             with as_part(_span(batch)):
                 outcomes = await self._backend.commit([waiting.transaction for waiting in batch])
@@ -251,6 +256,13 @@ class Batcher:
             for waiting in batch:
                 _fail(waiting, UnknownOutcome("the store failed during the commit"), cause=error)
             raise
+        self._answer(outcomes)
+
+    def _answer(self, outcomes: Sequence[Committed | StorageError]) -> None:
+        """Tells the writers of the batch that is under way what became of theirs, unless they have been told."""
+        batch, self._under_way = self._under_way, ()
+        if not batch:
+            return
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Committed):
                 if not waiting.outcome.done():

@@ -14,9 +14,10 @@ WAITS_MAX: Final = 4  # After so many waits it closes, even if each has brought 
 
 
 class Company:
-    """Those who share."""
+    """Those who share. Where no more than `few` did lately, nobody is waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, few: int = 0) -> None:
+        self._few = few
         self._lately = 0  # How many came lately.
         self._pause_s = 0.0  # Without anybody new for so long, and it closes.
         self._complete: asyncio.Future[None] | None = None
@@ -35,7 +36,7 @@ class Company:
         """Returns when as many wait as came lately, or no more seem to come."""
         for _ in range(WAITS_MAX):
             before = waiting()
-            if before >= self._lately:
+            if before >= self._lately or self._lately <= self._few:
                 return
             # Those who were served just now have their turn first.
             await asyncio.sleep(0)

@@ -211,9 +211,13 @@ class SqliteBackend:
         self._head = writer.last
         self._sink: Sink = lambda _events, _revision: None
         self._compacting = asyncio.Lock()
+        self._told: Callable[[Sequence[Committed | StorageError]], None] = lambda _outcomes: None
 
     def follow(self, sink: Sink, lost: Lost) -> None:
         self._sink = sink
+
+    def tell_outcomes(self, told: Callable[[Sequence[Committed | StorageError]], None]) -> None:
+        self._told = told
 
     async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
         outcomes, _ = await self._writing.call(
@@ -290,6 +294,7 @@ class SqliteBackend:
         if rows:
             self._head = rows[-1][0]
             self._sink([self._event(row, "") for row in rows], self._head)
+        self._told(committed[0])
 
     def _publish_drop(self, row: LogRow | None) -> None:
         if row is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import TypeVar
@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 from typing_extensions import override
 
-from clusterling.storage.backed import BackedStore, serve
+from clusterling.storage.backed import FEW, BackedStore, serve
 from clusterling.storage.backend import Committed, Transaction
 from clusterling.storage.batcher import (
     BATCH_BYTES_MAX,
@@ -287,6 +287,49 @@ async def test_a_lone_writer_waits_for_nobody() -> None:
         assert backend.together()[-1] == ["a/b/lone"]
         backend.go.set()
         await task
+
+
+async def test_a_few_writers_to_a_store_of_this_process_alone_do_not_wait_for_each_other() -> None:
+    backend = SlowBackend()
+    async with serve(backend, shared=False) as store:
+        backend.go.set()
+        await put(store, "a/b/first", b"")
+        await asyncio.gather(*(put(store, f"a/b/{n}", b"") for n in range(FEW)))
+        backend.go.clear()
+        task = asyncio.create_task(put(store, "a/b/lone", b""))
+        await asyncio.sleep(0)  # It asks,
+        await asyncio.sleep(0)  # the batcher wakes,
+        await asyncio.sleep(0)
+        assert backend.together()[-1] == ["a/b/lone"]
+        backend.go.set()
+        await task
+
+
+class EarlyBackend(SlowBackend):
+    """Tells the outcomes of a commit that goes on until it is let go."""
+
+    def tell_outcomes(self, told: Callable[[Sequence[Committed | StorageError]], None]) -> None:
+        self.told = told
+
+    @override
+    async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
+        outcomes = await MemoryBackend.commit(self, transactions)
+        self.told(outcomes)
+        await self.go.wait()
+        return outcomes
+
+
+async def test_a_backend_may_tell_outcomes_before_its_commit_is_over() -> None:
+    backend = EarlyBackend()
+    async with serve(backend) as store:
+        async with asyncio.timeout(10):
+            revision = await put(store, "a/b/c", b"")
+        waiting = await started(store.write([Op("a/b/c", b"", expected=revision)]))
+        assert not waiting[0].done()
+        backend.go.set()
+        assert (await waiting[0])[0] > revision
+        with pytest.raises(KeyExists):
+            await put(store, "a/b/c", b"", ABSENT)
 
 
 async def test_who_has_thousands_queued_makes_another_wait_for_the_next_batch_at_most() -> None:
