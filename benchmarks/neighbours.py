@@ -74,7 +74,7 @@ def loud(binary: Path, target: Target, sorts: Sequence[str], found: dict[str, An
         **{"from": ELSEWHERE},
     )
     process = subprocess.Popen(
-        ["nice", "-n", "19", str(binary), *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ["nice", "-n", "10", str(binary), *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None, "it is a pipe"

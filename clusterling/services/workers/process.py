@@ -63,7 +63,7 @@ from clusterling.storage.store import (
 from clusterling.telemetry import faults
 
 KEPT_BYTES_MAX: Final = 256 << 20  # Resident: who has grown beyond works no more when its job is done.
-NICENESS: Final = 19  # Where cores are few, whoever wants little goes first.
+NICENESS: Final = 10  # Where cores are few, whoever wants little goes first.
 CATALOGS_MAX: Final = 16
 KINDS_MAX: Final = 16
 
