@@ -46,6 +46,7 @@ from clusterling.registry.strategy import Context, Strategy
 from clusterling.registry.uids import new_uid
 from clusterling.registry.views import Selection
 from clusterling.registry.watching import FrameCodec, ObjectWatch
+from clusterling.storage.awaited import Waking
 from clusterling.storage.cache import CachedStore, Turn
 from clusterling.storage.store import (
     ABSENT,
@@ -87,8 +88,11 @@ class ObjectStore:
         self._admission = admission
         self._commits = Commits(store, admission)
         self._clock = clock
-        # And whether their kinds are of definitions: at each change of one, ten thousand others need not look at theirs.
-        self._watches: dict[ObjectWatch, bool] = {}
+        self._watches: set[ObjectWatch] = set()
+        self._changing: set[ObjectWatch] = (
+            set()
+        )  # Those of kinds that definitions make: the others need not look at each change of one.
+        self._waking = Waking()
 
     # ------------------------------------------------------------------ reads
 
@@ -229,11 +233,15 @@ class ObjectStore:
                     bookmarks=options.bookmarks,
                     is_current=lambda: self._is_current(served.resource),
                 )
-                self._watches[events] = bool(served.resource.guard_key)
+                self._watches.add(events)
+                if served.resource.guard_key:
+                    self._changing.add(events)
                 try:
                     yield events
                 finally:
-                    self._watches.pop(events, None)
+                    self._watches.discard(events)
+                    self._changing.discard(events)
+                    self._waking.spare(events)
         except Compacted as error:
             raise errors.expired(f"too old resource version: {asked} ({error.args[-1]})") from error
         except StorageError as error:
@@ -246,8 +254,7 @@ class ObjectStore:
 
     def wake_watches(self) -> None:
         """Has every open watch of a kind that may change look at whether it is still what it was."""
-        for watch in [watch for watch, may_change in self._watches.items() if may_change]:
-            watch.wake()
+        self._waking.wake(self._changing)
 
     def _is_current(self, resource: Resource) -> bool:
         """False once the kind's schema was replaced or its CRD is gone."""

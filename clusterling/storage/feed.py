@@ -15,12 +15,11 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from itertools import islice
 from typing import Final
 
 from typing_extensions import override
 
-from clusterling.storage.awaited import Awaited
+from clusterling.storage.awaited import Awaited, Waking
 from clusterling.storage.backend import Backend, prefixes
 from clusterling.storage.store import Batch, Compacted, Event, StorageError, Unavailable, Watch
 
@@ -32,7 +31,6 @@ REPLAY_EVENTS_MAX: Final = (
 REPLAY_BYTES_MAX: Final = 64 << 20
 REPLAY_PAGE_EVENTS: Final = 1000
 EVENT_OVERHEAD_BYTES: Final = 300
-WOKEN_AT_ONCE: Final = 128  # Of a stream's watches; a callback takes 2 µs.
 
 
 def weight(events: Iterable[Event]) -> int:
@@ -95,7 +93,7 @@ class Stream:
         self._start = 0  # The number of the first batch in the window.
         self._events = 0
         self._bytes = 0
-        self._waking: dict[StreamWatch, None] = {}  # Whose callbacks are still to follow.
+        self._waking = Waking()
 
     def append(self, batch: Batch) -> None:
         """Adds a batch; `wake` follows when every stream has had its own."""
@@ -111,28 +109,12 @@ class Stream:
 
     def wake(self) -> None:
         """Calls the callbacks of all watches."""
-        if len(self.watches) <= WOKEN_AT_ONCE:
-            for watch in tuple(self.watches):
-                watch.wake()
-            return
-        begins = not self._waking
-        self._waking.update(dict.fromkeys(self.watches))
-        if begins:
-            self._wake_some(asyncio.get_running_loop())
-
-    def _wake_some(self, loop: asyncio.AbstractEventLoop) -> None:
-        waking = self._waking
-        for watch in tuple(islice(waking, WOKEN_AT_ONCE)):
-            if watch in waking:  # Else another's callback has ended it.
-                del waking[watch]
-                watch.wake()
-        if waking:
-            loop.call_soon(self._wake_some, loop)
+        self._waking.wake(self.watches)
 
     def leave(self, watch: StreamWatch) -> None:
         """The watch is woken no more, and holds nothing in the window."""
         self.watches.discard(watch)
-        self._waking.pop(watch, None)
+        self._waking.spare(watch)
 
     def end(self, error: StorageError) -> None:
         """Every watch raises `error` from now on, after what it has not taken yet is lost."""

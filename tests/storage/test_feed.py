@@ -9,7 +9,8 @@ from functools import partial
 import pytest
 
 from clusterling.storage import memory
-from clusterling.storage.feed import REPLAY_PAGE_EVENTS, WINDOW_EVENTS_MAX, WOKEN_AT_ONCE, Feed, Stream
+from clusterling.storage.awaited import WOKEN_AT_ONCE
+from clusterling.storage.feed import REPLAY_PAGE_EVENTS, WINDOW_EVENTS_MAX, Feed, Stream
 from clusterling.storage.store import Batch, Compacted, Entry, Event, Op
 from clusterling.testing.store_contract import put, take
 
