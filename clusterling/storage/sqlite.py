@@ -75,9 +75,9 @@ APPLICATION_ID: Final = 0x436C7374  # "Clst", in the file's header: this file is
 
 STEP_ROWS: Final = 500  # Compaction gives way to writers after so many.
 WRITER_CACHE_KIB: Final = 8192
-CHECKPOINT_PAGES: Final = 4000
+CHECKPOINT_PAGES: Final = 1000
 # The writer copies what the WAL holds itself, and keeps a commit waiting for the disk meanwhile, only where it holds so much more.
-BEHIND_MAX: Final = 4
+BEHIND_MAX: Final = 16
 PASSES: Final = 2
 PLACES_MAX: Final = 10_000  # Keys whose newest revision the writer remembers.
 FRAME_HEADER_BYTES: Final = 24
@@ -380,7 +380,8 @@ class _Wal:
 class _Checkpoints:
     """Copies what the WAL holds to the file, beside the writer.
 
-    SQLite would have the writer do it, in the middle of a commit: of 16 MB that is 50 to 100 ms, for which everybody waits.
+    SQLite would have the writer do it, in the middle of a commit, for which everybody waits. And it is done often: while 16 MB are copied, 50 to
+    100 ms, a commit beside it waits for the same disk.
     What is written meanwhile is copied in a second pass, and what is written during that by the writer itself, for the WAL
     begins anew only where nothing is left.
     """
