@@ -89,9 +89,8 @@ class ObjectStore:
         self._commits = Commits(store, admission)
         self._clock = clock
         self._watches: set[ObjectWatch] = set()
-        self._changing: set[ObjectWatch] = (
-            set()
-        )  # Those of kinds that definitions make: the others need not look at each change of one.
+        # Those of kinds that definitions make: ten thousand others need not look at theirs when one changes.
+        self._changing: set[ObjectWatch] = set()
         self._waking = Waking()
 
     # ------------------------------------------------------------------ reads
