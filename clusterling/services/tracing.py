@@ -115,7 +115,8 @@ class Recorded:
         self.child(name, began_s=began_s).span.end(_epoch_ns(ended_s))
 
     def end(self) -> None:
-        self.span.end()
+        if self.is_open:
+            self.span.end()
 
     def enter(self) -> None:
         otel.attach(trace.set_span_in_context(self.span))

@@ -79,6 +79,7 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._company = Company(few)
         self._under_way: Sequence[_Waiting] = ()  # Whose writers have not been told yet.
+        self._span: Span | None = None  # Of its commit.
         if isinstance(backend, TellsOutcomes):
             backend.tell_outcomes(self._answer)
         self._closed = False
@@ -243,9 +244,9 @@ class Batcher:
         return batch, larger
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
-        self._under_way = batch
+        self._under_way, self._span = batch, _span(batch)
         try:
-            with as_part(_span(batch)):
+            with as_part(self._span):
                 outcomes = await self._backend.commit([waiting.transaction for waiting in batch])
         except StorageError as error:
             self.failures += 1
@@ -263,6 +264,8 @@ class Batcher:
         batch, self._under_way = self._under_way, ()
         if not batch:
             return
+        if self._span is not None:
+            self._span.end()
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Committed):
                 if not waiting.outcome.done():

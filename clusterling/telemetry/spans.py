@@ -44,7 +44,7 @@ class Span(Protocol):
         """Says what kind of error ended this. Its words are nobody's: they may quote what a tenant keeps."""
 
     def end(self) -> None:
-        """Ends it now."""
+        """Ends it now. Safe to repeat."""
 
     def enter(self) -> None:
         """Makes it the one that libraries of tracing find in this context."""
