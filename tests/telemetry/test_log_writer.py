@@ -139,7 +139,10 @@ def test_what_is_logged_while_the_writer_tells_what_was_dropped_holds_nobody(
     for number in range(100):
         logger.warning("counted number=%d more=%s", number, "m" * 900)
     lines = read_from(pipe[0], "log-lines-dropped")
-    assert any("collected" in line for line in lines)
+    collected, dropped = (sum(text in line for line in lines) for text in ("collected", "log-lines-dropped"))
+    assert collected - dropped in {0, 1}, (
+        "each time that lines were dropped, one is collected, and then they are told of"
+    )
 
 
 def test_the_end_of_a_process_waits_for_nobody_who_does_not_read(
