@@ -274,19 +274,24 @@ async def test_a_batch_stays_open_for_a_bounded_time_though_ever_more_come() -> 
         await asyncio.gather(*others)
 
 
+async def begins_at_once(backend: SlowBackend, store: BackedStore) -> None:
+    """The commit of a write that comes alone."""
+    backend.go.clear()
+    task = asyncio.create_task(put(store, "a/b/lone", b""))
+    await asyncio.sleep(0)  # It asks,
+    await asyncio.sleep(0)  # the batcher wakes,
+    await asyncio.sleep(0)
+    assert backend.together()[-1] == ["a/b/lone"]
+    backend.go.set()
+    await task
+
+
 async def test_a_lone_writer_waits_for_nobody() -> None:
     async with slow() as (backend, store):
         backend.go.set()
         for n in range(3):
             await put(store, f"a/b/{n}", b"")
-        backend.go.clear()
-        task = asyncio.create_task(put(store, "a/b/lone", b""))
-        await asyncio.sleep(0)  # It asks,
-        await asyncio.sleep(0)  # the batcher wakes,
-        await asyncio.sleep(0)
-        assert backend.together()[-1] == ["a/b/lone"]
-        backend.go.set()
-        await task
+        await begins_at_once(backend, store)
 
 
 async def test_a_few_writers_to_a_store_of_this_process_alone_do_not_wait_for_each_other() -> None:
@@ -295,14 +300,7 @@ async def test_a_few_writers_to_a_store_of_this_process_alone_do_not_wait_for_ea
         backend.go.set()
         await put(store, "a/b/first", b"")
         await asyncio.gather(*(put(store, f"a/b/{n}", b"") for n in range(FEW)))
-        backend.go.clear()
-        task = asyncio.create_task(put(store, "a/b/lone", b""))
-        await asyncio.sleep(0)  # It asks,
-        await asyncio.sleep(0)  # the batcher wakes,
-        await asyncio.sleep(0)
-        assert backend.together()[-1] == ["a/b/lone"]
-        backend.go.set()
-        await task
+        await begins_at_once(backend, store)
 
 
 class EarlyBackend(SlowBackend):

@@ -34,7 +34,7 @@ from clusterling.storage.store import (
 )
 from clusterling.testing.store_contract import PATIENCE_S, put, take
 from tests.storage.certificates import certificates
-from tests.storage.etcd_server import Etcd, NoEtcd, running
+from tests.storage.etcd_server import Etcd, Member, NoEtcd, running
 from tests.storage.proxy import Proxy, proxied
 
 T = TypeVar("T")
@@ -92,6 +92,19 @@ async def there(store: Store, key: str, value: bytes) -> int:
             if entry is not None and entry.value == value:
                 return entry.revision
             await asyncio.sleep(0.01)
+
+
+async def saved(member: Member, backup: Path) -> None:
+    await asyncio.to_thread(member.kill)
+    shutil.copytree(member.directory / "data", backup)
+    await asyncio.to_thread(member.restart)
+
+
+async def put_back(member: Member, backup: Path) -> None:
+    await asyncio.to_thread(member.kill)
+    shutil.rmtree(member.directory / "data")
+    shutil.copytree(backup, member.directory / "data")
+    await asyncio.to_thread(member.restart)
 
 
 @pytest.fixture
@@ -228,16 +241,11 @@ async def test_a_store_restored_from_a_backup_goes_on_above_every_revision_given
         for guarded in fenced:
             await put(guarded, f"{KEY}-fenced", b"")
         identity = await store.identity()
-        await asyncio.to_thread(member.kill)
-        shutil.copytree(member.directory / "data", tmp_path / "backup")
-        await asyncio.to_thread(member.restart)
+        await saved(member, tmp_path / "backup")
         for number in range(20):
             lost = await put_patiently(store, KEY, b"lost %d" % number)
         async with store.watch("apps/", after=store.head()) as watch:
-            await asyncio.to_thread(member.kill)
-            shutil.rmtree(member.directory / "data")
-            shutil.copytree(tmp_path / "backup", member.directory / "data")
-            await asyncio.to_thread(member.restart)
+            await put_back(member, tmp_path / "backup")
             with pytest.raises(Compacted):
                 async with asyncio.timeout(PATIENCE_S):
                     while True:
@@ -275,17 +283,12 @@ async def test_a_write_that_a_backup_has_undone_before_its_answer_came_is_not_sa
         direct = await stack.enter_async_context(etcd.open(server.url("undone")))
         for number in range(5):
             await put(store, KEY, b"%d" % number)
-        await asyncio.to_thread(member.kill)
-        shutil.copytree(member.directory / "data", tmp_path / "backup")
-        await asyncio.to_thread(member.restart)
+        await saved(member, tmp_path / "backup")
         kept = await put_patiently(store, KEY, b"last")
         proxy.answering = False
         writing = asyncio.create_task(put(store, KEY, b"undone", kept))
         await there(direct, KEY, b"undone")
-        await asyncio.to_thread(member.kill)
-        shutil.rmtree(member.directory / "data")
-        shutil.copytree(tmp_path / "backup", member.directory / "data")
-        await asyncio.to_thread(member.restart)
+        await put_back(member, tmp_path / "backup")
         proxy.answering = True
         proxy.cut()
         with pytest.raises(UnknownOutcome):
@@ -302,9 +305,7 @@ async def test_a_step_back_is_one_epoch_however_many_see_it(tmp_path: Path, stac
         stores = [await stack.enter_async_context(etcd.open(server.url("busy"))) for _ in range(3)]
         await put(stores[0], KEY, b"kept")
         before = await stores[0].identity()
-        await asyncio.to_thread(member.kill)
-        shutil.copytree(member.directory / "data", tmp_path / "backup")
-        await asyncio.to_thread(member.restart)
+        await saved(member, tmp_path / "backup")
         for number in range(20):
             await put_patiently(stores[0], KEY, b"lost %d" % number)
         for store in stores:
@@ -328,9 +329,7 @@ async def test_history_begins_where_the_store_is_even_if_it_was_put_back_while_i
         [member] = server.members
         store = await stack.enter_async_context(etcd.open(server.url("looked")))
         await put(store, KEY, b"kept")
-        await asyncio.to_thread(member.kill)
-        shutil.copytree(member.directory / "data", tmp_path / "backup")
-        await asyncio.to_thread(member.restart)
+        await saved(member, tmp_path / "backup")
         for number in range(20):
             lost = await put_patiently(store, KEY, b"lost %d" % number)
         look = Reads.has_seen_batch
@@ -339,10 +338,7 @@ async def test_history_begins_where_the_store_is_even_if_it_was_put_back_while_i
         async def late(reads: Reads) -> bool:
             """The second look at what answers, the first time when it has been put back since the first look."""
             if not looks:
-                await asyncio.to_thread(member.kill)
-                shutil.rmtree(member.directory / "data")
-                shutil.copytree(tmp_path / "backup", member.directory / "data")
-                await asyncio.to_thread(member.restart)
+                await put_back(member, tmp_path / "backup")
             looks.append(reads)
             return await look(reads)
 
@@ -366,9 +362,7 @@ async def test_every_replica_counts_alike_after_a_restore_however_new_the_record
         [member] = server.members
         stores = [await stack.enter_async_context(etcd.open(server.url("twice"))) for _ in range(3)]
         await put(stores[0], KEY, b"kept")
-        await asyncio.to_thread(member.kill)
-        shutil.copytree(member.directory / "data", tmp_path / "backup")
-        await asyncio.to_thread(member.restart)
+        await saved(member, tmp_path / "backup")
         epoch = (await stores[0].identity()).epoch
         for _ in range(2):  # The second time, the epoch of the first is lost too.
             for number in range(20):
@@ -378,10 +372,7 @@ async def test_every_replica_counts_alike_after_a_restore_however_new_the_record
             await stores[0].drop("gone/")
             for store in stores:
                 await fresh_patiently(store)
-            await asyncio.to_thread(member.kill)
-            shutil.rmtree(member.directory / "data")
-            shutil.copytree(tmp_path / "backup", member.directory / "data")
-            await asyncio.to_thread(member.restart)
+            await put_back(member, tmp_path / "backup")
             for store in stores:
                 assert await fresh_patiently(store) > lost
             entries = [await store.get(KEY) for store in stores]
