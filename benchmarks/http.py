@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from typing_extensions import override
@@ -73,8 +73,8 @@ async def timed(what: str, count: int, work: Callable[[], Awaitable[object]]) ->
 async def in_process(server: ApiServer, count: int) -> None:
     headers = Headers({"Authorization": "Bearer bench", "Accept": "application/json", "User-Agent": "bench"})
 
-    async def no_body(limit: int) -> bytes:
-        return b""
+    async def no_body(limit: int) -> Sequence[bytes]:
+        return ()
 
     def ask(target: str, fields: Headers = headers) -> Callable[[], Awaitable[object]]:
         path, _, query = f"/clusters/bench{target}".partition("?")

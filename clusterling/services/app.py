@@ -30,7 +30,7 @@ from clusterling.services.health import Health
 from clusterling.services.kept import Kept
 from clusterling.services.metrics.recorder import Recorder
 from clusterling.services.metrics.scraping import METRICS_PATHS, NO_PARTS, SLIS_PATH, Metrics, Parts
-from clusterling.services.request import Request, Response, Stream, page_not_found
+from clusterling.services.request import BODY_BYTES_MAX, Request, Response, Stream, page_not_found
 from clusterling.services.requestinfo import RequestInfo
 from clusterling.services.turnstile import Turnstile
 from clusterling.services.watch import Streams
@@ -285,13 +285,14 @@ class App:
         verb = handlers.find(served, info, request.method)
         if self.workers is None:
             return await verb(self, request, served)
-        told = len(request.warnings)
-        try:
-            return await verb(self, request, served)
-        except TooMuch:
-            # It has found out before it wrote anything, and begins anew elsewhere.
-            del request.warnings[told:]
-            return await self.workers.respond(request, served, await request.read(handlers.BODY_BYTES_MAX))
+        if not self.workers.take_unread(request):
+            told = len(request.warnings)
+            try:
+                return await verb(self, request, served)
+            except TooMuch:
+                # It has found out before it wrote anything, and begins anew elsewhere.
+                del request.warnings[told:]
+        return await self.workers.respond(request, served, await request.parts(BODY_BYTES_MAX))
 
     async def _compiled(self, cluster: Cluster, schema: Schema) -> None:
         """Has a large schema compiled, once for all who need it, while others have their turns."""

@@ -6,7 +6,7 @@ It speaks for a User whom its owner names, so it needs no credential; it may do 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -103,10 +103,10 @@ class Client:
         if parameters:
             query = "&".join(filter(None, (query, _query(parameters))))
 
-        async def read(limit: int) -> bytes:
+        async def read(limit: int) -> Sequence[bytes]:
             if len(body) > limit:
                 raise too_large(f"limit is {limit}")
-            return body
+            return (body,)
 
         request = Request(
             method,

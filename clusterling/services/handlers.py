@@ -52,7 +52,7 @@ from clusterling.services.negotiation import (
     row_keys,
     wants_pretty,
 )
-from clusterling.services.request import Request, Response, StreamingResponse
+from clusterling.services.request import BODY_BYTES_MAX, Request, Response, StreamingResponse
 from clusterling.services.requestinfo import RequestInfo, first
 from clusterling.services.watch import open_watch
 from clusterling.services.workers.pool import TooMuch, Workers
@@ -60,7 +60,6 @@ from clusterling.services.workers.pool import TooMuch, Workers
 if TYPE_CHECKING:
     from clusterling.services.app import App, Cluster
 
-BODY_BYTES_MAX: Final = 3 * 1024 * 1024  # Upstream: MaxRequestBodyBytes.
 
 # Bodies up to here are decoded where they are; a millisecond of JSON, but YAML takes 3 µs a value.
 DECODE_BYTES_MAX: Final = 64 * 1024

@@ -31,7 +31,7 @@ import ssl as tls
 import time
 from asyncio.tasks import _enter_task, _leave_task
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
@@ -839,8 +839,8 @@ def _expects(fields: dict[str, str]) -> bool:
     return fields.get("expect", "").lower() == "100-continue"
 
 
-async def _no_body(limit: int) -> bytes:
-    return b""
+async def _no_body(limit: int) -> Sequence[bytes]:
+    return ()
 
 
 class _Body:
@@ -911,8 +911,8 @@ class _Body:
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
-    async def read(self, limit: int) -> bytes:
-        """The whole body. Raises ApiError 413 over `limit` bytes, 400 where it does not come whole."""
+    async def read(self, limit: int) -> Sequence[bytes]:
+        """The whole body, in the parts that it came in. Raises ApiError 413 over `limit` bytes, 400 where it does not come whole."""
         if (self._length or 0) > limit:
             raise too_large(f"limit is {limit}")
         self._wanted = limit
@@ -928,7 +928,7 @@ class _Body:
         if self._error:
             raise bad_request(f"the body of the request could not be read: {self._error}")
         parts, self._parts = self._parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return parts
 
 
 class _Sink(Sink):

@@ -7,7 +7,7 @@ makes one of each.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol, overload
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
+BODY_BYTES_MAX: Final = 3 * 1024 * 1024  # Upstream: MaxRequestBodyBytes.
 
 Header = tuple[str, str]
 
@@ -117,7 +118,7 @@ class Request:
     """
 
     __slots__ = (
-        "_body",
+        "_parts",
         "_read",
         "asked",
         "authenticated_as",
@@ -145,7 +146,7 @@ class Request:
         path: str,
         query: str,
         headers: HeaderFields,
-        read: Callable[[int], Awaitable[bytes]],
+        read: Callable[[int], Awaitable[Sequence[bytes]]],
         *,
         peer: Peer = IN_PROCESS,
         chunked: bool = False,
@@ -156,7 +157,7 @@ class Request:
         self.query = query
         self.headers = headers
         self._read = read
-        self._body: bytes | None = None
+        self._parts: Sequence[bytes] | None = None
         self.believed_s: float
         self.peer = peer
         self.chunked = chunked
@@ -179,11 +180,18 @@ class Request:
 
     async def read(self, limit: int) -> bytes:
         """The whole body, the same each time. Raises ApiError 413 as soon as it is known to be over `limit` bytes."""
-        body = self._body
-        if body is None:
+        parts = await self.parts(limit)
+        if len(parts) > 1:
+            parts = self._parts = (b"".join(parts),)
+        return parts[0] if parts else b""
+
+    async def parts(self, limit: int) -> Sequence[bytes]:
+        """As `read`, in the parts that it came in: putting megabytes together holds the loop for as many milliseconds."""
+        parts = self._parts
+        if parts is None:
             with part("body"):
-                body = self._body = await self._read(limit)
-        return body
+                parts = self._parts = await self._read(limit)
+        return parts
 
 
 class Response:

@@ -15,7 +15,7 @@ from clusterling.storage.question import Question, Questions
 from clusterling.storage.store import Entry, Guard, Identity, Limit, Op, Page, Unavailable, Usage, Watch
 
 # Writers to a store of this process's own, whose commits take a millisecond: to wait for each other takes them longer.
-FEW: Final = 4
+FEW: Final = 8
 
 
 class BackedStore:

@@ -98,12 +98,19 @@ class Backend(Protocol):
         """Waits for what is under way, then lets go of files and threads."""
 
 
-@runtime_checkable
-class TellsOutcomes(Protocol):
-    """A backend that need not be awaited to say what became of a commit: on a busy loop that takes a round more."""
+Done = Callable[[Sequence[Committed | StorageError] | Exception], None]
 
-    def tell_outcomes(self, told: Callable[[Sequence[Committed | StorageError]], None]) -> None:
-        """Has the outcomes of each commit told as soon as the sink has had its events, before `commit` returns them."""
+
+@runtime_checkable
+class CommitsBeside(Protocol):
+    """A backend whose commits happen beside the loop. Nobody need be woken to begin one or to hear of its end: on a busy loop
+    each of these takes a round more.
+    """
+
+    def begin_commit(self, transactions: Sequence[Transaction], done: Done) -> None:
+        """Begins a commit, as `commit` has it. `done` is called on the loop with what that returns or raises, once the sink has had
+        the events. Not called again before that.
+        """
 
 
 class Doubt:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from clusterling.storage.backend import Backend, Committed, TellsOutcomes, Transaction
+from clusterling.storage.backend import Backend, CommitsBeside, Committed, Transaction
 from clusterling.storage.company import Company
 from clusterling.storage.histogram import Histogram
 from clusterling.storage.lines import Choice, Lines
@@ -78,10 +78,12 @@ class Batcher:
         self._kept_waiting = False  # Large writes, by the last batch.
         self._arrived = asyncio.Event()
         self._company = Company(few)
-        self._under_way: Sequence[_Waiting] = ()  # Whose writers have not been told yet.
-        self._span: Span | None = None  # Of its commit.
-        if isinstance(backend, TellsOutcomes):
-            backend.tell_outcomes(self._answer)
+        self._beside = backend if isinstance(backend, CommitsBeside) else None
+        self._under_way: Sequence[_Waiting] = ()
+        self._began = 0.0  # The commit of these;
+        self._span: Span | None = None  # as a part of traces.
+        self._gathering = False
+        self._broken: BaseException | None = None  # What was unforeseen.
         self._closed = False
         # For metrics: seconds that commits took, writes of each, commits that failed, bytes of values that came.
         self.commits = Histogram()
@@ -119,14 +121,15 @@ class Batcher:
         else:
             self._line_up(writing)
         self.value_bytes += size
-        waiting = self.waiting
-        if waiting == 1:
-            self._arrived.set()
-        self._company.came(waiting)
         above = current()
-        if above is None:
+        if above is not None:
+            writing.span = above.child("store write", {"ops": len(ops), "bytes": size})
+        waiting = self.waiting
+        self._company.came(waiting)
+        if waiting == 1:
+            self._go_on()
+        if writing.span is None:
             return await outcome
-        writing.span = above.child("store write", {"ops": len(ops), "bytes": size})
         with as_part(writing.span):
             return await outcome
 
@@ -156,24 +159,39 @@ class Batcher:
         lines.add(cluster, last, last.size)
 
     async def run(self) -> None:
-        """Commits batches until `close`."""
+        """Commits batches until `close`, but for those that `_go_on` begins."""
         try:
             while not self._closed:
-                if not self.waiting:
-                    self._arrived.clear()
-                    await self._arrived.wait()
+                if self._under_way or not self.waiting:
+                    await self._something()
+                    continue
+                self._gathering = True
                 await self._company.gather(self._count)
+                self._gathering = False
                 batch = self._take()
                 if batch:
-                    began = monotonic()
                     await self._commit(batch)
-                    came = min(len(batch) + self.waiting, BATCH_ENOUGH)
-                    took = monotonic() - began
-                    self._company.served(came, min(took, GATHER_MAX_S))
-                    self.commits.observe(took)
-                    self.batches.observe(len(batch))
+            while self._under_way:
+                await self._something()
+            if self._broken is not None:
+                raise self._broken
         finally:
             self.close()
+
+    async def _something(self) -> None:
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    def _go_on(self) -> None:
+        """Has what waits committed: at once, where that is beside the loop, nothing is under way and nobody is waited for."""
+        if self._beside is None or self._under_way or self._gathering or self._closed:
+            self._arrived.set()
+        elif self._company.is_here(self.waiting):
+            batch = self._take()
+            if batch:
+                self._begin(self._beside, batch)
+        else:
+            self._arrived.set()
 
     def close(self) -> None:
         """Refuses what waits and what comes; a commit that is under way is seen through."""
@@ -244,34 +262,60 @@ class Batcher:
         return batch, larger
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
-        self._under_way, self._span = batch, _span(batch)
+        if self._beside is not None:
+            self._begin(self._beside, batch)
+            return
+        transactions = self._starts(batch)
         try:
             with as_part(self._span):
-                outcomes = await self._backend.commit([waiting.transaction for waiting in batch])
+                outcomes = await self._backend.commit(transactions)
         except StorageError as error:
-            self.failures += 1
-            for waiting in batch:
-                _fail(waiting, type(error)(*error.args), cause=error)
-            return
+            self._done(error)
         except BaseException as error:
-            for waiting in batch:
-                _fail(waiting, UnknownOutcome("the store failed during the commit"), cause=error)
+            self._done(error)
             raise
-        self._answer(outcomes)
+        else:
+            self._done(outcomes)
 
-    def _answer(self, outcomes: Sequence[Committed | StorageError]) -> None:
-        """Tells the writers of the batch that is under way what became of theirs, unless they have been told."""
+    def _begin(self, beside: CommitsBeside, batch: Sequence[_Waiting]) -> None:
+        transactions = self._starts(batch)
+        with as_part(self._span):
+            beside.begin_commit(transactions, self._done)
+
+    def _starts(self, batch: Sequence[_Waiting]) -> Sequence[Transaction]:
+        self._under_way, self._span, self._began = batch, _span(batch), monotonic()
+        return [waiting.transaction for waiting in batch]
+
+    def _done(self, result: Sequence[Committed | StorageError] | BaseException) -> None:
+        """Tells the writers of the batch that was under way what became of theirs, and goes on."""
         batch, self._under_way = self._under_way, ()
-        if not batch:
-            return
+        took = monotonic() - self._began
         if self._span is not None:
             self._span.end()
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Committed):
-                if not waiting.outcome.done():
-                    waiting.outcome.set_result(outcome.revisions)
+        if isinstance(result, BaseException):
+            self._failed(batch, result)
+        else:
+            for waiting, outcome in zip(batch, result, strict=True):
+                if isinstance(outcome, Committed):
+                    if not waiting.outcome.done():
+                        waiting.outcome.set_result(outcome.revisions)
+                else:
+                    _fail(waiting, outcome)
+        self._company.served(min(len(batch) + self.waiting, BATCH_ENOUGH), min(took, GATHER_MAX_S))
+        self.commits.observe(took)
+        self.batches.observe(len(batch))
+        if self.waiting or self._closed:
+            self._go_on()
+
+    def _failed(self, batch: Sequence[_Waiting], error: BaseException) -> None:
+        self.failures += 1
+        if not isinstance(error, StorageError):
+            self._broken, self._closed = error, True
+        for waiting in batch:
+            if isinstance(error, StorageError):
+                _fail(waiting, type(error)(*error.args), cause=error)
             else:
-                _fail(waiting, outcome)
+                _fail(waiting, UnknownOutcome("the store failed during the commit"), cause=error)
 
 
 def _span(batch: Sequence[_Waiting]) -> Span | None:

@@ -32,11 +32,15 @@ class Company:
         self._lately = count
         self._pause_s = pause_s
 
+    def is_here(self, waiting: int) -> bool:
+        """Whether nobody is worth waiting for, where so many wait."""
+        return waiting >= self._lately or self._lately <= self._few
+
     async def gather(self, waiting: Callable[[], int]) -> None:
         """Returns when as many wait as came lately, or no more seem to come."""
         for _ in range(WAITS_MAX):
             before = waiting()
-            if before >= self._lately or self._lately <= self._few:
+            if self.is_here(before):
                 return
             # Those who were served just now have their turn first.
             await asyncio.sleep(0)

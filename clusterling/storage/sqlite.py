@@ -38,6 +38,7 @@ import apsw
 from clusterling.storage.backed import BackedStore, serve
 from clusterling.storage.backend import (
     Committed,
+    Done,
     Drops,
     Lost,
     Sink,
@@ -135,17 +136,33 @@ class _Thread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    async def call(
+    def begin(
         self,
         work: Callable[[], T],
-        then: Callable[[T], None] | None = None,
+        then: Callable[[T], None],
+        failed: Callable[[Exception], None],
         *,
         after: Callable[[], None] | None = None,
-    ) -> T:
-        """Does `work` in the thread, then `then` on the loop, also when nobody waits for the result any more.
+    ) -> None:
+        """Does `work` in the thread, then `then` or `failed` on the loop.
 
         `after` is done in the thread too, once the result is on its way; it must not raise.
         """
+
+        def job() -> None:
+            try:
+                result = work()
+            except Exception as error:  # noqa: BLE001 - whatever it is belongs to who waits for it
+                self._loop.call_soon_threadsafe(failed, error)
+            else:
+                self._loop.call_soon_threadsafe(then, result)
+            if after is not None:
+                after()
+
+        self._jobs.put(job)
+
+    async def call(self, work: Callable[[], T], then: Callable[[T], None] | None = None) -> T:
+        """Does `work` in the thread, then `then` on the loop, also when nobody waits for the result any more."""
         done: asyncio.Future[T] = self._loop.create_future()
 
         def settle(result: T) -> None:
@@ -154,21 +171,11 @@ class _Thread:
             if not done.done():
                 done.set_result(result)
 
-        def fail(error: BaseException) -> None:
+        def fail(error: Exception) -> None:
             if not done.done():
                 done.set_exception(error)
 
-        def job() -> None:
-            try:
-                result = work()
-            except BaseException as error:  # noqa: BLE001 - whatever it is belongs to who waits for it
-                self._loop.call_soon_threadsafe(fail, error)
-            else:
-                self._loop.call_soon_threadsafe(settle, result)
-            if after is not None:
-                after()
-
-        self._jobs.put(job)
+        self.begin(work, settle, fail)
         return await done
 
     def send(self, work: Callable[[], None]) -> None:
@@ -211,19 +218,30 @@ class SqliteBackend:
         self._head = writer.last
         self._sink: Sink = lambda _events, _revision: None
         self._compacting = asyncio.Lock()
-        self._told: Callable[[Sequence[Committed | StorageError]], None] = lambda _outcomes: None
 
     def follow(self, sink: Sink, lost: Lost) -> None:
         self._sink = sink
 
-    def tell_outcomes(self, told: Callable[[Sequence[Committed | StorageError]], None]) -> None:
-        self._told = told
+    def begin_commit(self, transactions: Sequence[Transaction], done: Done) -> None:
+        def publish(committed: tuple[Sequence[Committed | StorageError], Sequence[LogRow]]) -> None:
+            outcomes, rows = committed
+            if rows:
+                self._head = rows[-1][0]
+                self._sink([self._event(row, "") for row in rows], self._head)
+            done(outcomes)
+
+        self._writing.begin(
+            lambda: self._writer.commit(transactions), publish, done, after=self._after_commit
+        )
 
     async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
-        outcomes, _ = await self._writing.call(
-            lambda: self._writer.commit(transactions), self._publish, after=self._after_commit
-        )
-        return outcomes
+        over: asyncio.Future[Sequence[Committed | StorageError] | Exception]
+        over = asyncio.get_running_loop().create_future()
+        self.begin_commit(transactions, lambda result: None if over.done() else over.set_result(result))
+        result = await over
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def _after_commit(self) -> None:
         written = self._writer.written
@@ -288,13 +306,6 @@ class SqliteBackend:
             await self._writing.call(self._writer.close)
         await self._writing.stop()
         self._lock.release()
-
-    def _publish(self, committed: tuple[Sequence[Committed | StorageError], Sequence[LogRow]]) -> None:
-        rows = committed[1]
-        if rows:
-            self._head = rows[-1][0]
-            self._sink([self._event(row, "") for row in rows], self._head)
-        self._told(committed[0])
 
     def _publish_drop(self, row: LogRow | None) -> None:
         if row is not None:

@@ -38,8 +38,8 @@ class World:
         self.server = server
 
     async def ask(self, path: str, token: str = "", *, method: str = "GET", accept: str = "") -> Response:
-        async def nothing(_limit: int) -> bytes:
-            return b""
+        async def nothing(_limit: int) -> list[bytes]:
+            return []
 
         fields = {"Authorization": f"Bearer {token}"} if token else {}
         if accept:

@@ -157,5 +157,5 @@ async def test_an_audit_id_cannot_forge_fields_of_the_log(it: World) -> None:
         assert await id_of(forged) != forged
 
 
-async def nothing(_limit: int) -> bytes:
-    return b""
+async def nothing(_limit: int) -> list[bytes]:
+    return []

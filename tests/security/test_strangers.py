@@ -10,8 +10,8 @@ from clusterling.storage import memory
 from clusterling.storage.metered import MeteredStore
 
 
-async def nothing(_limit: int) -> bytes:
-    return b""
+async def nothing(_limit: int) -> list[bytes]:
+    return []
 
 
 async def ask(server: ApiServer, path: str, token: str | None) -> Response:

@@ -188,8 +188,8 @@ class Serving:
         """One request by its raw target, as a socket would bring it."""
         path, _, query = target.partition("?")
 
-        async def read(limit: int) -> bytes:
-            return body
+        async def read(limit: int) -> list[bytes]:
+            return [body]
 
         fields = {"Authorization": "Bearer admin-token"} if headers is None else headers
         return await self.app(Request(method, path, query, Headers(fields), read))

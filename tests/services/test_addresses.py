@@ -19,8 +19,8 @@ from tests.tenancy.clocks import Turned
 PROXIES = parse_networks("10.0.0.0/8, 2001:db8::7")
 
 
-async def nothing(_limit: int) -> bytes:
-    return b""
+async def nothing(_limit: int) -> list[bytes]:
+    return []
 
 
 def request(address: str, credential: str = "wrong", **fields: str) -> Request:

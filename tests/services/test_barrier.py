@@ -235,8 +235,8 @@ async def test_the_time_a_request_waits_counts_as_its_own() -> None:
 
 
 def write() -> Request:
-    async def read(_limit: int) -> bytes:
-        return b"{}"
+    async def read(_limit: int) -> list[bytes]:
+        return [b"{}"]
 
     return Request("POST", f"{TEAM}{CONFIGMAPS}", "", Headers({"Authorization": "Bearer t"}), read)
 

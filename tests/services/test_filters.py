@@ -78,8 +78,8 @@ async def test_a_cluster_that_is_not_there_is_refused_as_one_that_is_not_mine(
     for cluster in ("team-b", "nobody"):
         path_part, _, query = path.partition("?")
 
-        async def read(limit: int) -> bytes:
-            return b""
+        async def read(limit: int) -> list[bytes]:
+            return []
 
         request = Request(
             "GET", f"/clusters/{cluster}{path_part}", query, Headers({}), read, authenticated_as=ann
@@ -139,8 +139,8 @@ async def test_a_wrong_credential_is_refused_even_where_none_is_needed(world: Se
 async def test_a_refusal_is_said_in_upstreams_words(
     world: Serving, target: str, message: str, details: dict[str, str]
 ) -> None:
-    async def read(limit: int) -> bytes:
-        return b""
+    async def read(limit: int) -> list[bytes]:
+        return []
 
     response = await world.app(Request("GET", target, "", Headers({}), read, authenticated_as=TEAM_A))
     status = status_of(response)

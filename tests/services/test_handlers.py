@@ -9,9 +9,8 @@ import pytest
 
 from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
-from clusterling.services.handlers import BODY_BYTES_MAX
 from clusterling.services.negotiation import PART_BYTES
-from clusterling.services.request import Response
+from clusterling.services.request import BODY_BYTES_MAX, Response
 from tests.services.serving import CONFIGMAPS, WIDGETS, Serving, configmap, status_of, widget
 
 JSON_PATCH = "application/json-patch+json"

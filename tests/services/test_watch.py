@@ -42,8 +42,8 @@ class Recorder(Taker):
 
 
 async def opened(world: Serving, query: str, *, chunked: bool = False, accept: str = "") -> StreamingResponse:
-    async def read(limit: int) -> bytes:
-        return b""
+    async def read(limit: int) -> list[bytes]:
+        return []
 
     headers = Headers({"Accept": accept} if accept else {})
     request = Request(

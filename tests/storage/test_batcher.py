@@ -12,7 +12,7 @@ import pytest
 from typing_extensions import override
 
 from clusterling.storage.backed import FEW, BackedStore, serve
-from clusterling.storage.backend import Committed, Transaction
+from clusterling.storage.backend import Committed, Done, Transaction
 from clusterling.storage.batcher import (
     BATCH_BYTES_MAX,
     BATCH_ENOUGH,
@@ -303,31 +303,84 @@ async def test_a_few_writers_to_a_store_of_this_process_alone_do_not_wait_for_ea
         await begins_at_once(backend, store)
 
 
-class EarlyBackend(SlowBackend):
-    """Tells the outcomes of a commit that goes on until it is let go."""
+class Beside(SlowBackend):
+    """Commits when it is told to, and is not awaited."""
 
-    def tell_outcomes(self, told: Callable[[Sequence[Committed | StorageError]], None]) -> None:
-        self.told = told
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[Callable[[], None]] = []
 
-    @override
-    async def commit(self, transactions: Sequence[Transaction]) -> Sequence[Committed | StorageError]:
-        outcomes = await MemoryBackend.commit(self, transactions)
-        self.told(outcomes)
-        await self.go.wait()
-        return outcomes
+    def begin_commit(self, transactions: Sequence[Transaction], done: Done) -> None:
+        self.batches.append(list(transactions))
+
+        def end() -> None:
+            if self.failure is not None:
+                done(self.failure)
+                return
+            commit = MemoryBackend.commit(self, transactions)
+            try:
+                commit.send(None)
+            except StopIteration as over:
+                done(over.value)
+
+        self.ends.append(end)
 
 
-async def test_a_backend_may_tell_outcomes_before_its_commit_is_over() -> None:
-    backend = EarlyBackend()
-    async with serve(backend) as store:
-        async with asyncio.timeout(10):
-            revision = await put(store, "a/b/c", b"")
-        waiting = await started(store.write([Op("a/b/c", b"", expected=revision)]))
-        assert not waiting[0].done()
-        backend.go.set()
-        assert (await waiting[0])[0] > revision
-        with pytest.raises(KeyExists):
-            await put(store, "a/b/c", b"", ABSENT)
+@asynccontextmanager
+async def beside() -> AsyncIterator[tuple[Beside, BackedStore]]:
+    backend = Beside()
+    async with serve(backend, shared=False) as store:
+        yield backend, store
+
+
+async def test_a_commit_beside_the_loop_begins_with_its_write_and_the_next_with_its_end() -> None:
+    async with beside() as (backend, store):
+        writes = [store.write([Op(f"a/b/{n}", b"")]) for n in range(4)]
+        waited_for = [write.send(None) for write in writes]
+        assert backend.together() == [["a/b/0"]]
+        backend.ends.pop()()
+        assert backend.together() == [["a/b/0"], ["a/b/1", "a/b/2", "a/b/3"]]
+        assert [future.done() for future in waited_for] == [True, False, False, False]
+        backend.ends.pop()()
+        assert [[*future.result()] for future in waited_for] == [[2], [3], [4], [5]]
+        assert not backend.ends
+        for write in writes:
+            write.close()
+
+
+async def test_what_is_committed_beside_the_loop_waits_for_company_too() -> None:
+    async with beside() as (backend, store):
+        tasks = await started(*(put(store, f"a/b/{n}", b"") for n in range(2 * FEW)))
+        assert [len(keys) for keys in backend.together()] == [1]
+        backend.ends.pop()()
+        assert len(backend.batches) == 1, "those who were answered may write again"
+        await asyncio.sleep(2 * GATHER_MAX_S)
+        assert [len(keys) for keys in backend.together()] == [1, 2 * FEW - 1]
+        backend.ends.pop()()
+        await asyncio.gather(*tasks)
+
+
+async def test_a_store_that_closes_sees_its_commit_through_beside_the_loop() -> None:
+    async with beside() as (backend, store):
+        under_way, waiting = await started(put(store, "a/b/0", b""), put(store, "a/b/1", b""))
+        asyncio.get_running_loop().call_later(0.01, backend.ends.pop())
+    assert await under_way == 2
+    with pytest.raises(Unavailable):
+        await waiting
+
+
+async def test_a_backend_that_breaks_beside_the_loop_leaves_nobody_waiting() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with beside() as (backend, store):
+            backend.failure = ZeroDivisionError()
+            first, waiting = await started(put(store, "a/b/0", b""), put(store, "a/b/1", b""))
+            backend.ends.pop()()
+            with pytest.raises(UnknownOutcome):
+                await first
+            with pytest.raises(Unavailable):
+                await waiting
+            with pytest.raises(Unavailable):
+                await put(store, "a/b/2", b"")
 
 
 async def test_who_has_thousands_queued_makes_another_wait_for_the_next_batch_at_most() -> None:

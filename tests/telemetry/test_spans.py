@@ -314,8 +314,8 @@ async def test_what_a_request_began_and_outlives_it_is_no_part_of_it() -> None:
 
 @pytest.mark.parametrize("sampler", [ALWAYS_ON, ParentBased(ALWAYS_OFF)], ids=["recorded", "not recorded"])
 async def test_a_request_that_is_begun_in_the_context_of_another_is_no_part_of_that(sampler: Sampler) -> None:
-    async def nothing(limit: int) -> bytes:
-        return b""
+    async def nothing(limit: int) -> list[bytes]:
+        return []
 
     async with recording(sampler) as it:
         recorder = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)

@@ -41,8 +41,8 @@ class Served:
         return [one["metadata"]["name"] for one in (await self.root.get(TOKENS))["items"]]
 
     async def ask(self, token: str, path: str = MAPS, query: str = "", cluster: str = "team") -> Response:
-        async def nothing(_: int) -> bytes:
-            return b""
+        async def nothing(_: int) -> list[bytes]:
+            return []
 
         headers = Headers({"Authorization": f"Bearer {token}"})
         return await self.server.app(Request("GET", f"/clusters/{cluster}{path}", query, headers, nothing))

@@ -28,7 +28,7 @@ from clusterling.registry.ports import Clock
 from clusterling.registry.refusing import translated
 from clusterling.registry.resource import Served
 from clusterling.registry.strategy import SERVER
-from clusterling.services.request import Request, Response
+from clusterling.services.request import BODY_BYTES_MAX, Request, Response
 from clusterling.services.workers import wire
 from clusterling.storage.others import Standing
 from clusterling.storage.store import Entry, Guard, Op, StorageError, Store, UnknownOutcome
@@ -50,6 +50,7 @@ _BUFFER_BYTES: Final = 1 << 20
 
 # What handlers that write look at.
 _HEADERS: Final = ("content-type", "accept", "user-agent")
+_WRITING: Final = frozenset({"create", "update", "patch"})
 # Of the environment, what an interpreter may need; the rest may be secret.
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
 _START: Final = "from clusterling.services.workers.process import main; main()"
@@ -98,12 +99,9 @@ class WorkerError(Elsewhere):
 class _Worker:
     """One process, and our end of the socket to it."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], channel: wire.Channel) -> None:
         self.process = process
-        self.reader = reader
-        self.writer = writer
+        self.channel = channel
         self.leaves = False
         self.jobs = 0  # That it was given.
 
@@ -125,20 +123,19 @@ class _Worker:
                     start_new_session=True,
                 )
             ours.setblocking(False)
-            reader, writer = await asyncio.open_connection(sock=ours, limit=_BUFFER_BYTES)
         except BaseException:
             ours.close()
             raise
         logger.info("worker-started pid=%d", process.pid)
-        return cls(process, reader, writer)
+        return cls(process, wire.Channel(ours))
 
     @property
     def is_well(self) -> bool:
-        return not self.leaves and not self.reader.at_eof() and self.process.poll() is None
+        return not self.leaves and self.process.poll() is None
 
     def end(self) -> None:
         """Has the process end at once; whoever started it buries it."""
-        self.writer.close()
+        self.channel.close()
         if self.process.poll() is None:
             self.process.kill()
 
@@ -207,9 +204,19 @@ class Workers:
         """Requests that wait for one."""
         return sum(map(len, self._lines.values()))
 
+    def take_unread(self, request: Request) -> bool:
+        """Whether the request goes to a worker as its body is as long as it says, up to what any body may be."""
+        if request.info.verb not in _WRITING:
+            return False
+        length = request.headers.get("Content-Length") or ""
+        return length.isdecimal() and BYTES_MAX < int(length) <= BODY_BYTES_MAX and self._may_take(request)
+
     def take(self, request: Request, data: bytes, content_type: str) -> bool:
         """Whether the request goes to a worker, of which this is the body, or the object that it writes."""
-        if not self.is_much(data, content_type) or not self._most:
+        return self.is_much(data, content_type) and self._may_take(request)
+
+    def _may_take(self, request: Request) -> bool:
+        if not self._most:
             return False
         cluster, served = request.cluster, request.served
         assert served is not None, "dispatch has found it"
@@ -224,7 +231,7 @@ class Workers:
         if self.take(request, entry.value, ""):
             raise TooMuch
 
-    async def respond(self, request: Request, served: Served, body: bytes) -> Response:
+    async def respond(self, request: Request, served: Served, body: Sequence[bytes]) -> Response:
         """The answer to a request that is taken. Raises ApiError."""
         cluster = request.cluster
         assert isinstance(cluster, Cluster), "it was looked at when the request was taken"
@@ -234,7 +241,7 @@ class Workers:
         began = perf_counter()
         try:
             with part("worker", {"pid": worker.process.pid}):
-                outcome = await self._perform(worker, job, cluster, served, request.standing)
+                outcome = await self._perform(worker, job, body, cluster, served, request.standing)
         except _Gone:
             outcome = None
         except BaseException:
@@ -265,7 +272,9 @@ class Workers:
 
     # ------------------------------------------------------------------ one job
 
-    async def _job(self, cluster: Cluster, request: Request, served: Served, body: bytes) -> wire.Job:
+    async def _job(
+        self, cluster: Cluster, request: Request, served: Served, body: Sequence[bytes]
+    ) -> wire.Job:
         kinds = self._kinds_of(cluster.id)
         assert kinds is not None, "it was looked at when the request was taken"
         definition = None
@@ -280,7 +289,7 @@ class Workers:
             path=request.path,
             query=request.query,
             headers=headers,
-            body=body,
+            body_bytes=sum(map(len, body)),
             info=wire.fields_of(request.info),
             user=request.user,
             cluster=str(cluster.name),
@@ -294,14 +303,20 @@ class Workers:
         )
 
     async def _perform(
-        self, worker: _Worker, job: wire.Job, cluster: Cluster, served: Served, standing: Standing | None
+        self,
+        worker: _Worker,
+        job: wire.Job,
+        body: Sequence[bytes],
+        cluster: Cluster,
+        served: Served,
+        standing: Standing | None,
     ) -> wire.Outcome:
         heard = False
         worker.jobs += 1
         try:
-            await wire.send(worker.writer, job)
+            await worker.channel.send(job, body)
             while True:
-                message = await wire.receive(worker.reader, wire.from_worker)
+                message = await worker.channel.receive(wire.from_worker)
                 heard = True
                 match message:
                     case wire.Answered() | wire.Refused():
@@ -310,11 +325,11 @@ class Workers:
                     case wire.Crashed():
                         return message
                     case wire.Soft(operation):
-                        await wire.send(worker.writer, await self._warned(cluster, served, operation))
+                        await worker.channel.send(await self._warned(cluster, served, operation))
                     case wire.List():
-                        await _send_list(worker.writer, cluster.store, message)
+                        await _send_list(worker.channel, cluster.store, message)
                     case _:
-                        await wire.send(worker.writer, await _answer(cluster.store, message, standing))
+                        await worker.channel.send(await _answer(cluster.store, message, standing))
         except (EOFError, ConnectionError) as error:
             worker.leaves = True
             code = await worker.exit_code()
@@ -483,12 +498,12 @@ async def _write(
     return revisions
 
 
-async def _send_list(writer: asyncio.StreamWriter, store: Store, asked: wire.List) -> None:
+async def _send_list(channel: wire.Channel, store: Store, asked: wire.List) -> None:
     """The entries, some at a time: all CRDs of a cluster may be many megabytes."""
     try:
         page = await store.list(asked.prefix, after=asked.after, limit=asked.limit, revision=asked.revision)
     except StorageError as error:
-        await wire.send(writer, wire.failed(error))
+        await channel.send(wire.failed(error))
         return
     rows: list[wire.Row] = []
     size = 0
@@ -496,11 +511,10 @@ async def _send_list(writer: asyncio.StreamWriter, store: Store, asked: wire.Lis
         rows.append(wire.row(entry))
         size += len(entry.value)
         if size >= ROWS_BYTES:
-            await wire.send(writer, wire.Rows(rows, more=True))
+            await channel.send(wire.Rows(rows, more=True))
             await asyncio.sleep(0)
             rows, size = [], 0
-    await wire.send(
-        writer,
+    await channel.send(
         wire.Rows(
             rows, more=False, revision=page.revision, remaining=page.remaining, last_change=page.last_change
         ),

@@ -73,20 +73,19 @@ _T = TypeVar("_T")
 class Remote:
     """The store of one cluster, asked by messages: what ObjectStore needs of a Store to write."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, server: wire.Channel) -> None:
+        self._server = server
         self._one = asyncio.Lock()
         self._seen = 0
 
     async def ask(self, question: wire.Question) -> wire.Answer:
         """The server's answer. Raises StorageError."""
         async with self._one:
-            await wire.send(self._writer, question)
+            await self._server.send(question)
             return await self._answer()
 
     async def _answer(self) -> wire.Answer:
-        answer: wire.Job | wire.Answer = await wire.receive(self._reader, wire.to_worker)
+        answer: wire.Job | wire.Answer = await self._server.receive(wire.to_worker)
         if isinstance(answer, wire.Failed):
             raise wire.storage_error(answer)
         assert not isinstance(answer, wire.Job), "jobs come one after the other"
@@ -100,7 +99,7 @@ class Remote:
     async def list(self, prefix: str, *, after: str = "", limit: int = 0, revision: int = 0) -> Page:
         entries: list[Entry] = []
         async with self._one:
-            await wire.send(self._writer, wire.List(prefix, after, limit, revision))
+            await self._server.send(wire.List(prefix, after, limit, revision))
             while True:
                 found = await self._answer()
                 assert isinstance(found, wire.Rows), "a list is answered by rows"
@@ -254,9 +253,9 @@ class Bench:
         self._catalogs: OrderedDict[tuple[tuple[str, str], ...], Catalog] = OrderedDict()
         self._kinds: OrderedDict[tuple[str, wire.Definition], Resource] = OrderedDict()
 
-    async def perform(self, job: wire.Job, remote: Remote) -> wire.Outcome:
+    async def perform(self, job: wire.Job, body: bytes, remote: Remote) -> wire.Outcome:
         """Does the job; what the client is to be told."""
-        request = Request(job.method, job.path, job.query, Headers.lowered(job.headers), _body(job.body))
+        request = Request(job.method, job.path, job.query, Headers.lowered(job.headers), _body(body))
         request.info = wire.info_of(job.info)
         request.user = job.user
         request.warnings = job.warnings
@@ -344,10 +343,10 @@ def _keep(kept: OrderedDict[_K, _T], key: _K, value: _T, most: int) -> None:
         kept.popitem(last=False)
 
 
-def _body(body: bytes) -> Callable[[int], Awaitable[bytes]]:
-    async def read(limit: int) -> bytes:
+def _body(body: bytes) -> Callable[[int], Awaitable[Sequence[bytes]]]:
+    async def read(limit: int) -> Sequence[bytes]:
         assert len(body) <= limit, "the server has read it"
-        return body
+        return (body,)
 
     return read
 
@@ -363,14 +362,15 @@ def _has_grown() -> bool:
 
 
 async def _serve(end: socket.socket, cpu_s: float) -> None:
-    reader, writer = await asyncio.open_connection(sock=end, limit=1 << 20)
-    bench, remote = Bench(), Remote(reader, writer)
+    server = wire.Channel(end)
+    bench, remote = Bench(), Remote(server)
     while True:
-        job = await wire.receive(reader, wire.to_worker)
+        job = await server.receive(wire.to_worker)
         assert isinstance(job, wire.Job), "nothing else is sent unasked"
+        body = await server.receive_raw(job.body_bytes)
         # So much for this job; the system ends who takes more, whatever he is in.
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
-        await wire.send(writer, await bench.perform(job, remote))
+        await server.send(await bench.perform(job, body, remote))
 
 
 def _limit(memory_bytes: int) -> None:
