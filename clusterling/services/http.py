@@ -67,6 +67,8 @@ DRAIN_S: Final = 60.0  # For a peer to take what a whole answer left in the buff
 HEAD_BYTES_MAX: Final = 64 * 1024
 TURNS: Final = 8  # Requests of one connection, sent one behind the other, that are run in a row.
 QUEUED_MAX: Final = 32  # Such requests that wait before reading pauses.
+# Of a body, from one connection in a round of the loop: the loop would read and decrypt as many megabytes as there are.
+ROUND_BYTES_MAX: Final = 64 * 1024
 UNREAD_BYTES_MAX: Final = 256 * 1024  # Of a body that nobody has asked for yet, before reading pauses.
 JOIN_BYTES_MAX: Final = 64 * 1024  # Bodies up to here are copied behind their head; longer ones go beside it.
 WHOLE_BYTES_MAX: Final = (
@@ -213,6 +215,7 @@ class _Connection(asyncio.Protocol):
         self._in_task = False
         self._ending = False  # No request begins any more.
         self._paused = False
+        self._resting = False  # Until the next round of the loop.
         self._tenant: Hashable = None  # Whom its requests count for, as far as is known: see `Arrivals`.
         self._active_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -297,6 +300,13 @@ class _Connection(asyncio.Protocol):
             self._read(data)
         if self._queue and self._current is None:
             self._serve()
+        if self._receiving is not None and len(data) > ROUND_BYTES_MAX and not self._resting:
+            self._resting = True
+            self._loop.call_soon(self._rested)
+        self.pace()
+
+    def _rested(self) -> None:
+        self._resting = False
         self.pace()
 
     def _take_known(self, data: bytes) -> bool:
@@ -386,7 +396,11 @@ class _Connection(asyncio.Protocol):
     def pace(self) -> None:
         """Pauses reading while there is enough to do, and resumes it."""
         body = self._receiving
-        enough = len(self._queue) > QUEUED_MAX or (body is not None and body.enough) or self._held is not None
+        enough = (
+            len(self._queue) > QUEUED_MAX
+            or (body is not None and (body.enough or self._resting))
+            or self._held is not None
+        )
         if enough != self._paused and not self.transport.is_closing():
             self._paused = enough
             if enough:

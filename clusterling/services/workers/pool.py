@@ -120,7 +120,7 @@ class _Worker:
                     stdout=subprocess.DEVNULL,
                     env=_environment(),
                     pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
+                    process_group=0,
                 )
             ours.setblocking(False)
         except BaseException:
