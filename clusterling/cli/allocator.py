@@ -26,7 +26,9 @@ def use_glibc() -> None:
     """
     if VARIABLE in os.environ or not _is_possible():
         return
-    os.environ.update({VARIABLE: "malloc"} | {name: os.environ.get(name, value) for name, value in STAYS.items()})
+    os.environ.update(
+        {VARIABLE: "malloc"} | {name: os.environ.get(name, value) for name, value in STAYS.items()}
+    )
     with suppress(OSError):
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the very program that runs
 

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 WORTH_QUEUEING_S: Final = 0.000_3
 SLICE_S: Final = 0.001
-# Of the loop, for a slice. What is short takes several, a write to the store about ten: it shall not wait for a slice at each.
+# Of the loop, for a slice. What is short takes several, a write to the store about five: it shall not wait for a slice at each.
 ROUNDS: Final = 4
 # While there are slices to do: how long another thread, such as the one that commits to SQLite, waits for the interpreter. It asks for
 # it several times in a commit, and the loop, which is never idle then, would give it up after Python's 5 ms each time.

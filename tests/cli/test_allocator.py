@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterling.cli.allocator import VARIABLE
+from clusterling.cli.allocator import STAYS, VARIABLE
 from tests.cli.processes import PATIENCE_S, serving
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is for glibc alone")
@@ -34,24 +34,30 @@ print(before, full, resident())
 """
 
 
-def allocator_of(pid: int) -> str | None:
+def environment_of(pid: int) -> dict[str, str]:
     variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    return dict(one.partition("=")[::2] for one in variables if one).get(VARIABLE)
+    return dict(one.partition("=")[::2] for one in variables if one)
 
 
 def test_a_server_takes_its_memory_from_the_c_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    first, second = STAYS
+    for name in (VARIABLE, first):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(second, "1000000")
     with serving(tmp_path / "data") as server:
-        assert allocator_of(server.process.pid) == "malloc"
+        found = environment_of(server.process.pid)
+        assert found[VARIABLE] == "malloc"
+        assert found[first] == STAYS[first]
+        assert found[second] == "1000000", "whoever sets it has chosen"
         assert server.stop() == 0
 
 
 def test_whoever_names_an_allocator_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "pymalloc")
     with serving(tmp_path / "data") as server:
-        assert allocator_of(server.process.pid) == "pymalloc"
+        assert environment_of(server.process.pid)[VARIABLE] == "pymalloc"
 
 
 def test_what_lies_between_things_that_stay_is_given_back() -> None:

@@ -25,9 +25,10 @@ from clusterling.registry.admission import Admission
 from clusterling.registry.pack import Pack
 from clusterling.server import LOGICAL_CLUSTERS, ApiServer
 from clusterling.services.client import Client
-from clusterling.services.request import Response
-from clusterling.services.workers.pool import WorkerLimits, is_much
+from clusterling.services.request import BODY_BYTES_MAX, Headers, Request, Response
+from clusterling.services.workers.pool import BYTES_MAX, WorkerLimits, is_much
 from clusterling.storage import memory
+from clusterling.tenancy.authorization import ADMIN
 from tests.security.world import CONFIGMAPS, CRDS, JSON, Turns, crd
 
 PODS: Final = "/api/v1/namespaces/default/pods"
@@ -278,6 +279,42 @@ def test_what_is_small_is_not_given_away() -> None:
     assert is_much(b" " * 300_000, "application/json")
 
 
+async def test_a_body_that_says_that_it_is_long_is_given_away_as_it_came() -> None:
+    async with pair() as both:
+        both.away.workers.is_much = lambda _data, _content_type: False
+        long = config("a", 1) | {"data": {"long": "v" * BYTES_MAX}}
+        lines: list[tuple[str, str, bytes, str]] = [
+            ("POST", CONFIGMAPS, orjson.dumps(long), "application/json"),
+            ("PUT", f"{CONFIGMAPS}/a", orjson.dumps(long), "application/json"),
+            ("PATCH", f"{CONFIGMAPS}/a", orjson.dumps(long), MERGE["Content-Type"]),
+            ("POST", CONFIGMAPS, b"{" * (BYTES_MAX + 1), "application/json"),
+            ("POST", CONFIGMAPS, orjson.dumps(long), "text/plain"),
+        ]
+        for number, (method, path, body, content_type) in enumerate(lines, 1):
+            sized = {"Content-Type": content_type, "Content-Length": str(len(body))}
+            await both.ask(method, path, body, sized)
+            assert both.away.workers.done == number
+        for method, body in (("POST", b" " * (BODY_BYTES_MAX + 1)), ("DELETE", b" " * (BYTES_MAX + 1))):
+            await both.ask(method, f"{CONFIGMAPS}", body, {**JSON, "Content-Length": str(len(body))})
+        assert both.away.workers.done == len(lines)
+
+
+async def test_a_body_goes_to_its_worker_in_the_parts_it_came_in() -> None:
+    async with serving(WorkerLimits()) as server:
+        body = orjson.dumps(config("a", 1) | {"data": {"long": "v" * BYTES_MAX}})
+        parts = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
+
+        async def read(_limit: int) -> list[bytes]:
+            return parts
+
+        headers = Headers({**JSON, "Content-Length": str(len(body))})
+        request = Request("POST", f"/clusters/mallory{CONFIGMAPS}", "", headers, read, authenticated_as=ADMIN)
+        assert (await server.app(request)).status == 201
+        assert server.workers.done == 1
+        kept = await ask(server.client("mallory"), "GET", f"{CONFIGMAPS}/a")
+        assert orjson.loads(kept.body)["data"] == {"long": "v" * BYTES_MAX}
+
+
 async def test_a_server_without_large_writes_has_no_process() -> None:
     async with serving(WorkerLimits()) as server:
         assert (await ask(server.client("mallory"), "POST", CONFIGMAPS, config("a", 100))).status == 201
@@ -476,7 +513,9 @@ async def test_workers_end_when_nobody_needs_them_and_with_their_server() -> Non
         assert len(server.workers) == 0
     async with serving(WorkerLimits()) as server:
         assert (await ask(server.client("mallory"), "POST", CONFIGMAPS, config("a", 2_000))).status == 201
-        assert workers_of(os.getpid())
+        [worker] = workers_of(os.getpid())
+        assert os.getsid(worker) == os.getsid(0), "Linux weighs niceness within a session"
+        assert os.getpgid(worker) == worker, "what a terminal sends to the server is not for it"
     assert not workers_of(os.getpid())
 
 

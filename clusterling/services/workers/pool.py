@@ -46,7 +46,9 @@ MARKS_MAX: Final = 2_000
 _BINARY_MARK_BYTES: Final = 16
 
 ROWS_BYTES: Final = 256 * 1024  # Of a list, sent at a time.
-_BUFFER_BYTES: Final = 128 << 10  # More of a body would be taken from the loop at once, into fresh pages of the kernel.
+_BUFFER_BYTES: Final = (
+    128 << 10
+)  # More of a body would be taken from the loop at once, into fresh pages of the kernel.
 
 # What handlers that write look at.
 _HEADERS: Final = ("content-type", "accept", "user-agent")
@@ -120,7 +122,7 @@ class _Worker:
                     stdout=subprocess.DEVNULL,
                     env=_environment(),
                     pass_fds=(theirs.fileno(),),
-                    process_group=0,
+                    process_group=0,  # Not a session: Linux may weigh niceness only within one (sched(7), autogroups).
                 )
             ours.setblocking(False)
         except BaseException:
