@@ -45,7 +45,7 @@ from clusterling.registry.resource import Resource, Served
 from clusterling.registry.strategy import Context, Strategy
 from clusterling.registry.uids import new_uid
 from clusterling.registry.views import Selection
-from clusterling.registry.watching import FrameCodec, ObjectWatch
+from clusterling.registry.watching import FrameCodec, ObjectWatch, picked
 from clusterling.storage.awaited import Waking
 from clusterling.storage.cache import CachedStore, Turn
 from clusterling.storage.store import (
@@ -211,13 +211,13 @@ class ObjectStore:
         initial = options.send_initial_events
         if initial is None:
             initial = asked in ("", "0")
-        entries: Sequence[Entry] = ()
+        entries: Iterator[Entry | None] | None = None
         try:
             if initial or asked in ("", "0"):
                 await listing.not_older_than(self._store, asked)
                 page = await self._store.list(prefix)
                 after, begun_at = page.revision, max(page.last_change, listing.revision(asked or "0"))
-                entries = page.entries if initial else ()
+                entries = picked(page, served, selection) if initial else None
             else:
                 after = begun_at = listing.revision(asked)
             async with self._store.watch(prefix, after=after) as watch:

@@ -7,6 +7,7 @@ once per (batch, version, selection, codec) and kept on the batch, so a thousand
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import chain, islice
 from time import perf_counter
 from typing import Final, Protocol
 
@@ -16,7 +17,7 @@ from clusterling.machinery.errors import expired
 from clusterling.registry.resource import Served
 from clusterling.registry.views import Selection, at_revision, document
 from clusterling.storage.feed import StreamWatch
-from clusterling.storage.store import Batch, Compacted, Entry, Event, Unavailable, Watch
+from clusterling.storage.store import Batch, Compacted, Entry, Event, Page, Unavailable, Watch
 
 # What a take sends of the initial state, so that a big one can drain between: entries, or bytes, whatever is first.
 INITIAL_CHUNK: Final = 500
@@ -28,6 +29,10 @@ SLICE_S: Final = 0.001
 # Different views of one batch that are kept for the next watcher: batches stay for those who resume, and every
 # selector is another view.
 SHARED_FRAMES_MAX: Final = 4
+
+# Likewise of what was selected of a collection, until it changes; and how many entries are looked at in one go.
+SHARED_PICKS_MAX: Final = 4
+LOOKED_AT: Final = 64
 
 INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 
@@ -57,6 +62,49 @@ def _nobody() -> None:
     """Stands for the callback until there is one."""
 
 
+class _Picked:
+    """What a selection picks of some entries, looked for once for all who ask."""
+
+    def __init__(self, entries: Sequence[Entry], selection: Selection) -> None:
+        self._left: Iterator[Entry] = iter(entries)
+        self._selection = selection
+        self._found: list[Entry] = []
+
+    def each(self) -> Iterator[Entry | None]:
+        """None: some were looked at, go on if there is time."""
+        told = 0
+        while True:
+            while told < len(self._found):
+                told += 1
+                yield self._found[told - 1]
+            part = list(islice(self._left, LOOKED_AT))
+            if not part:
+                return
+            try:
+                self._found += [entry for entry in part if self._selection.matches(entry)]
+            except BaseException:
+                self._left = chain(part, self._left)  # The others shall not miss them.
+                raise
+            yield None
+
+
+def picked(page: Page, served: Served, selection: Selection) -> Iterator[Entry | None]:
+    """The entries that a watch begins with; None now and then, for who has no more time.
+
+    Watches that begin alike, before anything changes, share what was found: thousands come back together.
+    """
+    if selection.everything:
+        return iter(page.entries)
+    views = {} if page.views is None else page.views
+    key = served.resource, served.version.name, selection.key
+    found = views.get(key)
+    if not isinstance(found, _Picked):
+        if len(views) >= SHARED_PICKS_MAX:
+            views.clear()
+        found = views[key] = _Picked(page.entries, selection)
+    return found.each()
+
+
 class ObjectWatch:
     """The events of one watch request. `begun_at` is the revision that the client is told it begins with."""
 
@@ -68,7 +116,7 @@ class ObjectWatch:
         codec: FrameCodec,
         *,
         begun_at: int,
-        initial: Sequence[Entry],
+        initial: Iterator[Entry | None] | None,
         marks_initial_end: bool,
         bookmarks: bool,
         is_current: Callable[[], bool],
@@ -77,7 +125,7 @@ class ObjectWatch:
         self._served = served
         self.framed = 0  # Events that were taken; whoever counts them puts it back.
         self._selection = selection
-        self._initial: Iterator[Entry] | None = iter(initial) if initial or marks_initial_end else None
+        self._initial = initial
         self._marks_initial_end = marks_initial_end
         self._bookmarks = bookmarks
         self._is_current = is_current
@@ -181,11 +229,11 @@ class ObjectWatch:
         self._bookmarked = revision
         return self._codec.join([self._bookmark(revision, {})])
 
-    def _take_initial(self, entries: Iterator[Entry]) -> bytes | None:
+    def _take_initial(self, entries: Iterator[Entry | None]) -> bytes | None:
         frames: list[bytes] = []
         size, until = 0, perf_counter() + SLICE_S
         for entry in entries:
-            if self._selection.matches(entry):
+            if entry is not None:
                 frame = self._frame("ADDED", document(entry, self._served))
                 frames.append(frame)
                 size += len(frame)

@@ -163,7 +163,7 @@ class Batcher:
         try:
             while not self._closed:
                 if self._under_way or not self.waiting:
-                    await self._something()
+                    await self._woken()
                     continue
                 self._gathering = True
                 await self._company.gather(self._count)
@@ -172,26 +172,23 @@ class Batcher:
                 if batch:
                     await self._commit(batch)
             while self._under_way:
-                await self._something()
+                await self._woken()
             if self._broken is not None:
                 raise self._broken
         finally:
             self.close()
 
-    async def _something(self) -> None:
+    async def _woken(self) -> None:
         self._arrived.clear()
         await self._arrived.wait()
 
     def _go_on(self) -> None:
         """Has what waits committed: at once, where that is beside the loop, nothing is under way and nobody is waited for."""
-        if self._beside is None or self._under_way or self._gathering or self._closed:
+        beside = None if self._under_way or self._gathering or self._closed else self._beside
+        if beside is None or not self._company.is_here(self.waiting):
             self._arrived.set()
-        elif self._company.is_here(self.waiting):
-            batch = self._take()
-            if batch:
-                self._begin(self._beside, batch)
-        else:
-            self._arrived.set()
+        elif batch := self._take():
+            self._begin(beside, batch)
 
     def close(self) -> None:
         """Refuses what waits and what comes; a commit that is under way is seen through."""

@@ -49,6 +49,7 @@ ENTRY_OVERHEAD_BYTES: Final = 400  # Entry, key, its places in dict and list.
 UNIT_OVERHEAD_BYTES: Final = 4096
 LOAD_PAGE_ENTRIES: Final = 2000  # Layers below copy a page in one go.
 # Finishing so many, or so large ones, takes about a millisecond; then others may run.
+SHARED_PAGES_MAX: Final = 4  # Places of a collection whose pages share views.
 LOAD_SLICE_ENTRIES: Final = 500
 LOAD_SLICE_BYTES: Final = 2 << 20
 LOAD_ATTEMPTS_MAX: Final = 4
@@ -142,6 +143,7 @@ class _Unit:
         "entries",
         "last_change",
         "ordered",
+        "pages",
         "place",
         "prefix",
         "snapshot",
@@ -164,6 +166,8 @@ class _Unit:
         self.below = below
         self.entries: dict[str, Entry] = {}
         self.ordered = Ordered()
+        # The views of pages since the last change, by what was listed.
+        self.pages: dict[tuple[str, str, int], dict[object, object]] = {}
         self.last_change = page.last_change
         self.snapshot = page.revision
         self.bytes = UNIT_OVERHEAD_BYTES
@@ -240,8 +244,18 @@ class _Unit:
                 self._publish(Batch([self._apply(event) for event in batch.events], batch.revision), touched)
         return touched
 
+    def views_of(self, place: tuple[str, str, int]) -> dict[object, object]:
+        """What is shared by pages of one place: prefix, after, and limit."""
+        views = self.pages.get(place)
+        if views is None:
+            if len(self.pages) >= SHARED_PAGES_MAX:
+                self.pages.clear()
+            views = self.pages[place] = {}
+        return views
+
     def _apply(self, event: Event) -> Event:
         self.last_change = event.revision
+        self.pages.clear()
         key, raw = event.key, event.entry
         if raw is not None:
             entry = Entry(key, self.cache.finish(key, raw.value, raw.revision), raw.revision)
@@ -473,7 +487,8 @@ class CachedStore:
         if after:
             low = min(high, max(low, unit.ordered.after(after)))
         entries = unit.ordered.cut(low, high, limit)
-        return Page(entries, at, unit.ordered.count(low, high) - len(entries), unit.last_change)
+        views = unit.views_of((prefix, after, limit))
+        return Page(entries, at, unit.ordered.count(low, high) - len(entries), unit.last_change, views)
 
     async def count(self, prefix: str) -> int:
         if self._barrier:

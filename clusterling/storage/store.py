@@ -130,12 +130,16 @@ class Page(Struct, frozen=True):
     the last write under the listed prefix's collection, never above `revision`, or `revision` itself where the
     store does not know better: it is what a client may be told, so that one tenant's answers do not
     show another's write rate (decision 10).
+
+    `views`: where there is one, what readers derive from these very entries, shared by all pages of the same place until the
+    collection changes. Whoever puts something there bounds it.
     """
 
     entries: Sequence[Entry]
     revision: int
     remaining: int | None
     last_change: int
+    views: dict[object, object] | None = None
 
 
 class Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -12,8 +13,9 @@ from clusterling.machinery.errors import ApiError
 from clusterling.machinery.meta import Object
 from clusterling.machinery.selectors import LabelSelector
 from clusterling.registry.options import DeleteOptions, WatchOptions, WriteOptions
-from clusterling.registry.watching import ObjectWatch
-from clusterling.storage.store import Op
+from clusterling.registry.views import Selection
+from clusterling.registry.watching import LOOKED_AT, ObjectWatch
+from clusterling.storage.store import Entry, Op
 from tests.registry.conftest import World
 
 
@@ -88,6 +90,64 @@ async def test_initial_events_end_with_an_annotated_bookmark(world: World) -> No
     mark = events[1][1]
     assert mark["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
     assert int(mark["metadata"]["resourceVersion"]) >= int(created["metadata"]["resourceVersion"])
+
+
+async def test_watches_that_begin_alike_look_for_what_they_select_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    matches = Selection.matches
+
+    def looking(selection: Selection, entry: Entry) -> bool:
+        looked.append(entry.key)
+        return matches(selection, entry)
+
+    names = [f"c{number:03}" for number in range(LOOKED_AT * 2 + 10)]
+    for name in names:
+        await world.create(name, metadata={"labels": {"on": "yes" if name.endswith("5") else "no"}})
+    chosen = [("ADDED", name) for name in names if name.endswith("5")]
+    options = WatchOptions(label_selector=LabelSelector.parse("on=yes"))
+    others = WatchOptions(label_selector=LabelSelector.parse("on=no"))
+    monkeypatch.setattr(Selection, "matches", looking)
+    watching = partial(world.objects.watch, world.served, "default")
+    async with watching(options, Lines()) as one, watching(options, Lines()) as two:
+        for _ in range(2):
+            one.take()
+            two.take()
+        async with watching(options, Lines()) as three, watching(others, Lines()) as four:
+            assert brief(taken(three)) == chosen
+            assert len(looked) == len(names)
+            assert len(taken(four)) == len(names) - len(chosen)
+            assert len(looked) == 2 * len(names)
+    await label(world, "c000", "yes")
+    async with watching(options, Lines()) as after:
+        assert brief(taken(after)) == [("ADDED", "c000"), *chosen]
+
+
+async def test_who_begins_while_another_does_gets_all_that_it_selects(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clusterling.registry.watching.SLICE_S", 0.0)
+    names = [f"c{number:03}" for number in range(LOOKED_AT * 2 + 10)]
+    for name in names:
+        await world.create(name, metadata={"labels": {"on": "yes" if name.endswith("5") else "no"}})
+    chosen = [("ADDED", name) for name in names if name.endswith("5")]
+    options = WatchOptions(label_selector=LabelSelector.parse("on=yes"))
+    watching = partial(world.objects.watch, world.served, "default", options, Lines())
+    async with watching() as one, watching() as two:
+        frames: dict[ObjectWatch, bytes] = {one: b"", two: b""}
+        going = [one, two, two]
+        while going:
+            watch = going[len(frames[one]) % len(going)]
+            data = watch.take()
+            if data is None:
+                going = [other for other in going if other is not watch]
+            else:
+                frames[watch] += data
+        for sent in frames.values():
+            assert [orjson.loads(line)["object"]["metadata"]["name"] for line in sent.splitlines()] == [
+                name for _, name in chosen
+            ]
 
 
 async def test_leaving_a_selection_is_deleted_and_entering_is_added(world: World) -> None:

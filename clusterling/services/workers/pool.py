@@ -46,9 +46,8 @@ MARKS_MAX: Final = 2_000
 _BINARY_MARK_BYTES: Final = 16
 
 ROWS_BYTES: Final = 256 * 1024  # Of a list, sent at a time.
-_BUFFER_BYTES: Final = (
-    128 << 10
-)  # More of a body would be taken from the loop at once, into fresh pages of the kernel.
+# Of a socket. Where it is larger, more of a body is taken from the loop at once, into fresh pages of the kernel.
+_BUFFER_BYTES: Final = 128 << 10
 
 # What handlers that write look at.
 _HEADERS: Final = ("content-type", "accept", "user-agent")
@@ -211,7 +210,9 @@ class Workers:
         if request.info.verb not in _WRITING:
             return False
         length = request.headers.get("Content-Length") or ""
-        return length.isdecimal() and BYTES_MAX < int(length) <= BODY_BYTES_MAX and self._may_take(request)
+        if len(length) > len(str(BODY_BYTES_MAX)) or not length.isdecimal():
+            return False
+        return BYTES_MAX < int(length) <= BODY_BYTES_MAX and self._may_take(request)
 
     def take(self, request: Request, data: bytes, content_type: str) -> bool:
         """Whether the request goes to a worker, of which this is the body, or the object that it writes."""
