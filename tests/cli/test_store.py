@@ -139,8 +139,11 @@ def test_stats_name_clusters_kinds_and_space(served: Path, capsys: pytest.Captur
 # compact
 
 
+MUCH_BYTES = 4_000_000
+
+
 async def write_much(store: Store) -> None:
-    for number in range(40):
+    for number in range(MUCH_BYTES // 100_000):
         await store.write([Op("root/core/configmaps/-/a", random.Random(number).randbytes(100_000), None)])
 
 
@@ -179,6 +182,8 @@ def test_every_kind_of_store_is_compacted_and_counted(
             return store.head()
 
     head = asyncio.run(write())
+    # etcd's file grows a moment after etcd has acknowledged a write.
+    assert eventually(lambda: shown(capsys, "stats", "--store", url)["diskBytes"] > MUCH_BYTES)
     before = shown(capsys, "stats", "--store", url)
     assert (before["records"], before["objects"], before["head"]) == (1, 1, head)
     done = shown(capsys, "compact", "--store", url)
