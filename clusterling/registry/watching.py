@@ -32,7 +32,7 @@ SHARED_FRAMES_MAX: Final = 4
 
 # Likewise of what was selected of a collection, until it changes; and how many entries are looked at in one go.
 SHARED_PICKS_MAX: Final = 4
-LOOKED_AT: Final = 64
+LOOKED_AT: Final = 16
 
 INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 

@@ -734,7 +734,7 @@ async def test_rewriting_forever_does_not_grow_the_database(postgres_url: str) -
     try:
         async with open_postgres(postgres_url) as store:
             sizes: list[int] = []
-            for _ in range(6):
+            for _ in range(12):
                 for _ in range(40):
                     await store.write([Op(f"apps/things/{n}", value) for n in range(50)])
                 await store.compact(store.head())
@@ -743,7 +743,8 @@ async def test_rewriting_forever_does_not_grow_the_database(postgres_url: str) -
                 sizes.append(await db.fetchval("SELECT pg_total_relation_size('log')"))
             # Each key's value, and the one before the newest write, which a list at the horizon's edge follows.
             assert await db.fetchval("SELECT count(*) FROM log") <= 51
-            assert sizes[-1] <= 2 * sizes[0], sizes
+            # Whoever reads meanwhile (autovacuum's own ANALYZE) keeps what one or two rounds left; not all of them.
+            assert sizes[-1] <= 4 * sizes[0], sizes
     finally:
         await db.close()
 
