@@ -26,13 +26,18 @@ class Begun(Generic[_T]):
 
     def __await__(self) -> Generator[Any, Any, _T]:
         work, waits_for = self._work, self._waits_for
+        # What was waited for may hold an error, whose traceback has this frame: it is kept nowhere here, for that would be a
+        # circle, which stays until Python looks for garbage.
+        self._waits_for = None
         try:
             while True:
                 try:
                     sent = yield waits_for
                 except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle, cancellation included
+                    waits_for = None
                     waits_for = work.throw(error)
                 else:
+                    waits_for = None
                     waits_for = work.send(sent)
         except StopIteration as done:
             value: _T = done.value

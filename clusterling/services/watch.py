@@ -62,6 +62,10 @@ BOOKMARK_TICK_S: Final = 1.0
 BOOKMARK_TICKS: Final = 60  # A watch gets a bookmark on one tick in so many.
 
 
+def _nobody() -> None:
+    """Whom a watch wakes whose stream is over."""
+
+
 class Streams:
     """All watches of a server. One for an App; it owns the loop's callbacks that serve them."""
 
@@ -398,6 +402,11 @@ class WatchStream(Stream):
             timer.cancel()
             self._read_again()
             self._streams.discard(self)
+            # The watch knew this stream, and this the connection: none of them shall wait for Python to look for garbage.
+            self.stopped = True
+            self.watch.notify(_nobody)
+            self._sink = None
+            del self.write
 
     @override
     def stop(self) -> None:

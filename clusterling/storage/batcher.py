@@ -128,10 +128,15 @@ class Batcher:
         self._company.came(waiting)
         if waiting == 1:
             self._go_on()
-        if writing.span is None:
-            return await outcome
-        with as_part(writing.span):
-            return await outcome
+        span = writing.span
+        try:
+            if span is None:
+                return await outcome
+            with as_part(span):
+                return await outcome
+        finally:
+            # A refusal knows this frame by its traceback, and is known by these.
+            del outcome, writing
 
     @property
     def waiting(self) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import ipaddress
 import json
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -799,6 +801,27 @@ async def test_a_request_that_does_not_end_is_not_waited_for_for_ever(world: Ser
         await listener.close(0.2)
         assert await wire.ended()
         assert world.app.recorder.busy == 0
+
+
+@pytest.mark.parametrize("query", ["", "?watch=1&timeoutSeconds=30", "?watch=1&timeoutSeconds=1"])
+async def test_what_a_connection_held_is_free_when_it_has_ended(world: Serving, query: str) -> None:
+    """Without a look for garbage, which would find hundreds of them at a time, and keep everybody waiting."""
+    gc.disable()
+    try:
+        async with listening(world) as listener:
+            async with connected(listener) as wire:
+                await wire.send(get(f"{TEAM}{CONFIGMAPS}{query}"))
+                await wire.head()
+                [connection] = listener.open
+                alive = weakref.ref(connection)
+                del connection
+                if "timeoutSeconds=1" in query:
+                    await wire.reader.readuntil(b"0\r\n\r\n")
+            async with asyncio.timeout(10):
+                while alive() is not None:
+                    await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 # ---------------------------------------------------------------------- TLS
