@@ -50,10 +50,15 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 TOKEN_CHARACTERS_MIN: Final = 32
 
 # Requests under way hold more objects than Python's default lets be made between two looks for garbage, so that each look
-# finds them all in use. Reference counts free what they leave; what is left are cycles, of which there are few. Where all
-# that was made stays, as when thousands of watches begin, each look takes 2 ms, and each second one, which is at what the one before
-# has left, too, 4 ms; of four looks' leavings it would be 10 to 30. All there is is looked at as rarely as with (…, 3, 70).
-GARBAGE_THRESHOLDS: Final = (20_000, 0, 175)
+# finds them all in use. Reference counts free what they leave, and what makes circles breaks them (`services/http.py`). Where all that was made
+# stays, as when thousands of watches begin, each look takes up to 4 ms on a busy machine, and each second one, which is at what the one
+# before has left, too, twice that; with 20,000 it was 11 to 30, with 5,000 a write takes at most 3 % more. All there is is looked at
+# after some seven million, if it has grown by a quarter.
+GARBAGE_THRESHOLDS: Final = (5_000, 0, 700)
+
+# How long another thread waits for the interpreter while the loop is busy, where Python's default is 5 ms. The one that commits to SQLite
+# asks for it several times in each commit, has it for some 50 µs, and everybody waits for the commit.
+HANDOVER_S: Final = 0.000_1
 
 
 @dataclass(frozen=True, slots=True)
@@ -602,6 +607,7 @@ async def _serve(config: Config, directory: DataDirectory, tracer_provider: Trac
     stop = asyncio.Event()
     on_signals(stop.set)
     gc.set_threshold(*GARBAGE_THRESHOLDS)
+    sys.setswitchinterval(HANDOVER_S)
     packs = chosen_packs(config.packs)
     from clusterling.server import ApiServer
     from clusterling.services.workers.pool import WorkerLimits

@@ -634,6 +634,7 @@ class _Connection(asyncio.Protocol):
             else:
                 response = await self._app(request)
                 self._tenant = request.tenant
+                self._app.turnstile.heed(request.tenant)
                 if isinstance(response, StreamingResponse):
                     await self._stream(incoming, response, request.id)
                 else:

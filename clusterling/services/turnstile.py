@@ -11,6 +11,9 @@ Tenants, which are (realm, cluster), take turns by deficit round robin over the 
 at it, once: so what needs but one slice waits for the one that is under way, however many have long work. A debt is kept
 while anybody else is served, and then forgotten: there is nobody whom it was taken from.
 
+While somebody is about who asks for no slices, the loop rests between those of others. That takes a third of the processor's time from
+them, of which a busy machine has none to spare for the thread that commits, and for the kernel's part of a commit.
+
 Within a tenant, work in its first slice and long work alternate; of the long, the first is seen through before the next
 is begun, so that fifty lists are not all half made at once. Nothing here is touched by who never needs a slice.
 
@@ -21,7 +24,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable
@@ -36,9 +38,10 @@ WORTH_QUEUEING_S: Final = 0.000_3
 SLICE_S: Final = 0.001
 # Of the loop, for a slice. What is short takes several, a write to the store about five: it shall not wait for a slice at each.
 ROUNDS: Final = 4
-# While there are slices to do: how long another thread, such as the one that commits to SQLite, waits for the interpreter. It asks for
-# it several times in a commit, and the loop, which is never idle then, would give it up after Python's 5 ms each time.
-HANDOVER_S: Final = 0.000_1
+# While somebody is about who has no long work: what is short finds loop, interpreter and processor free, and so does the thread that
+# commits what it writes.
+REST_S: Final = 0.001
+ABOUT_S: Final = 1.0  # Since his last request.
 DEBT_MAX_S: Final = 0.2  # What is beyond is forgiven: it bounds how often somebody is passed over, too.
 
 _T = TypeVar("_T")
@@ -78,28 +81,6 @@ class _Flow:
             self.long.append(step)
 
 
-class _Handover:
-    """The interpreter's switch interval, which is the process's: short while any turnstile is at work."""
-
-    def __init__(self) -> None:
-        self._at_work = 0
-        self._usual_s = 0.0
-
-    def hasten(self) -> None:
-        self._at_work += 1
-        if self._at_work == 1:
-            self._usual_s = sys.getswitchinterval()
-            sys.setswitchinterval(min(HANDOVER_S, self._usual_s))
-
-    def leave(self) -> None:
-        self._at_work -= 1
-        if not self._at_work:
-            sys.setswitchinterval(self._usual_s)
-
-
-_handover: Final = _Handover()
-
-
 class Turnstile:
     """One for a server. Holds no task: its ticks are callbacks of the loop, and there are none while nobody waits."""
 
@@ -118,6 +99,7 @@ class Turnstile:
         self._old: deque[_Flow] = deque()
         self._owing: dict[Hashable, float] = {}  # Credits below nothing of those who have left.
         self._ticking = False
+        self._about_until = 0.0
         # For metrics: ticks, and seconds that they took together.
         self.ticks = 0
         self.seconds = 0.0
@@ -207,9 +189,13 @@ class Turnstile:
         flow.first.append(step)
         if not self._ticking:
             self._ticking = True
-            _handover.hasten()
             loop = asyncio.get_running_loop()
             loop.call_soon(self._tick, loop)
+
+    def heed(self, tenant: Hashable) -> None:
+        """The tenant was here. Where others have long work, and he has none, there is to be room for what he does next."""
+        if self._ticking and tenant not in self._flows:
+            self._about_until = self.clock() + ABOUT_S
 
     async def _wait(self, tenant: Hashable, step: Step, *, long: bool = False) -> None:
         """Returns when all its steps are done, or raises what one of them did. Who has gone (deadline, disconnect) is dropped."""
@@ -256,12 +242,13 @@ class Turnstile:
         else:
             self._ticking = False
             self._owing.clear()
-            _handover.leave()
 
     def _let_pass(self, loop: asyncio.AbstractEventLoop, rounds: int) -> None:
-        """Lets the loop go round so often before the next slice."""
+        """Lets the loop go round so often before the next slice, and rest where somebody is about."""
         if rounds > 1:
             loop.call_soon(self._let_pass, loop, rounds - 1)
+        elif self.clock() < self._about_until:
+            loop.call_later(REST_S, self._tick, loop)
         else:
             loop.call_soon(self._tick, loop)
 

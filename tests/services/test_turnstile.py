@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from clusterling.services.turnstile import SLICE_S, Turnstile
+from clusterling.services.turnstile import ROUNDS, SLICE_S, Turnstile
 
 
 async def test_work_is_done_and_answered() -> None:
@@ -73,6 +73,43 @@ async def test_the_loop_runs_others_between_two_slices() -> None:
 
     await asyncio.gather(turnstile.slices("a", items()), bystander())
     assert len(set(seen)) >= 9
+
+
+async def rounds_between_slices(comes: str | None) -> list[int]:
+    """How often the loop went round between two slices of a tenant's long work, where somebody comes at the first."""
+    now = 0.0
+    turnstile = Turnstile(clock=lambda: now)
+    rounds = 0
+    seen: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    def go_round() -> None:
+        nonlocal rounds
+        rounds += 1
+        if len(seen) < 5:
+            loop.call_soon(go_round)
+
+    def items() -> Iterator[None]:
+        nonlocal now
+        for _ in range(5):
+            seen.append(rounds)
+            if comes is not None:
+                turnstile.heed(comes)
+            now += SLICE_S
+            yield
+
+    loop.call_soon(go_round)
+    await turnstile.slices("long", items())
+    return [after - before for before, after in itertools.pairwise(seen)]
+
+
+async def test_the_loop_rests_between_slices_while_somebody_is_about_who_has_none() -> None:
+    assert min(await rounds_between_slices("short")) > ROUNDS
+
+
+@pytest.mark.parametrize("comes", [None, "long"])
+async def test_it_does_not_rest_while_nobody_else_is_about(comes: str | None) -> None:
+    assert max(await rounds_between_slices(comes)) <= ROUNDS
 
 
 async def test_work_whose_caller_has_gone_is_not_done() -> None:
