@@ -11,8 +11,8 @@ Tenants, which are (realm, cluster), take turns by deficit round robin over the 
 at it, once: so what needs but one slice waits for the one that is under way, however many have long work. A debt is kept
 while anybody else is served, and then forgotten: there is nobody whom it was taken from.
 
-While somebody is about who asks for no slices, the loop rests between those of others. That takes a third of the processor's time from
-them, of which a busy machine has none to spare for the thread that commits, and for the kernel's part of a commit.
+While somebody is about who asks for no slices, those of others do not take all of the loop's time: a busy machine would have none to
+spare for the thread that commits, nor for the kernel's part of a commit. What is over in a moment is done without a rest.
 
 Within a tenant, work in its first slice and long work alternate; of the long, the first is seen through before the next
 is begun, so that fifty lists are not all half made at once. Nothing here is touched by who never needs a slice.
@@ -38,8 +38,10 @@ WORTH_QUEUEING_S: Final = 0.000_3
 SLICE_S: Final = 0.001
 # Of the loop, for a slice. What is short takes several, a write to the store about five: it shall not wait for a slice at each.
 ROUNDS: Final = 4
-# While somebody is about who has no long work: what is short finds loop, interpreter and processor free, and so does the thread that
-# commits what it writes.
+# While somebody is about who has no long work, slices may take this share of the loop's time, and so much at once; beyond that the loop
+# rests between two. What is short finds loop, interpreter and processor free, and so does the thread that commits what it writes.
+SHARE: Final = 0.4
+BURST_S: Final = 0.05
 REST_S: Final = 0.001
 ABOUT_S: Final = 1.0  # Since his last request.
 DEBT_MAX_S: Final = 0.2  # What is beyond is forgiven: it bounds how often somebody is passed over, too.
@@ -99,7 +101,9 @@ class Turnstile:
         self._old: deque[_Flow] = deque()
         self._owing: dict[Hashable, float] = {}  # Credits below nothing of those who have left.
         self._ticking = False
-        self._about_until = 0.0
+        self._about_until = 0.0  # Somebody is.
+        self._spent_s = 0.0  # By slices beyond their share, when it was counted last.
+        self._counted_s = 0.0
         # For metrics: ticks, and seconds that they took together.
         self.ticks = 0
         self.seconds = 0.0
@@ -237,6 +241,9 @@ class Turnstile:
                 break  # Of which some may still be to come.
         self.ticks += 1
         self.seconds += now - began
+        left_s = max(self._spent_s - (began - self._counted_s) * SHARE, 0.0)
+        self._spent_s = min(left_s + now - began, 2 * BURST_S)
+        self._counted_s = began
         if self._flows:
             self._let_pass(loop, self._rounds)
         else:
@@ -247,7 +254,7 @@ class Turnstile:
         """Lets the loop go round so often before the next slice, and rest where somebody is about."""
         if rounds > 1:
             loop.call_soon(self._let_pass, loop, rounds - 1)
-        elif self.clock() < self._about_until:
+        elif self._spent_s > BURST_S and self.clock() < self._about_until:
             loop.call_later(REST_S, self._tick, loop)
         else:
             loop.call_soon(self._tick, loop)

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from clusterling.services.turnstile import ROUNDS, SLICE_S, Turnstile
+from clusterling.services.turnstile import BURST_S, ROUNDS, SLICE_S, Turnstile
 
 
 async def test_work_is_done_and_answered() -> None:
@@ -75,8 +75,8 @@ async def test_the_loop_runs_others_between_two_slices() -> None:
     assert len(set(seen)) >= 9
 
 
-async def rounds_between_slices(comes: str | None) -> list[int]:
-    """How often the loop went round between two slices of a tenant's long work, where somebody comes at the first."""
+async def rounds_between_slices(comes: str | None, slice_s: float) -> list[int]:
+    """How often the loop went round between slices of a tenant's long work, so long each, where somebody comes at each."""
     now = 0.0
     turnstile = Turnstile(clock=lambda: now)
     rounds = 0
@@ -95,7 +95,7 @@ async def rounds_between_slices(comes: str | None) -> list[int]:
             seen.append(rounds)
             if comes is not None:
                 turnstile.heed(comes)
-            now += SLICE_S
+            now += slice_s
             yield
 
     loop.call_soon(go_round)
@@ -104,12 +104,16 @@ async def rounds_between_slices(comes: str | None) -> list[int]:
 
 
 async def test_the_loop_rests_between_slices_while_somebody_is_about_who_has_none() -> None:
-    assert min(await rounds_between_slices("short")) > ROUNDS
+    assert min(await rounds_between_slices("short", 2 * BURST_S)) > ROUNDS
 
 
 @pytest.mark.parametrize("comes", [None, "long"])
 async def test_it_does_not_rest_while_nobody_else_is_about(comes: str | None) -> None:
-    assert max(await rounds_between_slices(comes)) <= ROUNDS
+    assert max(await rounds_between_slices(comes, 2 * BURST_S)) <= ROUNDS
+
+
+async def test_what_is_over_in_a_moment_is_done_without_a_rest() -> None:
+    assert max(await rounds_between_slices("short", SLICE_S)) <= ROUNDS
 
 
 async def test_work_whose_caller_has_gone_is_not_done() -> None:
