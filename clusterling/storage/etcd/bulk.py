@@ -50,6 +50,8 @@ SWEEP_KEYS: Final = 500
 SETTLE_S: Final = 30.0
 SPACE_PART_MAX: Final = 0.8  # Of etcd's own quota.
 DEFRAGMENT_S: Final = 600.0  # For one member.
+DELETED_S: Final = 60.0  # What a compaction leaves to the members to delete, at most.
+QUIET_S: Final = 0.5  # They delete a thousand keys at a time, and tell what they use ten times a second.
 
 _NUMBERS: Final = struct.Struct(">QQB")  # Revision, when it expires, whether it does.
 
@@ -442,12 +444,27 @@ async def vessel(url: str, *, password: str | None = None) -> AsyncIterator[Etcd
 
 
 async def reclaim(url: str, *, password: str | None = None) -> None:
-    """Defragments one member after the other."""
+    """Defragments one member after the other, once they have deleted what was compacted: they answer before that."""
     wire, _ = _wire(url, password)
     try:
+        await _deleted(wire)
         await wire.defragment(DEFRAGMENT_S)
     finally:
         await wire.close()
+
+
+async def _deleted(wire: Wire) -> None:
+    """Returns when no member's use has fallen for a moment, or it has taken too long."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + DELETED_S
+    used: dict[str, int] = {}
+    fell = loop.time()
+    while loop.time() < min(until, fell + QUIET_S):
+        for endpoint, status in (await wire.statuses()).items():
+            if status.dbSizeInUse < used.get(endpoint, status.dbSizeInUse):
+                fell = loop.time()
+            used[endpoint] = status.dbSizeInUse
+        await asyncio.sleep(QUIET_S / 5)
 
 
 def _wire(url: str, password: str | None) -> tuple[Wire, Layout]:
