@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from clusterling.version import KUBERNETES
+
+settings.register_profile("tests", deadline=None)  # A machine may stand still for a moment.
+settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parent.parent
 

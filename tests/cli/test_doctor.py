@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -90,6 +91,8 @@ Doctor = Callable[..., Document]
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    for part in ("store", "server"):  # This machine may be busy.
+        monkeypatch.setattr(f"clusterling.cli.doctor.{part}.SLOW_S", 30.0)
     for name in (
         "DATA_DIR",
         "STORE",
@@ -617,7 +620,7 @@ def test_replicas_over_postgres_and_who_leads_them(
             found = ask()
         assert (found.bad(), found.code) == ({}, 0)
         assert "term 1" in found.of("leader")[0][1]
-        assert found.of("clock")[0][1].startswith("the store's is 0.0 s")
+        assert re.match(r"the store's is [01]\.\d s", found.of("clock")[0][1])
         database.stop()
         found = ask()
         assert found.is_so("store", "fail") and found.code == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,6 +48,11 @@ def _held(kube: Kube) -> None:
     kube.client.delete(f"{NAMESPACES}/stage")
     for name in ("a", "b"):
         kube.client.delete(f"{NAMESPACES}/stage/configmaps/{name}")
+    # They are written once all else in it was deleted, as what each namespace has from its first moment.
+    until = time.monotonic() + 60
+    while "conditions" not in kube.client.get(f"{NAMESPACES}/stage")["status"]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_the_tree_names_what_holds_a_namespace_and_who_put_it_there(kube: Kube, explain: Explain) -> None:

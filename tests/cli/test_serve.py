@@ -349,7 +349,7 @@ def test_a_cluster_that_cannot_be_keeps_no_other_waiting(tmp_path: Path) -> None
     file, data, log = tmp_path / "clusters.yaml", tmp_path / "data", tmp_path / "log"
     file.write_text(CLUSTERS.replace("displayName", "displayNam"))
     with serving(data, "--clusters", str(file), stderr=log) as server:
-        assert "not applied: team-a: " in log.read_text()
+        assert eventually(lambda: "not applied: team-a: " in log.read_text())
         listed = clusterling("list", "-o", "name", "--data-dir", str(data)).stdout
         assert ("/team-a" in listed, "/team-b" in listed) == (False, True)
         file.write_text(CLUSTERS)

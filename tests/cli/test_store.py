@@ -190,7 +190,8 @@ def test_every_kind_of_store_is_compacted_and_counted(
     assert done["oldestBefore"] < done["oldest"] == head
     assert done["diskBytes"] < done["diskBytesBefore"]
     after = shown(capsys, "stats", "--store", url)
-    assert (after["records"], after["oldest"], after["diskBytes"]) == (1, head, done["diskBytes"])
+    assert (after["records"], after["oldest"]) == (1, head)
+    assert after["diskBytes"] < before["diskBytes"]
     assert shown(capsys, "check", "--store", url, code=1)["records"] == 1
 
 
@@ -358,7 +359,7 @@ def test_a_terminal_is_shown_how_far_the_copy_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_copy_killed_at_any_moment_is_whole_or_no_store(kind: str, place: Place, tmp_path: Path) -> None:
-    asyncio.run(filled(tmp_path / "a" / "state.db", 10_000))
+    asyncio.run(filled(tmp_path / "a" / "state.db", 40_000))
     target = place(kind)
 
     async def state() -> int | None:
@@ -378,14 +379,14 @@ def test_a_copy_killed_at_any_moment_is_whole_or_no_store(kind: str, place: Plac
         watched.process.send_signal(signal.SIGKILL)
         watched.close()
         seen.append(asyncio.run(state()))
-        assert seen[-1] in (None, 10_001)
+        assert seen[-1] in (None, 40_001)
         if seen[-1]:
             break
     assert seen[0] is None
 
     async def complete() -> None:
         async with open_store(target) as store:
-            assert await store.count("") == 10_001
+            assert await store.count("") == 40_001
             assert await store.get(COPIED_KEY) is not None
 
     if seen[-1] is None:

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,11 +41,16 @@ def cli(kube_server: KubeServer, tmp_path: Path, capsys: pytest.CaptureFixture[s
     path = tmp_path / "root.kubeconfig"
     path.write_text(yaml.safe_dump(root.kubeconfig_dict))
     yield Cli(path, capsys)
-    for item in root.client.get("/apis/tenancy.clusterling.io/v1alpha1/logicalclusters")["items"]:
-        if item["metadata"]["name"].startswith("cli-"):
-            root.client.delete(
-                f"/apis/tenancy.clusterling.io/v1alpha1/logicalclusters/{item['metadata']['name']}"
-            )
+    clusters = "/apis/tenancy.clusterling.io/v1alpha1/logicalclusters"
+
+    def left() -> list[str]:
+        names = [item["metadata"]["name"] for item in root.client.get(clusters)["items"]]
+        return [name for name in names if name.startswith("cli-")]
+
+    for name in left():
+        root.client.delete(f"{clusters}/{name}")
+    while left():  # The next test may want one of that name.
+        time.sleep(0.01)
 
 
 def test_a_cluster_is_created_shown_and_deleted(cli: Cli) -> None:

@@ -15,7 +15,7 @@ from clusterling.services.client import Client
 from clusterling.storage import memory
 from clusterling.storage.store import Store
 
-PATIENCE_S = 10.0  # What takes longer than this is lost, not late.
+PATIENCE_S = 30.0  # What takes longer than this is lost, not late.
 
 
 @dataclass

@@ -413,7 +413,7 @@ def test_a_watch_sees_nothing_of_another_clusters_writes(scene: Scene) -> None:
 def namesakes(server: ServerProcess, cluster: Cluster) -> tuple[Cluster, Cluster]:
     """A cluster that was filled and deleted, and the next one of its name."""
     _post(cluster, "/api/v1/namespaces/default/configmaps", CANARY)
-    server.cli("delete", cluster.name, "--yes")
+    server.cli("delete", cluster.name, "--yes", "--wait")
     server.cli("create", cluster.name)
     path = cluster.kubeconfig.with_name("namesake.yaml")
     path.write_text(server.cli("kubeconfig", cluster.name))

@@ -146,7 +146,7 @@ def test_clusters_are_made_and_removed_with_kubectl(root: Cluster) -> None:
     root.kubectl("create", "-f", "-", stdin=_logical_cluster("by-kubectl", displayName="By kubectl"))
     phase = root.kubectl("get", "logicalcluster", "by-kubectl", "-o", "jsonpath={.status.phase}")
     assert phase == "Ready"
-    root.kubectl("wait", "--for=condition=Ready", "logicalcluster/by-kubectl", "--timeout=1s")
+    root.kubectl("wait", "--for=condition=Ready", "logicalcluster/by-kubectl", "--timeout=50s")
     assert root.kubectl("explain", "logicalcluster.spec.displayName").startswith(
         "GROUP:      tenancy.clusterling.io"
     )

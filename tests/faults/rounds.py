@@ -26,6 +26,7 @@ from tests.faults.replicas import START_S, Replica
 from tests.faults.restoring import Restoring
 from tests.faults.stores import Server
 from tests.faults.workload import (
+    PATIENCE_S,
     PREFIX,
     Clients,
     Collection,
@@ -257,7 +258,9 @@ class _Round:
                 self._clients.value("last"),
             )
             body = collection.object(write.key.name, write.value)
-            await self._clients.write(self._service.replicas[0], collection, write, body)
+            await self._clients.write(
+                self._service.replicas[0], collection, write, body, timeout_s=PATIENCE_S
+            )
             if write.outcome is not Outcome.DONE:
                 self._clients.complain(f"a write after all faults was told {write.code} {write.reason}")
             for replica in self._service.replicas:

@@ -157,7 +157,9 @@ class Clients:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Answer(0, repr(error))
 
-    async def write(self, replica: Replica, collection: Collection, write: Write, body: Any) -> Answer:
+    async def write(
+        self, replica: Replica, collection: Collection, write: Write, body: Any, *, timeout_s: float = 0.0
+    ) -> Answer:
         self.history.writes.append(write)
         url = f"{collection.url}/{write.key.name}"
         method = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}[write.verb]
@@ -168,7 +170,7 @@ class Clients:
             collection.url if write.verb == "create" else url,
             body,
             merge=write.verb == "patch",
-            timeout_s=self.chance.choice((0.5, 3.0, PATIENCE_S)),
+            timeout_s=timeout_s or self.chance.choice((0.5, 3.0, PATIENCE_S)),
         )
         self._settle(write, answer)
         return answer

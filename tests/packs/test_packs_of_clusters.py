@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import gc
 from collections.abc import AsyncIterator
@@ -187,6 +188,8 @@ async def test_idle_clusters_with_all_packs_hold_nothing_that_those_without_do_n
         before = held()
         for number in range(200):
             await server.clusters.create(f"{packs}-{number}", packs=packs)
+        while not server._runtime.idle:
+            await asyncio.sleep(0.01)
         return held() - before
 
     await added_by("default")

@@ -66,7 +66,8 @@ async def test_replicas_restarted_in_turn_under_load_lose_no_write_and_skip_no_e
     store: SharedStore, tmp_path: Path
 ) -> None:
     async with (
-        replicas(tmp_path, store.url(), 2, "--shutdown-delay", "1", "--shutdown-spread", "1") as members,
+        # Long enough to be seen by who asks over TLS on a busy machine.
+        replicas(tmp_path, store.url(), 2, "--shutdown-delay", "4", "--shutdown-spread", "1") as members,
         balanced(members) as balancer,
         asyncio.timeout(4 * PATIENCE_S),
     ):

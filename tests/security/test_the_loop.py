@@ -333,8 +333,8 @@ async def test_others_are_answered_while_a_watch_is_given_a_big_collection(it: W
     await response.close()
     assert reader.events == MANY + 1 + CERTIFICATES
     assert reader.largest < 2 * INITIAL_BYTES
-    assert turns.count >= 20
-    assert len(set(seen)) >= 10
+    assert turns.count >= 8
+    assert len(set(seen)) >= 4, "one that gives way to nobody shows two"
 
 
 async def test_those_who_begin_to_watch_a_big_collection_hold_no_list_of_it(it: World) -> None:

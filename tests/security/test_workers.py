@@ -447,7 +447,7 @@ def _linux() -> Iterator[None]:
 async def test_the_request_of_a_worker_that_dies_fails_and_the_next_is_served() -> None:
     async with serving(WorkerLimits()) as server:
         tenant = server.client("mallory")
-        doomed = asyncio.create_task(ask(tenant, "POST", CONFIGMAPS, config("a", LARGE)))
+        doomed = asyncio.create_task(ask(tenant, "POST", CONFIGMAPS, config("a", 5 * LARGE)))
         await until(lambda: bool(workers_of(os.getpid())))
         os.kill(workers_of(os.getpid())[0], signal.SIGKILL)
         answer = await doomed
@@ -490,7 +490,7 @@ async def test_what_takes_too_much_memory_is_given_up() -> None:
 async def test_a_request_that_is_given_up_gives_up_its_worker() -> None:
     async with serving(WorkerLimits(processes=1)) as server:
         tenant = server.client("mallory")
-        doomed = asyncio.create_task(ask(tenant, "POST", CONFIGMAPS, config("a", LARGE)))
+        doomed = asyncio.create_task(ask(tenant, "POST", CONFIGMAPS, config("a", 5 * LARGE)))
         await until(lambda: bool(workers_of(os.getpid())))
         waits = asyncio.create_task(ask(tenant, "POST", CONFIGMAPS, config("b", 2_000)))
         gives_up = asyncio.create_task(ask(tenant, "POST", CONFIGMAPS, config("c", 2_000)))

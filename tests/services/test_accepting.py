@@ -172,7 +172,7 @@ async def test_handshakes_that_come_too_fast_wait_and_are_made(contexts: Context
 async def test_a_handshake_that_does_not_go_on_ends(
     contexts: Contexts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accepting, "HANDSHAKE_S", 0.05)
+    monkeypatch.setattr(accepting, "HANDSHAKE_S", 0.5)
     monkeypatch.setattr(accepting, "WAITING_S", 0.0)
     budgets = Addresses({"address.handshakes": 1})
     async with listening(budgets, contexts[0]) as listener:

@@ -535,7 +535,7 @@ async def test_a_head_may_come_byte_by_byte(world: Serving) -> None:
 
 
 async def test_a_connection_that_asks_nothing_ends(world: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "IDLE_S", 0.1)
+    monkeypatch.setattr(http, "IDLE_S", 0.5)
     async with listening(world) as listener, connected(listener) as wire, connected(listener) as watching:
         await watching.send(get(f"{TEAM}{CONFIGMAPS}?watch=1"))
         await watching.head()
@@ -693,7 +693,7 @@ async def test_what_is_left_unread_of_a_watch_that_is_over_is_given_up(
 ) -> None:
     """More than a connection may hold, after a while; less, when it has been idle for long."""
     size = 800_000 if which == "DRAIN_S" else 60_000
-    monkeypatch.setattr(http, which, 0.05)
+    monkeypatch.setattr(http, which, 0.5)
     client = world.client()
     async with listening(world) as listener, connected(listener) as deaf:
         await deaf.send(get(f"{TEAM}{CONFIGMAPS}?watch=1&timeoutSeconds=60"))

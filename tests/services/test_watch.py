@@ -174,7 +174,10 @@ async def test_a_watch_of_tables_tells_tables(world: Serving) -> None:
     assert event["object"]["rows"][0]["cells"][0] == "a"
 
 
-async def test_only_the_first_table_of_each_watch_names_the_columns(world: Serving) -> None:
+async def test_only_the_first_table_of_each_watch_names_the_columns(
+    world: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "PAUSE_S_MAX", 0.0)
     accept = "application/json;as=Table;g=meta.k8s.io;v=v1"
     client = world.client()
     early = [await opened(world, "timeoutSeconds=30&resourceVersion=0", accept=accept) for _ in range(2)]

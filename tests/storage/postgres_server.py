@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.ports import free_port
-from tests.storage.standing import stand_still
+from tests.storage.standing import runs, stand_still
 
 USER: Final = "clusterling"
 START_S: Final = 60.0
@@ -97,6 +97,8 @@ class PostgresServer:
         for pid in children:  # They would go on for a moment.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        while any(runs(pid) for pid in children):  # The next server refuses to start beside one of them.
+            time.sleep(0.001)
         self._process = None
         (self._directory / "data" / "postmaster.pid").unlink(missing_ok=True)
 

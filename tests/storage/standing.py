@@ -16,11 +16,11 @@ def stand_still(pids: Iterable[int]) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     for pid in pids:
-        while _runs(pid):
+        while runs(pid):
             time.sleep(0.001)
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
     for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
         try:
             state = thread.read_text().rpartition(")")[2].split()[0]
