@@ -6,6 +6,8 @@ until it is committed nobody sees any of it, and nobody else can write.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 FINDINGS_MAX: Final = 100  # Of one question.
 EVER: Final = 1 << 62
+LEAVING_S: Final = 1.0  # A database sees a moment later that a server has gone.
 
 # What is after $1, up to so many rows of so many bytes together and one more. The rows are chosen before they are
 # joined: a planner that knows nothing of new tables yet would join everything first, for each page. By revision, rows
@@ -326,7 +329,11 @@ async def reclaim(url: str, *, password: str | None = None) -> None:
     db = await _opened(address)
     try:
         with _translated(address.shown):
-            present = await db.fetchval(PRESENT, LOCK_PRESENT, _lock_of(address))
+            until = time.monotonic() + LEAVING_S
+            while present := await db.fetchval(PRESENT, LOCK_PRESENT, _lock_of(address)):
+                if time.monotonic() > until:
+                    break
+                await asyncio.sleep(0.05)
             how = "ANALYZE" if present else "FULL, ANALYZE"
             await db.execute(f"VACUUM ({how}) log, state, usage, drops, clock, compaction, writers")
     finally:
