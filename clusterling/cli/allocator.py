@@ -1,8 +1,8 @@
 """Which allocator the server's memory comes from: glibc's, where that is the C library.
 
 Python's own gives memory back by the megabyte, once nothing at all is left in one; after thousands of clusters were deleted
-something always is. glibc's, when asked (tenancy/trimming.py), gives back every page that nothing is left in, and costs requests
-no more. Python reads which one it is to use from a variable when it starts, so the process becomes itself once more.
+something always is. glibc's, when asked (tenancy/trimming.py), gives back every page that nothing is left in; a write costs a tenth
+more. Python reads which one it is to use from a variable when it starts, so the process becomes itself once more.
 """
 
 from __future__ import annotations
