@@ -23,9 +23,10 @@ from tools.boards import BOARDS, Board, Panel
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 WHERE: Final = ROOT / "docs" / "howto" / "monitoring"
-WIDTH, HEIGHT, TITLE, ROW, COLUMNS = 320, 170, 34, 24, 3
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 24, 40
+WIDTH, HEIGHT, TITLE, ROW, COLUMNS = 320, 190, 34, 24, 3
+LEFT, RIGHT, TOP, BOTTOM = 64, 12, 32, 52
 LINES_MAX: Final = 6
+CHARACTERS: Final = 54  # Of a line of the legend.
 COLOURS: Final = ("#3366cc", "#dc3912", "#109618", "#ff9900", "#990099", "#0099c6")
 
 # A name, and its points: seconds since the beginning, and the value.
@@ -66,6 +67,10 @@ def _named(legend: str, labels: dict[str, Any]) -> str:
     return re.sub(r"{{(\w+)}}", lambda label: str(labels.get(label[1], "")), legend)
 
 
+def _cut(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def drawn(panel: Panel, shown: Sequence[Line], x: int, y: int, lasted_s: float) -> Iterable[str]:
     """The panel as SVG."""
     wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
@@ -76,6 +81,7 @@ def drawn(panel: Panel, shown: Sequence[Line], x: int, y: int, lasted_s: float) 
         at = TOP + high * (1 - part)
         yield f'<path d="M{LEFT} {at:.0f}h{wide}" stroke="#eee"/>'
         yield f'<text x="{LEFT - 4}" y="{at + 3:.0f}" text-anchor="end" fill="#666">{written(most * part, panel.unit)}</text>'
+    beside = 3 if max((len(name) for name, _ in shown), default=0) <= CHARACTERS // 3 - 1 else 2
     for number, (name, points) in enumerate(shown):
         path = "L".join(
             f"{LEFT + wide * at / lasted_s:.1f} {TOP + high * (1 - value / most):.1f}"
@@ -84,11 +90,9 @@ def drawn(panel: Panel, shown: Sequence[Line], x: int, y: int, lasted_s: float) 
         )
         colour = COLOURS[number]
         yield f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.3"/>'
-        column, row = number % 3, number // 3
-        yield (
-            f'<text x="{8 + column * (WIDTH - 10) // 3}" y="{HEIGHT - 26 + row * 12}" fill="{colour}">'
-            f"{escape(name[:18])}</text>"
-        )
+        row, column = divmod(number, beside)
+        at_x, at_y = 8 + column * (WIDTH - 10) // beside, HEIGHT - 38 + row * 12
+        yield f'<text x="{at_x}" y="{at_y}" fill="{colour}">{escape(_cut(name, CHARACTERS // beside - 1))}</text>'
     yield "</g>"
 
 
