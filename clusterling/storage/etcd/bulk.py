@@ -51,7 +51,8 @@ SETTLE_S: Final = 30.0
 SPACE_PART_MAX: Final = 0.8  # Of etcd's own quota.
 DEFRAGMENT_S: Final = 600.0  # For one member.
 DELETED_S: Final = 60.0  # What a compaction leaves to the members to delete, at most.
-QUIET_S: Final = 0.5  # They delete a thousand keys at a time, and tell what they use ten times a second.
+POLL_S: Final = 0.1  # They delete a thousand keys at a time, and tell what they use about as often.
+QUIET_POLLS: Final = 5
 
 _NUMBERS: Final = struct.Struct(">QQB")  # Revision, when it expires, whether it does.
 
@@ -454,17 +455,17 @@ async def reclaim(url: str, *, password: str | None = None) -> None:
 
 
 async def _deleted(wire: Wire) -> None:
-    """Returns when no member's use has fallen for a moment, or it has taken too long."""
+    """Returns when no member's use has fallen for `QUIET_POLLS` looks in a row, or it has taken too long."""
     loop = asyncio.get_running_loop()
     until = loop.time() + DELETED_S
     used: dict[str, int] = {}
-    fell = loop.time()
-    while loop.time() < min(until, fell + QUIET_S):
-        for endpoint, status in (await wire.statuses()).items():
-            if status.dbSizeInUse < used.get(endpoint, status.dbSizeInUse):
-                fell = loop.time()
-            used[endpoint] = status.dbSizeInUse
-        await asyncio.sleep(QUIET_S / 5)
+    quiet = 0
+    while quiet < QUIET_POLLS and loop.time() < until:
+        now = {endpoint: int(status.dbSizeInUse) for endpoint, status in (await wire.statuses()).items()}
+        fell = any(size < used.get(endpoint, size) for endpoint, size in now.items())
+        quiet = 0 if fell else quiet + 1
+        used |= now
+        await asyncio.sleep(POLL_S)
 
 
 def _wire(url: str, password: str | None) -> tuple[Wire, Layout]:
