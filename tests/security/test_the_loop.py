@@ -314,7 +314,8 @@ class Reader(Taker):
 
 
 async def test_others_are_answered_while_a_watch_is_given_a_big_collection(it: World) -> None:
-    await fill_below(it, MANY)
+    many = 2 * MANY  # A fast machine sends two thousand in a slice.
+    await fill_below(it, many)
     await it.ask("GET", f"{CONFIGMAPS}?limit=1")
     response = await it.tenant.request("GET", f"{CONFIGMAPS}?{INITIAL}")
     assert isinstance(response, StreamingResponse)
@@ -322,7 +323,7 @@ async def test_others_are_answered_while_a_watch_is_given_a_big_collection(it: W
     seen: list[int] = []
 
     async def neighbour() -> None:
-        while reader.events < MANY:
+        while reader.events < many:
             assert (await it.other.request("GET", CONFIGMAPS)).status == 200
             seen.append(reader.events)
             await asyncio.sleep(0)
@@ -331,10 +332,10 @@ async def test_others_are_answered_while_a_watch_is_given_a_big_collection(it: W
         group.create_task(response.stream.run(reader))
         group.create_task(neighbour())
     await response.close()
-    assert reader.events == MANY + 1 + CERTIFICATES
+    assert reader.events == many + 1 + CERTIFICATES
     assert reader.largest < 2 * INITIAL_BYTES
-    assert turns.count >= 8
-    assert len(set(seen)) >= 4, "one that gives way to nobody shows two"
+    assert turns.count >= 20
+    assert len(set(seen)) >= 10
 
 
 async def test_those_who_begin_to_watch_a_big_collection_hold_no_list_of_it(it: World) -> None:
