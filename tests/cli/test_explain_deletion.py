@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import yaml
 from clusterling.cli.explain_deletion import tree
 from clusterling.cli.program import run
 from clusterling.testing.kube import Kube, KubeServer
+from tests.cli.processes import eventually
 
 NAMESPACES = "/api/v1/namespaces"
 HOLD = "example.com/hold"
@@ -49,10 +49,7 @@ def _held(kube: Kube) -> None:
     for name in ("a", "b"):
         kube.client.delete(f"{NAMESPACES}/stage/configmaps/{name}")
     # They are written once all else in it was deleted, as what each namespace has from its first moment.
-    until = time.monotonic() + 60
-    while "conditions" not in kube.client.get(f"{NAMESPACES}/stage")["status"]:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    assert eventually(lambda: "conditions" in kube.client.get(f"{NAMESPACES}/stage")["status"])
 
 
 def test_the_tree_names_what_holds_a_namespace_and_who_put_it_there(kube: Kube, explain: Explain) -> None:

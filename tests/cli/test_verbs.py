@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import yaml
 from clusterling.cli import remote
 from clusterling.cli.program import run
 from clusterling.testing.kube import Kube, KubeServer
+from tests.cli.processes import eventually
 
 
 class Cli:
@@ -49,8 +49,7 @@ def cli(kube_server: KubeServer, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     for name in left():
         root.client.delete(f"{clusters}/{name}")
-    while left():  # The next test may want one of that name.
-        time.sleep(0.01)
+    assert eventually(lambda: not left()), "the next test may want one of that name"
 
 
 def test_a_cluster_is_created_shown_and_deleted(cli: Cli) -> None:

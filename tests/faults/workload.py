@@ -158,8 +158,15 @@ class Clients:
             return Answer(0, repr(error))
 
     async def write(
-        self, replica: Replica, collection: Collection, write: Write, body: Any, *, timeout_s: float = 0.0
+        self,
+        replica: Replica,
+        collection: Collection,
+        write: Write,
+        body: Any,
+        *,
+        timeout_s: float | None = None,
     ) -> Answer:
+        """Sends the write and notes what became of it, given up after so long, or after what chance says."""
         self.history.writes.append(write)
         url = f"{collection.url}/{write.key.name}"
         method = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}[write.verb]

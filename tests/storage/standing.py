@@ -21,6 +21,7 @@ def stand_still(pids: Iterable[int]) -> None:
 
 
 def runs(pid: int) -> bool:
+    """Whether a thread of the process is neither stopped nor ended."""
     for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
         try:
             state = thread.read_text().rpartition(")")[2].split()[0]

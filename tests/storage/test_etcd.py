@@ -24,7 +24,6 @@ from clusterling.storage.store import (
     ABSENT,
     WRITE_OPS_MAX,
     Entry,
-    Event,
     Guard,
     GuardFailed,
     KeyExists,
@@ -34,10 +33,10 @@ from clusterling.storage.store import (
     Store,
     Unavailable,
     UnknownOutcome,
-    Watch,
 )
 from clusterling.testing.store_contract import PATIENCE_S, StoreContract, put, take, told
 from tests.storage.etcd_server import Etcd, NoEtcd, running
+from tests.storage.following import followed_to
 from tests.storage.test_contract import crowded
 from tests.storage.test_model import StoreMachine, finish
 
@@ -498,24 +497,6 @@ async def put_patiently(store: Store, key: str, value: bytes) -> int:
                 await asyncio.sleep(0.05)
 
 
-class Follower:
-    """A watcher that goes on through everything but a gap, and remembers what it was told."""
-
-    def __init__(self, store: Store, after: int) -> None:
-        self.store = store
-        self.after = after
-        self.events: list[Event] = []
-
-    async def follow(self, watch: Watch, until: str) -> None:
-        """Takes events as they come, to the first of that key: a watch left alone falls behind what is kept for it."""
-        while not self.events or self.events[-1].key != until:
-            batch = await anext(watch)
-            for event in batch.events:
-                assert event.revision > self.after
-                self.after = event.revision
-                self.events.append(event)
-
-
 async def test_etcd_killed_during_writes_and_watches_loses_no_acknowledged_write(
     server: Etcd, stack: AsyncExitStack, url: str
 ) -> None:
@@ -538,7 +519,6 @@ async def test_etcd_killed_during_writes_and_watches_loses_no_acknowledged_write
                 assert await store_has_not(replicas[1], key)
 
     async with AsyncExitStack() as watches:
-        followers = [Follower(store, start) for store in replicas]
         seen = [await watches.enter_async_context(store.watch("apps/", after=start)) for store in replicas]
         writers = [
             asyncio.create_task(write(store, 10 * r + w))
@@ -546,8 +526,7 @@ async def test_etcd_killed_during_writes_and_watches_loses_no_acknowledged_write
             for w in range(4)
         ]
         following = [
-            asyncio.create_task(follower.follow(watch, "apps/things/end"))
-            for follower, watch in zip(followers, seen, strict=True)
+            asyncio.create_task(followed_to(watch, "apps/things/end", after=start)) for watch in seen
         ]
         for _ in range(3):
             await asyncio.sleep(0.5)
@@ -557,8 +536,7 @@ async def test_etcd_killed_during_writes_and_watches_loses_no_acknowledged_write
         await asyncio.gather(*writers)
         await put_patiently(replicas[0], "apps/things/end", b"")
         async with asyncio.timeout(PATIENCE_S):
-            await asyncio.gather(*following)
-    events = [told(follower.events) for follower in followers]
+            events = [told(one) for one in await asyncio.gather(*following)]
     assert events[0] == events[1]
     happened = {revision: (key, value) for revision, key, value in events[0]}
     assert len(acknowledged) > 100

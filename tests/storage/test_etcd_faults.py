@@ -31,11 +31,11 @@ from clusterling.storage.store import (
     StoreOpenError,
     Unavailable,
     UnknownOutcome,
-    Watch,
 )
 from clusterling.testing.store_contract import PATIENCE_S, put, take
 from tests.storage.certificates import certificates
 from tests.storage.etcd_server import Etcd, Member, NoEtcd, running
+from tests.storage.following import followed_to
 from tests.storage.proxy import Proxy, proxied
 
 T = TypeVar("T")
@@ -396,9 +396,8 @@ async def test_a_full_etcd_refuses_writes_and_goes_on_reading(tmp_path: Path, st
         first = await put(store, f"{KEY}-first", b"kept")
         written = 0
         with pytest.raises(Unavailable, match="out of space"):
-            while (
-                written < 256
-            ):  # It looks at what its file was when it was last written, which is every 100 ms.
+            # It looks at what its file was when it was last written, which is every 100 ms.
+            while written < 256:
                 await put(store, f"{KEY}-{written}", b"x" * (1 << 20))
                 written += 1
         for _ in range(3):
@@ -435,19 +434,8 @@ async def test_three_members_lose_one_after_the_other_and_no_acknowledged_write(
                 except Unavailable:
                     await asyncio.sleep(0.05)
 
-        async def follow(watch: Watch) -> dict[int, str]:
-            """While they write: it may be more than is kept for a watcher that is away."""
-            seen: dict[int, str] = {}
-            last = 0
-            while not last or seen[last] != "apps/things/end":
-                for event in (await anext(watch)).events:
-                    assert event.revision > last
-                    last = event.revision
-                    seen[last] = event.key
-            return seen
-
         async with replicas[2].watch("apps/", after=start) as watch:
-            following = asyncio.create_task(follow(watch))
+            following = asyncio.create_task(followed_to(watch, "apps/things/end"))
             writers = [asyncio.create_task(write(store, n)) for n, store in enumerate(replicas)]
             for member in server.members:
                 await asyncio.sleep(0.5)
@@ -460,7 +448,7 @@ async def test_three_members_lose_one_after_the_other_and_no_acknowledged_write(
             await asyncio.gather(*writers)
             await put_patiently(replicas[0], "apps/things/end", b"")
             async with asyncio.timeout(2 * PATIENCE_S):
-                seen = await following
+                seen = {event.revision: event.key for event in await following}
         assert len(acknowledged) > 30
         assert acknowledged.items() <= seen.items()
         assert {key for at, key in seen.items() if at not in acknowledged} <= {*unknown, "apps/things/end"}

@@ -41,6 +41,7 @@ from clusterling.storage.store import (
 from clusterling.testing.store_contract import PATIENCE_S, StoreContract, put, remove, take, told
 from tests.storage import postgres_server
 from tests.storage.conftest import new_url
+from tests.storage.following import followed_to
 from tests.storage.postgres_server import USER, PostgresServer
 from tests.storage.proxy import proxied
 from tests.storage.test_model import EXAMPLES, Make, StoreMachine, finish
@@ -90,14 +91,6 @@ async def followed(watch: Watch, through: int) -> list[tuple[int, str, bytes | N
     async with asyncio.timeout(PATIENCE_S):
         while not events or events[-1].revision < through:
             events += (await anext(watch)).events
-    return told(events)
-
-
-async def followed_to(watch: Watch, key: str) -> list[tuple[int, str, bytes | None]]:
-    """Everything that the watch says up to and with the key's first event, however long that is in coming."""
-    events: list[Event] = []
-    while not events or events[-1].key != key:
-        events += (await anext(watch)).events
     return told(events)
 
 
@@ -286,7 +279,7 @@ async def test_cut_connections_lose_no_acknowledged_write_and_no_event(
         last = await put(replicas[0], "apps/things/end", b"")
         acknowledged["apps/things/end"] = (last, b"")
         async with asyncio.timeout(PATIENCE_S):
-            streams = await asyncio.gather(*following)
+            streams = [told(one) for one in await asyncio.gather(*following)]
     there = {entry.key: (entry.revision, entry.value) for entry in (await replicas[0].list("")).entries}
     assert acknowledged.items() <= there.items() and there.keys() <= acknowledged.keys() | unknown
     expected = sorted((revision, key, value) for key, (revision, value) in there.items())
@@ -602,7 +595,7 @@ async def test_what_was_acknowledged_survives_a_killed_database(own_server: Post
         there = {entry.key: entry.revision for entry in (await two.list("")).entries}
         assert acknowledged and acknowledged.items() <= there.items()
         async with asyncio.timeout(PATIENCE_S):
-            seen = await following
+            seen = told(await following)
         assert [revision for revision, _, _ in seen] == sorted(there.values())
 
 
